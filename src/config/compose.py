@@ -1,0 +1,219 @@
+"""From the command line to checked dataclasses, and from there to a run folder: Hydra, with clear errors.
+
+Everything typed is composed and checked once before Hydra starts: a mistake costs no data set, no folder and
+no traceback. In a sweep every job is checked before the first one begins.
+"""
+
+import contextlib
+import itertools
+import os
+import re
+import shutil
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from .messages import explain
+from .schema import AnyConfig, InferenceConfig, TrainConfig, resolve
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+PATH_KEYS = ("dataset.root", "input", "output", "run")
+USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException, yaml.YAMLError)
+
+ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+ConfigStore.instance().store(name="inference_schema", node=InferenceConfig)
+
+
+@dataclass
+class Job:
+    """One job of a run or sweep: its folder, what was typed for it, and the option chosen of each group."""
+
+    folder: Path
+    overrides: list[str]
+    choices: dict[str, str]
+
+
+def launch(main: Callable[[Any, Job], Any], config_name: str, schema: type[AnyConfig]) -> int:
+    """Compose `configs/<config_name>.yaml` with the command line, check it and call `main(config, job)`.
+
+    Returns the exit code: 0, 1 after an error (told in one to three lines on stderr), 130 after Ctrl-C.
+    """
+    multirun = bool({"-m", "--multirun"} & set(sys.argv))
+    overrides = [word for word in sys.argv[1:] if _is_override(word)]
+    flags = [word for word in sys.argv[1:] if not _is_override(word)]
+    sys.argv[1:] = flags + [quote_path(override, multirun) for override in overrides]
+    arguments = get_args_parser().parse_args()
+    runs = not (arguments.help or arguments.hydra_help or arguments.info or arguments.shell_completion)
+    if runs:
+        try:
+            output = _check(config_name, schema, arguments.overrides, arguments.multirun)
+        except USER_ERRORS as error:
+            print(f"error: {explain(error, schema, CONFIGS)}", file=sys.stderr)
+            return 1
+        if schema is TrainConfig and not arguments.cfg:
+            sys.argv.append(_claim_folder(output, arguments))
+    failures: list[BaseException] = []
+    start = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)
+    try:
+        start(lambda cfg: _run_job(main, schema, cfg, failures))()
+    except KeyboardInterrupt:
+        return 130
+    return 1 if failures else 0
+
+
+def _is_override(word: str) -> bool:
+    return not word.startswith("-") and ("=" in word or word.startswith("~"))
+
+
+def _check(config_name: str, schema: type[AnyConfig], overrides: list[str], multirun: bool) -> str:
+    """Compose and check every job; return the composed run folder (sweep folder with --multirun)."""
+    output = ""
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3", job_name=config_name):
+        for job in _split_sweep(overrides) if multirun else [overrides]:
+            try:
+                cfg = hydra.compose(config_name, overrides=job, return_hydra_config=True)
+                to_config(schema, cfg, job)
+            except USER_ERRORS as error:
+                if multirun:
+                    error.add_note(f"in the job {' '.join(job)}")
+                raise
+            output = str(cfg.hydra.sweep.dir if multirun else cfg.hydra.run.dir)
+    return output
+
+
+def _split_sweep(overrides: list[str]) -> Iterator[list[str]]:
+    """Yield the overrides of each job, in the order of Hydra's basic sweeper."""
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    lists = []
+    for override in parser.parse_overrides(overrides):
+        if override.is_discrete_sweep():
+            key = override.get_key_element()
+            lists.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        elif not override.is_sweep_override():
+            lists.append([str(override.input_line)])
+    for job in itertools.product(*lists):
+        yield list(job)
+
+
+def _run_job(
+    main: Callable[[Any, Job], Any], schema: type[AnyConfig], cfg: DictConfig, failures: list[BaseException]
+) -> Any:
+    runtime = HydraConfig.get()
+    job = Job(Path(runtime.runtime.output_dir), list(runtime.overrides.task), dict(runtime.runtime.choices))
+    try:
+        return main(to_config(schema, cfg, job.overrides), job)
+    except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR"):
+            raise
+        failures.append(error)
+        if isinstance(error, USER_ERRORS):
+            print(f"error: {error}", file=sys.stderr)
+        else:
+            traceback.print_exc()
+        return None
+    finally:
+        # What failed before the run began (a broken data set, say) leaves no folder; Hydra had made it.
+        if schema is TrainConfig and {path.name for path in job.folder.iterdir()} <= {".hydra"}:
+            shutil.rmtree(job.folder)
+            with contextlib.suppress(OSError):
+                os.removedirs(job.folder.parent)
+
+
+def to_config(schema: type[AnyConfig], cfg: DictConfig, overrides: list[str]) -> AnyConfig:
+    """Return plain, checked dataclasses. Raises for keys that got past Hydra (`+model.typo=1`) too."""
+    container = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(container, dict)
+    container.pop("hydra", None)
+    plain = OmegaConf.to_container(OmegaConf.create(container), resolve=True)
+    config = _into_schema(schema, plain)
+    typed = {override.split("=", 1)[0].lstrip("+~") for override in overrides}
+    return resolve(config, typed) if isinstance(config, TrainConfig) else config
+
+
+def _into_schema(schema: type[AnyConfig], plain: Any) -> AnyConfig:
+    """Merge plain values into the schema; keys that an option's file leaves out (unused there) become None."""
+    cfg = OmegaConf.merge(OmegaConf.structured(schema), _map_leaves(plain, _escape))
+    for key in cfg:
+        group = cfg._get_node(key)
+        for name in list(group) if isinstance(group, DictConfig) and not group._is_missing() else []:
+            if OmegaConf.is_missing(group, name) and group._get_node(name)._is_optional():
+                group[name] = None
+    config = OmegaConf.to_object(cfg)
+    assert isinstance(config, schema)
+    return config
+
+
+def _map_leaves(value: Any, function: Callable[[Any], Any]) -> Any:
+    if isinstance(value, dict):
+        return {key: _map_leaves(item, function) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_map_leaves(item, function) for item in value]
+    return function(value)
+
+
+def _escape(value: Any) -> Any:
+    """Keep text that looks like an interpolation as it is: a folder may be called `${x}`, a run be a stranger's."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) and value != "???" else value
+
+
+def save_config(config: TrainConfig, path: Path) -> None:
+    text = yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True, default_flow_style=None)
+    path.write_text(text, encoding="utf-8")
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Read a run's `config.yaml`. Values only: nothing in it is interpolated, imported or executed."""
+    return _into_schema(TrainConfig, yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def quote_path(argument: str, multirun: bool = False) -> str:
+    """Quote the value of a path key, so that Hydra's grammar takes brackets, spaces, `=` or quotes literally.
+
+    With `multirun` a comma separates values, unless a file of that whole name exists.
+    """
+    key, equals, value = argument.partition("=")
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if key.lstrip("+") not in PATH_KEYS or not equals or value in ("", "null"):
+        return argument
+    if quoted and not os.path.exists(value):
+        return argument
+    values = value.split(",") if multirun and not os.path.exists(os.path.expanduser(value)) else [value]
+    return f"{key}=" + ",".join(_quote(item) for item in values)
+
+
+def _quote(value: str) -> str:
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", _escape(value))
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return "'" + escaped + "\\" * trailing + "'"
+
+
+def _claim_folder(path: str, arguments: Any) -> str:
+    """Make the run's (or sweep's) folder, so that no other run can get it, and return the override naming it.
+
+    Two runs started in the same second get two folders. A folder named by the user must not hold a run.
+    """
+    key = "hydra.sweep.dir" if arguments.multirun else "hydra.run.dir"
+    typed = any(override.startswith(f"{key}=") for override in arguments.overrides)
+    for number in itertools.count(1):
+        folder = Path(path if number == 1 else f"{path}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            return f"{key}={_quote(str(folder))}"
+        except FileExistsError:
+            if typed:
+                raise
+    raise AssertionError

@@ -1,0 +1,406 @@
+"""The configuration's names and types, the checks between keys, and the values that follow from others.
+
+One dataclass per group of `configs/`; no defaults here, because every value lives in YAML. Null means
+"infer": what the other keys decide is filled in by `resolve`, what only the data can tell by `complete`.
+Imports nothing heavy, so that a typo is answered at once.
+"""
+
+import dataclasses
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+# Keys beside `name` that mean something to each option; any other key of the group is an error for it.
+OPTIMIZER_KEYS = {
+    "adamw": {"lr", "weight_decay", "betas", "eps"},
+    "adam": {"lr", "weight_decay", "betas", "eps"},
+    "sgd": {"lr", "weight_decay", "momentum", "nesterov"},
+    "lion": {"lr", "weight_decay", "betas"},
+    "muon": {"lr", "weight_decay", "betas", "eps", "momentum", "nesterov"},
+}
+SCHEDULER_KEYS = {
+    "cosine": {"warmup_epochs", "min_lr"},
+    "linear": {"warmup_epochs", "min_lr"},
+    "wsd": {"warmup_epochs", "min_lr", "decay_share"},
+    "constant": {"warmup_epochs"},
+}
+_PREPROCESSING_KEYS = {"image_size", "channels", "resize", "interpolation", "mean", "std", "flips"}
+_TORCHVISION_KEYS = _PREPROCESSING_KEYS | {"root", "val_share", "split_seed"}
+DATASET_KEYS = {
+    "digits": _PREPROCESSING_KEYS | {"val_share", "test_share", "split_seed"},
+    "image_folder": _TORCHVISION_KEYS | {"test_share", "on_error"},
+    "cifar10": _TORCHVISION_KEYS,
+    "cifar100": _TORCHVISION_KEYS,
+    "mnist": _TORCHVISION_KEYS,
+    "fashion_mnist": _TORCHVISION_KEYS,
+}
+
+
+def check(condition: bool, message: str) -> None:
+    """Raise ValueError with `message`, which names the key to change, unless `condition` holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+def check_choice(key: str, value: str, allowed: Collection[str]) -> None:
+    check(value in allowed, f"{key}={value} is not known; allowed: {', '.join(allowed)}")
+
+
+def check_option(group: str, config: Any, keys: dict[str, set[str]]) -> None:
+    """Refuse an unknown `name`, and a key that the named option of the group would silently ignore."""
+    check_choice(f"{group}.name", config.name, keys)
+    for field in dataclasses.fields(config):
+        if field.name != "name" and field.name not in keys[config.name]:
+            known = ", ".join(sorted(keys[config.name]))
+            check(
+                getattr(config, field.name) is None,
+                f"{group}.{field.name} means nothing for {group}={config.name}; its keys: {known}",
+            )
+
+
+def as_size(key: str, value: Any) -> tuple[int, int] | None:
+    """Return (height, width) from null, one number or a pair; config files hold either."""
+    if value is None:
+        return None
+    pair = list(value) if isinstance(value, list | tuple) else [value, value]
+    valid = len(pair) == 2 and all(isinstance(side, int) and side > 0 for side in pair)
+    check(valid, f"{key}={value} is not a size; write one number of pixels or [height,width]")
+    return (pair[0], pair[1])
+
+
+def common_divisors(size: tuple[int, int]) -> list[int]:
+    common = math.gcd(*size)
+    return [patch for patch in range(1, common + 1) if common % patch == 0]
+
+
+def default_patch_size(size: tuple[int, int]) -> int:
+    """Return the largest patch up to 16 px that leaves at least 49 tokens, else the smallest from 2 px on.
+
+    49 tokens is ViT-B/32 at 224 px, the coarsest grid of arXiv 2010.11929; 32 px gives 4, 224 px gives 16.
+    """
+    height, width = size
+    fitting = [patch for patch in common_divisors(size) if 2 <= patch <= 16]
+    fine = [patch for patch in fitting if (height // patch) * (width // patch) >= 49]
+    if fitting:
+        return max(fine) if fine else min(fitting)
+    near = [max(8, round(side / 8) * 8) for side in size]
+    message = f"model.image_size={_format_size(size)} fits no patch size from 2 to 16; try {near}"
+    check(height * width <= 32 * 32, message)
+    return 1
+
+
+def _format_size(size: tuple[int, int]) -> str:
+    return str(size[0]) if size[0] == size[1] else f"[{size[0]},{size[1]}]"
+
+
+@dataclass
+class ModelConfig:
+    """Keyword arguments of `VisionTransformer`, in its order."""
+
+    image_size: Any
+    patch_size: int | None
+    in_channels: int | None
+    num_classes: int | None
+    embedding_dim: int
+    num_layers: int
+    num_heads: int
+    mlp_ratio: float
+    qkv_bias: bool
+    dropout: float
+    attention_dropout: float
+    drop_path: float
+    pooling: str
+    position_embedding: str
+    num_registers: int
+    layer_scale: float | None
+    qk_norm: bool
+    stem: str
+    zero_init_head: bool
+
+    def __post_init__(self) -> None:
+        self.image_size = as_size("model.image_size", self.image_size)
+        for key in ("patch_size", "in_channels", "num_classes", "embedding_dim", "num_layers", "num_heads"):
+            value = getattr(self, key)
+            check(value is None or value >= 1, f"model.{key}={value} must be at least 1")
+        check(self.mlp_ratio > 0, f"model.mlp_ratio={self.mlp_ratio} must be above 0")
+        check(self.num_registers >= 0, f"model.num_registers={self.num_registers} must not be negative")
+        for key in ("dropout", "attention_dropout", "drop_path"):
+            value = getattr(self, key)
+            check(0 <= value < 1, f"model.{key}={value} is a probability: at least 0, below 1")
+        check_choice("model.pooling", self.pooling, ("cls", "mean"))
+        check_choice("model.position_embedding", self.position_embedding, ("learned", "sincos2d"))
+        check_choice("model.stem", self.stem, ("patch", "conv"))
+        dim, heads = self.embedding_dim, self.num_heads
+        if dim % heads:
+            fitting = ", ".join(str(n) for n in range(1, 33) if dim % n == 0)
+            raise ValueError(
+                f"model.embedding_dim={dim} is not divisible by model.num_heads={heads}; heads that fit: {fitting}"
+            )
+        check(
+            self.position_embedding != "sincos2d" or dim % 4 == 0,
+            f"model.embedding_dim={dim} must be a multiple of 4 for model.position_embedding=sincos2d",
+        )
+        if self.image_size is not None and self.patch_size is not None:
+            divisors = common_divisors(self.image_size)
+            check(
+                self.patch_size in divisors,
+                f"model.image_size={_format_size(self.image_size)} is not divisible by model.patch_size="
+                f"{self.patch_size}; patch sizes that fit: {', '.join(map(str, divisors))}",
+            )
+            power_of_two = self.patch_size > 1 and self.patch_size & (self.patch_size - 1) == 0
+            check(
+                self.stem != "conv" or power_of_two,
+                f"model.stem=conv halves the image step by step: model.patch_size={self.patch_size} must be 2, 4, 8, …",
+            )
+
+
+@dataclass
+class DatasetConfig:
+    name: str
+    root: str | None
+    image_size: Any
+    channels: int | None
+    resize: str
+    interpolation: str
+    mean: list[float] | None
+    std: list[float] | None
+    flips: bool
+    val_share: float
+    test_share: float | None
+    split_seed: int
+    on_error: str | None
+
+    def __post_init__(self) -> None:
+        check_option("dataset", self, DATASET_KEYS)
+        self.image_size = as_size("dataset.image_size", self.image_size)
+        check(self.image_size is not None, "dataset.image_size must not be null; write a number of pixels")
+        check(self.channels in (None, 1, 3), f"dataset.channels={self.channels}; allowed: 1, 3, null")
+        check_choice("dataset.resize", self.resize, ("crop", "squash"))
+        check_choice("dataset.interpolation", self.interpolation, ("bicubic", "bilinear", "nearest"))
+        check((self.mean is None) == (self.std is None), "dataset.mean and dataset.std go together")
+        for share in ("val_share", "test_share"):
+            value = getattr(self, share)
+            check(value is None or 0 < value < 1, f"dataset.{share}={value} must lie between 0 and 1")
+        total = self.val_share + (self.test_share or 0)
+        check(total < 1, f"dataset.val_share + dataset.test_share = {total:g} leaves nothing to train on")
+        if self.on_error is not None:
+            check_choice("dataset.on_error", self.on_error, ("refuse", "skip"))
+        if self.root is not None:
+            self.root = str(Path(self.root).expanduser().absolute())
+
+
+@dataclass
+class OptimizerConfig:
+    name: str
+    lr: float
+    weight_decay: float
+    betas: list[float] | None
+    eps: float | None
+    momentum: float | None
+    nesterov: bool | None
+
+    def __post_init__(self) -> None:
+        check_option("optimizer", self, OPTIMIZER_KEYS)
+        check(0 < self.lr < math.inf, f"optimizer.lr={self.lr} must be above 0 and finite")
+        check(self.weight_decay >= 0, f"optimizer.weight_decay={self.weight_decay} must not be negative")
+        if self.betas is not None:
+            valid = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
+            check(valid, f"optimizer.betas={self.betas} must be two numbers from 0 to below 1")
+        if self.momentum is not None:
+            check(0 <= self.momentum < 1, f"optimizer.momentum={self.momentum} must lie from 0 to below 1")
+        if self.eps is not None:
+            check(self.eps > 0, f"optimizer.eps={self.eps} must be above 0")
+        if self.name == "sgd" and self.nesterov:
+            check(bool(self.momentum), "optimizer.nesterov=true needs optimizer.momentum above 0")
+
+
+@dataclass
+class SchedulerConfig:
+    name: str
+    warmup_epochs: float | None
+    min_lr: float | None
+    decay_share: float | None
+
+    def __post_init__(self) -> None:
+        check_option("scheduler", self, SCHEDULER_KEYS)
+        if self.warmup_epochs is not None:
+            check(self.warmup_epochs >= 0, f"scheduler.warmup_epochs={self.warmup_epochs} must not be negative")
+        if self.min_lr is not None:
+            check(self.min_lr >= 0, f"scheduler.min_lr={self.min_lr} must not be negative")
+        if self.decay_share is not None:
+            check(0 < self.decay_share <= 1, f"scheduler.decay_share={self.decay_share} must lie in (0, 1]")
+
+
+@dataclass
+class AugmentationConfig:
+    pad_crop: float
+    horizontal_flip: float | None
+
+    def __post_init__(self) -> None:
+        check(0 <= self.pad_crop < 1, f"augmentation.pad_crop={self.pad_crop} is a share: at least 0, below 1")
+        if self.horizontal_flip is not None:
+            message = f"augmentation.horizontal_flip={self.horizontal_flip} is a probability: from 0 to 1"
+            check(0 <= self.horizontal_flip <= 1, message)
+
+
+@dataclass
+class TrainingConfig:
+    epochs: int
+    batch_size: int
+    lr: float | None
+    clip_norm: float | None
+    label_smoothing: float
+    precision: str
+    tensorboard: bool
+
+    def __post_init__(self) -> None:
+        check(self.epochs >= 1, f"training.epochs={self.epochs} must be at least 1")
+        check(self.batch_size >= 1, f"training.batch_size={self.batch_size} must be at least 1")
+        check(self.lr is None or 0 < self.lr < math.inf, f"training.lr={self.lr} must be above 0 and finite")
+        if self.clip_norm is not None:
+            check(self.clip_norm > 0, f"training.clip_norm={self.clip_norm} must be above 0; null turns it off")
+        smoothing = self.label_smoothing
+        check(0 <= smoothing < 1, f"training.label_smoothing={smoothing} must lie from 0 to below 1")
+        check_choice("training.precision", self.precision, ("auto", "bf16", "float32"))
+
+
+@dataclass
+class TrainConfig:
+    """Everything that decides a training run; what `configs/config.yaml` composes to."""
+
+    model: ModelConfig
+    dataset: DatasetConfig
+    optimizer: OptimizerConfig
+    scheduler: SchedulerConfig
+    augmentation: AugmentationConfig
+    training: TrainingConfig
+    seed: int
+    device: str
+
+    def __post_init__(self) -> None:
+        check(self.seed >= 0, f"seed={self.seed} must not be negative")
+        check_device(self.device)
+
+
+@dataclass
+class TaskConfig:
+    name: str
+
+    def __post_init__(self) -> None:
+        check_choice("task", self.name, ("interactive", "list", "predict"))
+
+
+@dataclass
+class InferenceConfig:
+    """What `configs/inference.yaml` composes to."""
+
+    task: TaskConfig
+    run: str | None
+    input: str | None
+    output: str | None
+    topk: int
+    batch_size: int
+    device: str
+    roots: list[str]
+
+    def __post_init__(self) -> None:
+        check(self.topk >= 1, f"topk={self.topk} must be at least 1")
+        check(self.batch_size >= 1, f"batch_size={self.batch_size} must be at least 1")
+        check_device(self.device)
+        if self.output is not None:
+            suffix = Path(self.output).suffix.lower()
+            check(suffix in (".csv", ".json"), f"output={self.output} must end in .csv or .json")
+            folder = Path(self.output).expanduser().absolute().parent
+            check(folder.is_dir(), f"output={self.output}: the folder {folder} does not exist")
+            check(self.input is not None, "output is given without input; write input=FILE, FOLDER or GLOB")
+        if self.task.name == "predict":
+            check(self.input is not None, "task=predict needs input=FILE, FOLDER or GLOB")
+
+
+def check_device(device: str) -> None:
+    name, _, index = device.partition(":")
+    known = name in ("auto", "cpu", "cuda", "mps") and (not index or index.isdigit())
+    check(known, f"device={device} is not known; allowed: auto, cpu, cuda, cuda:N, mps")
+
+
+AnyConfig = TypeVar("AnyConfig", TrainConfig, InferenceConfig)
+
+
+def resolve(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
+    """Return `config` with every null filled in that the other keys decide.
+
+    `typed` holds the keys given on the command line: of the two spellings of the learning rate the typed
+    one wins, and a warm-up from a file gives way to a typed, shorter run (a typed one is refused).
+    """
+    _check_root(config.dataset)
+    return _resolve_schedule(_resolve_lr(_resolve_sizes(config), typed), typed)
+
+
+def _check_root(dataset: DatasetConfig) -> None:
+    """Refuse a missing folder; not part of the schema's own checks, as a run outlives the folder of its data."""
+    if dataset.name == "image_folder":
+        check(dataset.root is not None, "dataset.root is not set; write dataset.root=FOLDER with a folder per class")
+        check(Path(str(dataset.root)).is_dir(), f"dataset.root={dataset.root} is not a folder")
+
+
+def _resolve_sizes(config: TrainConfig) -> TrainConfig:
+    size = config.model.image_size or config.dataset.image_size
+    patch = config.model.patch_size or default_patch_size(size)
+    flip = config.augmentation.horizontal_flip
+    if flip is None:
+        flip = 0.5 if config.dataset.flips else 0.0
+    return replace(
+        config,
+        model=replace(config.model, image_size=size, patch_size=patch),
+        augmentation=replace(config.augmentation, horizontal_flip=flip),
+    )
+
+
+def _resolve_lr(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
+    by_training, by_optimizer = config.training.lr, config.optimizer.lr
+    if {"training.lr", "optimizer.lr"} <= set(typed) and by_training != by_optimizer:
+        raise ValueError(
+            f"training.lr={by_training} and optimizer.lr={by_optimizer} are one learning rate; type only one"
+        )
+    lr = by_optimizer if by_training is None or "optimizer.lr" in typed else by_training
+    return replace(
+        config, training=replace(config.training, lr=lr), optimizer=replace(config.optimizer, lr=lr)
+    )
+
+
+def _resolve_schedule(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
+    epochs, lr, scheduler = config.training.epochs, config.optimizer.lr, config.scheduler
+    if scheduler.min_lr is not None and scheduler.min_lr > lr:
+        check(
+            "scheduler.min_lr" not in typed, f"scheduler.min_lr={scheduler.min_lr} is above training.lr={lr}"
+        )
+        scheduler = replace(scheduler, min_lr=lr)
+    warmup = scheduler.warmup_epochs
+    if warmup is not None and warmup >= epochs:
+        check(
+            "scheduler.warmup_epochs" not in typed,
+            f"scheduler.warmup_epochs={warmup:g} must be shorter than training.epochs={epochs}",
+        )
+        warmup = None
+    scheduler = replace(scheduler, warmup_epochs=0.1 * epochs if warmup is None else warmup)
+    return replace(config, scheduler=scheduler)
+
+
+def complete(
+    config: TrainConfig, num_classes: int, in_channels: int, mean: list[float], std: list[float]
+) -> TrainConfig:
+    """Return `config` with what only the data can tell; a typed value that disagrees is an error."""
+    model = config.model
+    for key, typed, found in (
+        ("num_classes", model.num_classes, num_classes),
+        ("in_channels", model.in_channels, in_channels),
+    ):
+        message = f"model.{key}={typed}, but the data has {found}; leave model.{key} out, it follows the data"
+        check(typed in (None, found), message)
+    return replace(
+        config,
+        model=replace(model, num_classes=num_classes, in_channels=in_channels),
+        dataset=replace(config.dataset, channels=in_channels, mean=mean, std=std),
+    )
