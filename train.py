@@ -1,6 +1,113 @@
-import sys
-from src.config import *
-def main(config, job):
-    print(config, job)
+"""Train a Vision Transformer: `python train.py key=value …`, `--multirun` for sweeps, `--help` for the keys.
+
+From top to bottom it follows the data: images, model, epochs, test.
+"""
+
+from src.config import Job, TrainConfig, complete, launch
+
+
+def train(config: TrainConfig, job: Job) -> float:
+    """Train one model into `job.folder`; return the best validation accuracy, a fraction."""
+    # Here and not above, so that --help, TAB completion and a typo are answered without waiting for torch.
+    from dataclasses import asdict
+
+    import torch
+    from safetensors.torch import load_file
+
+    from src import metrics, terminal
+    from src.augment import Augmentation
+    from src.data import load_data
+    from src.engine import Trainer, choose_device, choose_precision, count_gflops, evaluate, train_epoch
+    from src.evaluate import write_figures, write_test
+    from src.model import VisionTransformer
+    from src.optim import LearningRate, build_optimizer
+    from src.run import BEST, Run, log
+
+    # Device and images. What fails here leaves no run folder behind.
+    terminal.log_to_console(log)
+    device, reason = choose_device(config.device)
+    precision = choose_precision(config.training.precision, device)
+    data = load_data(config.dataset, config.model.image_size, terminal.track)
+    images = data.preprocessing
+    config = complete(config, len(data.classes), images.channels, list(images.mean), list(images.std))
+    training, batch_size = config.training, config.training.batch_size
+
+    # The model; its initial weights are a function of the seed alone.
+    torch.manual_seed(config.seed)
+    model = VisionTransformer(**asdict(config.model)).to(device)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+
+    with Run(job.folder, config, job, data, parameters) as run:
+        height, width = images.size
+        log.info("device    %s, %s (%s)", device, str(precision).removeprefix("torch."), reason)
+        log.info(
+            "data      %s: %d classes, %d × %d px, %s; %s training, %s validation, %s test images",
+            *(config.dataset.name, len(data.classes), height, width, "grey" if images.channels == 1 else "colour"),
+            *(f"{len(split):,}" for split in (data.train, data.val, data.test)),
+        )
+        log.info(
+            "model     %s: %s parameters, %d tokens (patch %d px), %.3g GFLOPs per image",
+            *(job.choices.get("model"), f"{parameters:,}", model.num_tokens, model.patch_size, count_gflops(model)),
+        )
+        log.info("run       %s", terminal.short_path(job.folder))
+        for note in data.notes:
+            log.warning(note)
+        if model.num_tokens - model.num_prefix_tokens < 16:
+            log.warning("only %d patches per image; a smaller model.patch_size sees more", model.num_tokens)
+        if len(data.train) < batch_size:
+            log.warning("fewer training images than training.batch_size=%d: one batch per epoch", batch_size)
+
+        # Training: each epoch is trained, validated and recorded before the next one begins.
+        steps = -(-len(data.train) // batch_size)
+        learning_rate = LearningRate(config.scheduler, config.optimizer.lr, steps, training.epochs)
+        trainer = Trainer(
+            model=model,
+            optimizer=build_optimizer(model, config.optimizer),
+            learning_rate=learning_rate,
+            augmentation=Augmentation(**asdict(config.augmentation), mean=images.mean, std=images.std),
+            device=device,
+            precision=precision,
+            seed=config.seed,
+            label_smoothing=training.label_smoothing,
+            clip_norm=training.clip_norm,
+        )
+        with terminal.TrainingBar(training.epochs, steps) as bar:
+            for epoch in range(1, training.epochs + 1):
+                bar.start_epoch(epoch)
+                trained = train_epoch(trainer, data.train, batch_size, epoch, bar.update)
+                validated = evaluate(model, data.val, images, batch_size, precision)
+                precision_, recall, f1 = metrics.macro(validated.confusion)
+                better = run.is_best(validated.accuracy)
+                if better:
+                    run.save_best(model.state_dict(), epoch, validated.accuracy)
+                run.save_last(trainer.state_dict(epoch))
+                row = {
+                    "epoch": epoch,
+                    "lr": trained.lr,
+                    "train_loss": trained.loss,
+                    "train_acc": trained.accuracy,
+                    "val_loss": validated.loss,
+                    "val_acc": validated.accuracy,
+                    "val_precision": precision_,
+                    "val_recall": recall,
+                    "val_f1": f1,
+                    "images_per_second": round(trained.images_per_second, 1),
+                }
+                run.record(row, [learning_rate(step) for step in range((epoch - 1) * steps, epoch * steps)])
+                log.info(terminal.describe_epoch(row, training.epochs, better))
+
+        # The test split is used here, once, with the weights of the best validation epoch.
+        model.load_state_dict(load_file(job.folder / BEST))
+        tested = evaluate(model, data.test, images, batch_size, precision)
+        run.status["test_acc"] = write_test(job.folder, tested, data.classes)["accuracy"]
+        write_figures(job.folder, model, data, device)
+        best_acc = run.status["best_val_acc"]
+        log.info("best      epoch %d: validation accuracy %.2f %%", run.status["best_epoch"], 100 * best_acc)
+        log.info("test      accuracy %.2f %%, loss %.4f", 100 * tested.accuracy, tested.loss)
+
+    terminal.show_next_steps(job.folder)
+    return best_acc
+
+
 if __name__ == "__main__":
-    raise SystemExit(launch(main, "config", TrainConfig))
+    raise SystemExit(launch(train, "config", TrainConfig))

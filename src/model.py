@@ -3,8 +3,8 @@
 Read it from the top: images are cut into patches, each patch becomes a token, encoder blocks let the tokens
 exchange information, and a linear head reads the class. Sections and equations are those of the paper.
 
-Letters in shapes: B batch, C channels, H W height and width in pixels, P patch size in pixels, N tokens (class
-token, registers, patches row by row), D embedding dimension, h heads, d = D / h head dimension, K classes.
+Letters in shapes: B batch, C channels, H W height and width in pixels, P patch size in pixels, N tokens
+(class token, registers, patches row by row), D embedding dimension, h heads, d = D / h head dimension, K classes.
 
 Parameters have the names of timm's ViT, so its weights load with `load_state_dict(strict=True)`. The file
 needs torch alone and can be copied out and used on its own.
@@ -24,8 +24,8 @@ class PatchEmbedding(nn.Module):
     """Map each P x P patch to a token: section 3.1. A convolution of stride P is a linear map of every patch.
 
     `stem="conv"` halves the image by 3x3 convolutions until one pixel is left of each patch: Xiao et al.
-    (arXiv 2106.14881), who pay for it with one encoder block. GroupNorm with one group replaces their BatchNorm:
-    it sees one image at a time, so a batch that is split into micro-batches gives the same gradients.
+    (arXiv 2106.14881), who pay for it with one encoder block. GroupNorm with one group replaces their
+    BatchNorm: it sees one image at a time, so a batch split into micro-batches gives the same gradients.
     """
 
     def __init__(self, patch_size: int, in_channels: int, embedding_dim: int, stem: str = "patch") -> None:
@@ -53,7 +53,7 @@ class PatchEmbedding(nn.Module):
 def sincos_position_embedding(grid: tuple[int, int], embedding_dim: int, num_prefix_tokens: int) -> Tensor:
     """Build the fixed table (1, N, D) of MoCo v3 (Chen et al., arXiv 2104.02057); prefix tokens get zeros.
 
-    The channels hold sin and cos of the column, then of the row, each at D/4 frequencies from 1 to near 1/10000.
+    The channels hold sin and cos of the column, then of the row, each at D/4 frequencies from 1 to ~1/10000.
     """
     if embedding_dim % 4:
         raise ValueError(
@@ -70,7 +70,7 @@ def sincos_position_embedding(grid: tuple[int, int], embedding_dim: int, num_pre
 def resize_position_embedding(
     position_embedding: Tensor, old_grid: tuple[int, int], new_grid: tuple[int, int], num_prefix_tokens: int
 ) -> Tensor:
-    """Interpolate (1, N, D) from one grid (rows, columns) to another and keep the prefix tokens: section 3.2."""
+    """Interpolate (1, N, D) from one grid (rows, columns) to another, but for the prefix: section 3.2."""
     if old_grid == new_grid:
         return position_embedding
     prefix, patches = position_embedding[:, :num_prefix_tokens], position_embedding[:, num_prefix_tokens:]

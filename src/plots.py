@@ -215,8 +215,8 @@ def _draw_predictions(
         axes, (color, sign) = grid.flat[index], (RIGHT, "✓") if label == guess else (WRONG, "✗")
         _show_image(axes, images[index])
         axes.spines[:].set(visible=True, color=color, linewidth=2)
-        outcome = f"{sign} {_label(guess, 7.4)} ({100 * confidence:.0f} %)"
-        for drop, line, tint in ((4, outcome, color), (16, f"true: {_label(label, 10)}", MUTED)):
+        outcome = f"{sign} {_label(guess, 9.3)} ({100 * confidence:.0f} %)"
+        for drop, line, tint in ((4, outcome, color), (16, f"true: {_label(label, 12)}", MUTED)):
             text = _text(8.5, tint, ha="center", va="top")
             axes.annotate(line, (0.5, 0), (0, -drop), "axes fraction", "offset points", **text)
     return figure
@@ -238,7 +238,7 @@ def _draw_attention(images: Bytes, maps: Floats, layer_names: list[str]) -> Figu
                 extent=(-0.5, width - 0.5, height - 0.5, -0.5),
             )  # fmt: skip
     for axes, name in zip(grid[0], ["image", *layer_names], strict=True):
-        axes.set_title(_label(name, 10), pad=5, **_text(10))
+        axes.set_title(_label(name, 12), pad=5, **_text(10))
     return figure
 
 
@@ -297,7 +297,7 @@ def _new_canvas(width: float, height: float) -> tuple[Figure, Axes]:
 
 def _new_grid(rows: int, columns: int, shape: tuple[int, ...], gap: float) -> tuple[Figure, NDArray[Any]]:
     """Return a figure and its axes (rows, columns), of an image's shape and `gap` inches apart vertically."""
-    width, height = 1.5, 1.5 * float(np.clip(shape[0] / shape[1], 0.4, 2.5))
+    width, height = 1.75, 1.75 * float(np.clip(shape[0] / shape[1], 0.4, 2.5))
     step = width + 0.06, height + gap
     page = columns * step[0], rows * step[1]
     figure = Figure(page, dpi=150, facecolor="white")
@@ -344,7 +344,7 @@ def _tile(tiles: NDArray[Any], gap: float) -> tuple[NDArray[Any], list[NDArray[A
 def _add_bar(axes: Axes, image: AxesImage, width: float, title: str, size: float) -> Colorbar:
     """Stand a color bar beside axes that are `width` inches wide."""
     bar = axes.figure.colorbar(image, cax=axes.inset_axes((1 + 0.15 / width, 0, 0.14 / width, 1)))
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.ax.tick_params(colors=MUTED, labelsize=0.8 * size, length=2)
     bar.set_label(title, **_text(0.9 * size, MUTED))
     return bar
@@ -353,12 +353,13 @@ def _add_bar(axes: Axes, image: AxesImage, width: float, title: str, size: float
 def _finite(values: list[float]) -> Floats:
     """Return floats, NaN in the place of all that no axis can hold."""
     array = np.array(values, dtype=float)
-    return np.where(np.abs(array) < 1e30, array, np.nan)
+    array[~(np.abs(array) < 1e30)] = np.nan
+    return array
 
 
 def _known(values: Floats) -> Floats:
     """Return floats, zero in the place of NaN and infinity: a diverged run gets its pictures too."""
-    return np.nan_to_num(values.astype(float), posinf=0, neginf=0)
+    return np.where(np.isfinite(values), values, 0.0).astype(np.float64)
 
 
 def _exponent(values: Floats) -> int:
@@ -370,7 +371,10 @@ def _exponent(values: Floats) -> int:
 
 def _text(size: float, color: str = INK, **more: Any) -> dict[str, Any]:
     """Return the properties of a text, in which a `$` is a dollar sign."""
-    return {"fontsize": size, "color": color, "fontfamily": _fonts()[0], "parse_math": False, **more}
+    families = (
+        FONTS[:1] if "weight" in more else _fonts()[0]
+    )  # the bold ones are titles of ours, in Latin letters
+    return {"fontsize": size, "color": color, "fontfamily": families, "parse_math": False, **more}
 
 
 def _label(name: str, width: float) -> str:

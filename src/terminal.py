@@ -1,0 +1,172 @@
+"""What the terminal shows: log lines, bars, tables, the model's summary. Plain lines where output goes to a file."""
+
+import logging
+import shlex
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+console = Console(highlight=False)
+
+
+class _ConsoleHandler(logging.Handler):
+    """Print through rich, so that lines appear above a bar that is being drawn."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        style = "yellow" if record.levelno >= logging.WARNING else None
+        console.print(self.format(record), style=style, markup=False, soft_wrap=True)
+
+
+def log_to_console(logger: logging.Logger) -> None:
+    """Send a logger's messages to the terminal, once however often this is called."""
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    if not any(isinstance(handler, _ConsoleHandler) for handler in logger.handlers):
+        logger.addHandler(_ConsoleHandler())
+
+
+def track(items: Iterable[Any], total: int, description: str) -> Iterator[Any]:
+    """Yield the items with a bar that goes away when done; no bar for fast work or without a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield from progress.track(items, total=total, description=description)
+
+
+class TrainingBar:
+    """A bar over a whole run: epoch and step, loss, images per second, time left. Silent without a terminal."""
+
+    def __init__(self, epochs: int, steps_per_epoch: int) -> None:
+        self.epochs, self.steps = epochs, steps_per_epoch
+        self.epoch, self._started, self._refreshed = 0, 0.0, 0.0
+        columns = (
+            TextColumn("epoch {task.fields[epoch]}/" + str(epochs)),
+            BarColumn(),
+            TextColumn("step {task.fields[step]}/" + str(steps_per_epoch)),
+            TextColumn("loss {task.fields[loss]:.3f}"),
+            TextColumn("{task.fields[rate]:,.0f} images/s"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+        )
+        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._progress.add_task(
+            "", total=epochs * steps_per_epoch, epoch=1, step=0, loss=float("nan"), rate=0.0
+        )
+
+    def __enter__(self) -> "TrainingBar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def start_epoch(self, epoch: int) -> None:
+        self.epoch, self._started = epoch, time.perf_counter()
+
+    def update(self, step: int, loss: Any, seen: int) -> None:
+        """Show a step of the epoch; `loss` is read from the device at most four times a second."""
+        now = time.perf_counter()
+        if self._progress.disable or (now - self._refreshed < 0.25 and step < self.steps):
+            return
+        self._refreshed = now
+        self._progress.update(
+            self._task,
+            completed=(self.epoch - 1) * self.steps + step,
+            epoch=self.epoch,
+            step=step,
+            loss=float(loss),
+            rate=seen / max(now - self._started, 1e-9),
+        )
+
+
+def describe_epoch(row: Mapping[str, float], epochs: int, best: bool) -> str:
+    """Return an epoch's line; a star marks the best validation accuracy so far."""
+    width = len(str(epochs))
+    return (
+        f"epoch {row['epoch']:>{width}}/{epochs}  lr {row['lr']:.1e}  "
+        f"train loss {row['train_loss']:.4f} acc {row['train_acc']:6.2%}  "
+        f"val loss {row['val_loss']:.4f} acc {row['val_acc']:6.2%}{'*' if best else ' '} "
+        f"{row['images_per_second']:,.0f} images/s"
+    )
+
+
+def short_path(path: Path) -> str:
+    """Return the path as seen from here where that is shorter."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def show_next_steps(folder: Path) -> None:
+    """Say where everything is and how to use it."""
+    path = shlex.quote(short_path(folder))
+    lines = [
+        ("curves", f"{path}/curves.png"),
+        ("test", f"{path}/test/  (metrics.json, per_class.csv, confusion_matrix.png)"),
+        ("figures", f"{path}/figures/"),
+        ("weights", f"{path}/checkpoints/best.safetensors"),
+        ("predict", f"python inference.py run={path} input=IMAGE"),
+        ("browse", f"tensorboard --logdir {path}"),
+    ]
+    console.print()
+    for name, text in lines:
+        console.print(f"{name:<9} {text}", markup=False, soft_wrap=True)
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
+    """Print a table; the columns named in `right` are aligned there. In a file no line is cut off."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(cell.replace("[", "\\[") for cell in row))
+    wide = None if console.is_terminal else 200
+    console.print(table, width=wide)
+
+
+def show_predictions(name: str, predictions: Sequence[tuple[str, float]]) -> None:
+    """Print an image's classes with their confidences (0 to 1) as bars, the most probable first."""
+    console.print(name, style="bold", markup=False, soft_wrap=True)
+    longest = max(len(label) for label, _ in predictions)
+    for label, confidence in predictions:
+        bar = "█" * round(confidence * 30) or "▏"
+        console.print(f"  {label:<{longest}}  {confidence:7.2%}  {bar}", markup=False, soft_wrap=True)
+
+
+def is_interactive() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def ask(question: str, complete_paths: bool = False) -> str | None:
+    """Ask for a line, with TAB completion of file names where wanted. None at the end of the input."""
+    if is_interactive() and complete_paths:
+        _complete_paths()
+    try:
+        return input(question).strip()
+    except (EOFError, RuntimeError):  # RuntimeError: standard input is closed
+        return None
+    finally:
+        if not is_interactive():
+            print()
+
+
+def _complete_paths() -> None:
+    import glob
+    import os
+
+    try:
+        import readline
+    except ImportError:  # Windows: no completion, the prompt works all the same
+        return
+
+    def complete(text: str, state: int) -> str | None:
+        pattern = glob.escape(os.path.expanduser(text)) + "*"
+        matches = [path + "/" * os.path.isdir(path) for path in sorted(glob.glob(pattern))]
+        return matches[state] if state < len(matches) else None
+
+    readline.set_completer(complete)
+    readline.set_completer_delims("")  # spaces belong to file names
+    readline.parse_and_bind("tab: complete")
