@@ -1,6 +1,19 @@
-import sys
-from src.config import *
-def main(config, job):
-    print(config, job)
+"""Use saved runs: `python inference.py` lists them and asks; `run=… input=…` predicts without a question."""
+
+from src.config import InferenceConfig, Job, launch
+
+
+def infer(config: InferenceConfig, job: Job) -> None:
+    # Here and not above, so that --help, TAB completion and a typo are answered without waiting for rich.
+    from src.predict import session
+
+    if config.input is not None:
+        session.predict_once(config)
+    elif config.task.name == "list":
+        session.list_runs(config, folders=True)
+    else:
+        session.ask_about_images(config)
+
+
 if __name__ == "__main__":
-    raise SystemExit(launch(main, "inference", InferenceConfig))
+    raise SystemExit(launch(infer, "inference", InferenceConfig))

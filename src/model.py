@@ -4,7 +4,8 @@ Read it from the top: images are cut into patches, each patch becomes a token, e
 exchange information, and a linear head reads the class. Sections and equations are those of the paper.
 
 Letters in shapes: B batch, C channels, H W height and width in pixels, P patch size in pixels, N tokens
-(class token, registers, patches row by row), D embedding dimension, h heads, d = D / h head dimension, K classes.
+(class token, registers, patches row by row), D embedding dimension, h heads, d = D / h head dimension,
+K classes.
 
 Parameters have the names of timm's ViT, so its weights load with `load_state_dict(strict=True)`. The file
 needs torch alone and can be copied out and used on its own.

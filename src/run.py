@@ -20,10 +20,12 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .config import Job, TrainConfig, load_config, save_config
-from .data import Data, Preprocessing
+
+if TYPE_CHECKING:  # they import torch, which a table of runs does not need
+    from .data import Data, Preprocessing
 
 CONFIG, CLASSES, PREPROCESSING = "config.yaml", "classes.json", "preprocessing.json"
 STATUS, ENVIRONMENT, METRICS, LOG = "status.json", "environment.json", "metrics.csv", "train.log"
@@ -58,7 +60,7 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 class Run:
     """A run that is being made; `with Run(...)` keeps its status true whatever ends the block."""
 
-    def __init__(self, folder: Path, config: TrainConfig, job: Job, data: Data, parameters: int) -> None:
+    def __init__(self, folder: Path, config: TrainConfig, job: Job, data: "Data", parameters: int) -> None:
         """Make the folder and write all that is known before training. Raises FileExistsError over another run."""
         if (folder / STATUS).exists():
             raise FileExistsError(f"{folder} already holds a run; choose another hydra.run.dir")
@@ -175,7 +177,7 @@ class Run:
         os.replace(temporary, path)
 
 
-def describe_environment(config: TrainConfig, job: Job, data: Data) -> dict[str, Any]:
+def describe_environment(config: TrainConfig, job: Job, data: "Data") -> dict[str, Any]:
     import hydra
     import torch
     import torchvision
@@ -240,8 +242,10 @@ class SavedRun:
     def usable(self) -> bool:
         return (self.folder / BEST).is_file()
 
-    def load(self) -> tuple[TrainConfig, list[str], Preprocessing]:
+    def load(self) -> tuple[TrainConfig, list[str], "Preprocessing"]:
         """Return configuration, classes and preprocessing; together with the weights, all that inference needs."""
+        from .data import Preprocessing
+
         classes = json.loads((self.folder / CLASSES).read_text(encoding="utf-8"))
         fields = json.loads((self.folder / PREPROCESSING).read_text(encoding="utf-8"))
         tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}

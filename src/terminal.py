@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-console = Console(highlight=False)
+# A file or pipe has no width: lines are then as long as they need to be, up to this.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
 
 class _ConsoleHandler(logging.Handler):
@@ -116,15 +117,19 @@ def show_next_steps(folder: Path) -> None:
         console.print(f"{name:<9} {text}", markup=False, soft_wrap=True)
 
 
+def say(text: str) -> None:
+    """Print a line as it is, however long, without reading it as markup."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """Print a table; the columns named in `right` are aligned there. In a file no line is cut off."""
+    """Print a table; the columns named in `right` are aligned there."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
         table.add_column(name, justify="right" if name in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(cell.replace("[", "\\[") for cell in row))
-    wide = None if console.is_terminal else 200
-    console.print(table, width=wide)
+    console.print(table)
 
 
 def show_predictions(name: str, predictions: Sequence[tuple[str, float]]) -> None:

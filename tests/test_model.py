@@ -17,6 +17,7 @@ from torchvision.models import vit_b_16
 from src import model as model_file
 from src.model import (
     DropPath,
+    EncoderBlock,
     MultiHeadSelfAttention,
     PatchEmbedding,
     VisionTransformer,
@@ -309,6 +310,24 @@ def test_randomness_is_on_in_training_and_off_in_evaluation_with(key: str) -> No
     images = draw_images(model)
     assert not torch.allclose(model(images), model(images))
     assert torch.equal(model.eval()(images), plain(images))
+
+
+def test_dropout_acts_on_the_embedded_tokens_the_projection_and_both_layers_of_the_mlp() -> None:
+    model = build(dropout=0.25)
+    block = model.blocks[0]
+    assert isinstance(block, EncoderBlock)
+    seen: list[Tensor] = []
+    for module in (block, block.mlp.fc2):
+        module.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    for module in (block.attn, block.mlp):
+        module.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    model(draw_images(model, batch_size=16))
+    assert [(x == 0).float().mean().item() for x in seen] == pytest.approx([0.25] * 4, abs=0.03)
+
+
+def test_block_whose_branches_are_always_dropped_is_the_identity() -> None:
+    x = torch.randn(2, 5, 32)
+    assert torch.equal(EncoderBlock(32, 4, drop_path=1.0)(x), x)
 
 
 @pytest.mark.parametrize("patch_size", [1, 2, 4, 8, 16])

@@ -1,0 +1,98 @@
+"""From a run directory and image files to class probabilities. Letters: n images, K classes."""
+
+import csv
+import glob
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..augment import normalize
+from ..data import find_images, is_image, read_image
+from ..engine import autocast, choose_device, choose_precision
+from ..model import VisionTransformer
+from ..run import BEST, SavedRun, write_text
+
+
+class Predictor:
+    """The best weights of a run, with the classes and the preprocessing that they were trained with."""
+
+    def __init__(self, run: SavedRun, device: str) -> None:
+        config, self.classes, self.preprocessing = run.load()
+        self.device, _ = choose_device(device)
+        self.precision = choose_precision(config.training.precision, self.device)
+        self.model = VisionTransformer(**asdict(config.model)).to(self.device).eval()
+        try:
+            self.model.load_state_dict(load_file(run.folder / BEST))
+        except (SafetensorError, RuntimeError) as error:
+            raise ValueError(f"the weights of {run.folder} are damaged or of another model: {error}") from error
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Tensor:
+        """Return probabilities (n,K) float32 on the CPU for preprocessed uint8 images (n,C,H,W)."""
+        inputs = normalize(images.to(self.device), self.preprocessing.mean, self.preprocessing.std)
+        with autocast(self.device, self.precision):
+            logits = self.model(inputs)
+        return logits.float().softmax(1).cpu()
+
+    def predict_files(
+        self, files: Sequence[Path], batch_size: int
+    ) -> Iterator[tuple[list[Path], Tensor, list[str]]]:
+        """Yield, batch by batch, the files read, their probabilities (n,K), and a line for each unreadable one."""
+        for first in range(0, len(files), batch_size):
+            read, images, errors = [], [], []
+            for path in files[first : first + batch_size]:
+                try:
+                    images.append(self.preprocessing(read_image(path)))
+                    read.append(path)
+                except OSError as error:
+                    errors.append(str(error))
+            probabilities = self.predict(torch.stack(images)) if images else torch.empty(0, len(self.classes))
+            yield read, probabilities, errors
+
+    def top(self, probabilities: Tensor, k: int) -> list[tuple[str, float]]:
+        """Return the k most probable classes of probabilities (K,) with them; all classes where there are fewer."""
+        values, indices = probabilities.topk(min(k, len(self.classes)))
+        return [(self.classes[i], p) for i, p in zip(indices.tolist(), values.tolist(), strict=True)]
+
+
+def find_inputs(wanted: str) -> list[Path]:
+    """Return the images that a file name, a folder (recursively) or a glob means.
+
+    Raises FileNotFoundError, in a sentence, where there is none.
+    """
+    path = Path(wanted).expanduser()
+    if path.is_dir():
+        files = find_images(path)
+        if not files:
+            raise FileNotFoundError(f"there are no images in the folder {wanted}")
+        return files
+    if path.exists():
+        return [path]
+    matches = [Path(match) for match in sorted(glob.glob(os.path.expanduser(wanted), recursive=True))]
+    files = [match for match in matches if match.is_file() and is_image(match.name)]
+    for folder in (match for match in matches if match.is_dir()):
+        files += find_images(folder)
+    if not files:
+        kind = "no image matches" if glob.has_magic(wanted) else "there is no file or folder"
+        raise FileNotFoundError(f"{kind} {wanted}")
+    return list(dict.fromkeys(files))
+
+
+def write_predictions(path: Path, rows: list[dict[str, str | float]], columns: Sequence[str]) -> None:
+    """Write a row per image to a .csv (with a header) or .json file, whole or not at all."""
+    if path.suffix.lower() == ".json":
+        write_text(path, json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+        return
+    table = io.StringIO()
+    writer = csv.DictWriter(table, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, table.getvalue())

@@ -1,0 +1,159 @@
+"""What `python inference.py` does in a terminal or a pipe: the table of runs, the prompts, the predictions.
+
+The table needs no torch; `predictor`, which does, is imported when a run is used.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import terminal
+from ..config import InferenceConfig
+from ..run import SavedRun, best_run, choose_run, find_runs
+
+if TYPE_CHECKING:
+    from .predictor import Predictor
+
+COLUMNS = ("no", "when", "data set", "model", "parameters", "epochs", "val acc", "status")
+
+
+def list_runs(config: InferenceConfig, folders: bool = False) -> list[SavedRun]:
+    """Print the table of runs, newest first, with their folders if asked for; return the runs.
+
+    Raises FileNotFoundError where there are none.
+    """
+    runs = find_runs(config.roots)
+    if not runs:
+        raise FileNotFoundError(f"no runs in {' or '.join(config.roots)}; train one first: python train.py")
+    rows = [_describe(number, run) for number, run in enumerate(runs, start=1)]
+    columns = (*COLUMNS, "folder") if folders else COLUMNS
+    rows = [row[: len(columns)] for row in rows]
+    terminal.show_table(columns, rows, right=("no", "parameters", "epochs", "val acc"))
+    return runs
+
+
+def _describe(number: int, run: SavedRun) -> tuple[str, ...]:
+    facts = run.facts
+    return (
+        str(number),
+        run.started[:16].replace("T", " "),
+        run.dataset,
+        f"{facts.get('model')} {facts.get('embedding_dim')}×{facts.get('num_layers')}",
+        f"{facts.get('parameters') or 0:,}",
+        f"{facts.get('epoch')}/{facts.get('epochs')}",
+        f"{run.val_acc:.2%}",
+        run.status,
+        terminal.short_path(run.folder.absolute()),
+    )
+
+
+def predict_once(config: InferenceConfig) -> int:
+    """Predict `input` with `run` (best where none is named); return the number of images predicted.
+
+    Prints bars, or writes `output`. Unreadable files are named on stderr and left out. Raises ValueError where
+    no image at all could be read.
+    """
+    from .predictor import find_inputs, write_predictions
+
+    files = find_inputs(str(config.input))
+    run = choose_run(config.run or "best", config.roots)
+    predictor = _open(run, config)
+    rows: list[dict[str, str | float]] = []
+    for read, probabilities, errors in predictor.predict_files(files, config.batch_size):
+        for error in errors:
+            print(f"left out: {error}", file=sys.stderr)
+        for path, row in zip(read, probabilities, strict=True):
+            top = predictor.top(row, config.topk)
+            rows.append(_as_row(path, top))
+            if config.output is None:
+                terminal.show_predictions(str(path), top)
+    if not rows:
+        raise ValueError(f"input={config.input}: none of {len(files)} file(s) is a readable image")
+    if config.output is not None:
+        output = Path(config.output).expanduser()
+        write_predictions(output, rows, list(rows[0]))
+        terminal.say(f"{len(rows)} predictions written to {output}")
+    return len(rows)
+
+
+def _as_row(path: Path, top: Sequence[tuple[str, float]]) -> dict[str, str | float]:
+    row: dict[str, str | float] = {"file": str(path)}
+    for rank, (name, confidence) in enumerate(top, start=1):
+        suffix = "" if rank == 1 else f"_{rank}"
+        row |= {f"class{suffix}": name, f"confidence{suffix}": round(confidence, 6)}
+    return row
+
+
+def _open(run: SavedRun, config: InferenceConfig) -> "Predictor":
+    from .predictor import Predictor
+
+    predictor = Predictor(run, config.device)
+    facts = run.facts
+    unfinished = "" if run.status == "finished" else f", {run.status} in epoch {facts['epoch']} of {facts['epochs']}"
+    folder = terminal.short_path(run.folder.absolute())
+    terminal.say(f"run {folder}: {run.dataset}, validation accuracy {run.val_acc:.2%}{unfinished}")
+    return predictor
+
+
+def ask_about_images(config: InferenceConfig) -> None:
+    """List the runs, ask for one, then for images again and again, until `q` or the end of the input."""
+    while True:
+        run = choose_run(config.run, config.roots) if config.run else _ask_for_run(list_runs(config))
+        if run is None:
+            return
+        try:
+            predictor = _open(run, config)
+        except (OSError, ValueError) as error:
+            if config.run or not terminal.is_interactive():
+                raise
+            terminal.say(f"{error}; choose another run")
+            continue
+        if not _answer(predictor, config):
+            return
+        config.run = None
+
+
+def _ask_for_run(runs: list[SavedRun]) -> SavedRun | None:
+    best = best_run(runs)
+    question = f"run 1-{len(runs)} (Enter: {runs.index(best) + 1}, the best on {best.dataset}; q: quit): "
+    while True:
+        answer = terminal.ask(question)
+        if answer is None or answer.lower() == "q":
+            return None
+        if answer == "":
+            return best
+        if answer.isdecimal() and 1 <= int(answer) <= len(runs):
+            return runs[int(answer) - 1]
+        terminal.say(f"'{answer}' is not a number from 1 to {len(runs)}")
+
+
+def _answer(predictor: "Predictor", config: InferenceConfig) -> bool:
+    """Predict what is asked for; return True if another run is wanted, False to end."""
+    from .predictor import find_inputs
+
+    while True:
+        answer = terminal.ask("image, folder or glob (r: another run, q: quit): ", complete_paths=True)
+        if answer is None or answer.lower() == "q":
+            return False
+        if answer.lower() == "r":
+            return True
+        if not answer:
+            continue
+        try:
+            files = find_inputs(_unquote(answer))
+        except OSError as error:
+            terminal.say(str(error))
+            continue
+        for read, probabilities, errors in predictor.predict_files(files, config.batch_size):
+            for path, row in zip(read, probabilities, strict=True):
+                terminal.show_predictions(str(path), predictor.top(row, config.topk))
+            for error in errors:
+                terminal.say(f"left out: {error}")
+
+
+def _unquote(answer: str) -> str:
+    """Return a path as a file manager pastes it: with quotes around it, or backslashes before spaces."""
+    if len(answer) > 1 and answer[0] == answer[-1] and answer[0] in "'\"":
+        return answer[1:-1]
+    return answer if Path(answer).exists() else answer.replace("\\ ", " ")
