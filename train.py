@@ -46,12 +46,24 @@ def train(config: TrainConfig, job: Job) -> float:
         log.info("device    %s, %s (%s)", device, str(precision).removeprefix("torch."), reason)
         log.info(
             "data      %s: %d classes, %d × %d px, %s; %s training, %s validation, %s test images",
-            *(config.dataset.name, len(data.classes), height, width, "grey" if images.channels == 1 else "colour"),
+            *(
+                config.dataset.name,
+                len(data.classes),
+                height,
+                width,
+                "grey" if images.channels == 1 else "colour",
+            ),
             *(f"{len(split):,}" for split in (data.train, data.val, data.test)),
         )
         log.info(
             "model     %s: %s parameters, %d tokens (patch %d px), %.3g GFLOPs per image",
-            *(job.choices.get("model"), f"{parameters:,}", model.num_tokens, model.patch_size, count_gflops(model)),
+            *(
+                job.choices.get("model"),
+                f"{parameters:,}",
+                model.num_tokens,
+                model.patch_size,
+                count_gflops(model),
+            ),
         )
         log.info("run       %s", terminal.short_path(job.folder))
         for note in data.notes:

@@ -49,9 +49,7 @@ class Augmentation:
     pad_crop: padding on each side as a share of that side; horizontal_flip: probability.
     """
 
-    def __init__(
-        self, pad_crop: float, horizontal_flip: float, mean: Sequence[float], std: Sequence[float]
-    ) -> None:
+    def __init__(self, pad_crop: float, horizontal_flip: float, mean: Sequence[float], std: Sequence[float]) -> None:
         self.pad_crop = pad_crop
         self.horizontal_flip = horizontal_flip
         self.mean, self.std = mean, std

@@ -145,7 +145,11 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: VisionTransformer, split: Split, preprocessing: Preprocessing, batch_size: int, precision: torch.dtype
+    model: VisionTransformer,
+    split: Split,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    precision: torch.dtype,
 ) -> Evaluation:
     """Evaluate a model on every sample of a split once, a smaller last batch included."""
     model.eval()

@@ -1,6 +1,5 @@
 """What a finished run is judged by: the test split, once, with the best weights, and pictures of what it learned."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +90,7 @@ def position_similarity(model: VisionTransformer) -> tuple[np.ndarray, np.ndarra
 
 
 def principal_filters(model: VisionTransformer) -> np.ndarray | None:
-    """Return the principal components (n, P, P, C), n up to 28, of the patch projection (arXiv 2010.11929, Fig. 7 left).
+    """Return the principal components (n, P, P, C), n up to 28, of the patch projection (arXiv 2010.11929, Fig. 7).
 
     None for a convolutional stem, whose projection does not see pixels.
     """
@@ -100,5 +99,3 @@ def principal_filters(model: VisionTransformer) -> np.ndarray | None:
         return None
     components = torch.linalg.svd(weight.flatten(1), full_matrices=False).Vh[:28]
     return components.unflatten(1, weight.shape[1:]).permute(0, 2, 3, 1).numpy()
-
-

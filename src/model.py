@@ -182,9 +182,7 @@ class EncoderBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(embedding_dim, eps=NORM_EPS)
-        self.attn = MultiHeadSelfAttention(
-            embedding_dim, num_heads, qkv_bias, qk_norm, dropout, attention_dropout
-        )
+        self.attn = MultiHeadSelfAttention(embedding_dim, num_heads, qkv_bias, qk_norm, dropout, attention_dropout)
         self.ls1 = nn.Identity() if layer_scale is None else LayerScale(embedding_dim, layer_scale)
         self.norm2 = nn.LayerNorm(embedding_dim, eps=NORM_EPS)
         self.mlp = MLP(embedding_dim, int(embedding_dim * mlp_ratio), dropout)
@@ -265,9 +263,7 @@ class VisionTransformer(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)  # DeiT (arXiv 2012.12877), timm
-            elif isinstance(
-                module, nn.Conv2d
-            ):  # LeCun's, as the original: keeps the variance for any patch size
+            elif isinstance(module, nn.Conv2d):  # LeCun's, as the original: keeps the variance for any patch size
                 nn.init.trunc_normal_(module.weight, std=1 / math.sqrt(module.weight[0].numel()))
             if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
                 nn.init.zeros_(module.bias)
@@ -332,9 +328,7 @@ class VisionTransformer(nn.Module):
         """
         old_grid, self.image_size = self.grid_size, _height_and_width(image_size, self.patch_size)
         if isinstance(self.pos_embed, nn.Parameter):
-            table = resize_position_embedding(
-                self.pos_embed.detach(), old_grid, self.grid_size, self.num_prefix_tokens
-            )
+            table = resize_position_embedding(self.pos_embed.detach(), old_grid, self.grid_size, self.num_prefix_tokens)
             self.pos_embed = nn.Parameter(table, requires_grad=self.pos_embed.requires_grad)
         else:
             table = sincos_position_embedding(self.grid_size, self.embedding_dim, self.num_prefix_tokens)

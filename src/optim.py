@@ -15,7 +15,8 @@ NO_DECAY = {"cls_token", "reg_token", "pos_embed"}
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """Return two groups for torch.optim: weight matrices, decayed, and norms, biases, tokens, positions, not."""
-    decayed, rest = [], []
+    decayed: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             matrix = parameter.ndim >= 2 and name.rsplit(".", 1)[-1] not in NO_DECAY

@@ -127,9 +127,7 @@ def _add_panel(figure: Figure, left: float) -> Axes:
 def _draw_line(axes: Axes, columns: dict[str, Floats], name: str, color: str) -> None:
     shared = min(len(columns["epoch"]), len(columns[name]))
     epochs, marker = columns["epoch"][:shared], "o" if shared <= DOTTED_EPOCHS else ""
-    axes.plot(
-        epochs, columns[name][:shared], color=color, lw=1.6, marker=marker, ms=4, label=name, clip_on=False
-    )
+    axes.plot(epochs, columns[name][:shared], color=color, lw=1.6, marker=marker, ms=4, label=name, clip_on=False)
     if shared == 1:
         axes.set_xlim(epochs[0] - 0.5, epochs[0] + 0.5)
         axes.margins(y=0.3)
@@ -172,9 +170,7 @@ def _draw_confusion_matrix(confusion: Counts, classes: list[str]) -> Figure:
         axes.tick_params(which="minor", length=0)
     size = float(np.clip(1.6 * side, 10, 18))
     accuracy = 100 * np.trace(confusion) / max(confusion.sum(), 1)
-    axes.set_title(
-        f"{accuracy:.2f} % of {confusion.sum():,} right", loc="left", pad=size, **_text(size, weight="bold")
-    )
+    axes.set_title(f"{accuracy:.2f} % of {confusion.sum():,} right", loc="left", pad=size, **_text(size, weight="bold"))
     axes.set_xlabel("predicted", labelpad=size / 2, **_text(size, MUTED))
     axes.set_ylabel("true", labelpad=size / 2, **_text(size, MUTED))
     bar = _add_bar(axes, image, side, "share of the true class", size)
@@ -206,9 +202,7 @@ def _write_counts(axes: Axes, confusion: Counts, shares: Floats, points: float) 
         axes.text(column, row, str(confusion[row, column]), **_text(size, color, ha="center", va="center"))
 
 
-def _draw_predictions(
-    images: Bytes, true: list[str], predicted: list[str], confidences: list[float]
-) -> Figure:
+def _draw_predictions(images: Bytes, true: list[str], predicted: list[str], confidences: list[float]) -> Figure:
     rows = math.ceil(len(images) / 8)
     figure, grid = _new_grid(rows, math.ceil(len(images) / rows), images.shape[1:3], gap=0.42)
     for index, (label, guess, confidence) in enumerate(zip(true, predicted, confidences, strict=True)):
@@ -371,9 +365,7 @@ def _exponent(values: Floats) -> int:
 
 def _text(size: float, color: str = INK, **more: Any) -> dict[str, Any]:
     """Return the properties of a text, in which a `$` is a dollar sign."""
-    families = (
-        FONTS[:1] if "weight" in more else _fonts()[0]
-    )  # the bold ones are titles of ours, in Latin letters
+    families = FONTS[:1] if "weight" in more else _fonts()[0]  # the bold ones are titles of ours, in Latin letters
     return {"fontsize": size, "color": color, "fontfamily": families, "parse_math": False, **more}
 
 
@@ -396,11 +388,7 @@ def _advance(letter: str) -> float:
     """Return the width of a letter in ems; one for those that another font has to draw."""
     font = get_font(findfont(FONTS[0]))
     font.set_size(100, 72)
-    return (
-        font.load_char(ord(letter)).linearHoriAdvance / 65536 / 100
-        if font.get_char_index(ord(letter))
-        else 1.0
-    )
+    return font.load_char(ord(letter)).linearHoriAdvance / 65536 / 100 if font.get_char_index(ord(letter)) else 1.0
 
 
 @lru_cache(maxsize=1)

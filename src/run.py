@@ -247,9 +247,8 @@ class SavedRun:
         from .data import Preprocessing
 
         classes = json.loads((self.folder / CLASSES).read_text(encoding="utf-8"))
-        fields = json.loads((self.folder / PREPROCESSING).read_text(encoding="utf-8"))
-        tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-        return load_config(self.folder / CONFIG), classes, Preprocessing(**tuples)
+        preprocessing = Preprocessing.from_json(json.loads((self.folder / PREPROCESSING).read_text(encoding="utf-8")))
+        return load_config(self.folder / CONFIG), classes, preprocessing
 
 
 def read_run(folder: Path) -> SavedRun:

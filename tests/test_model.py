@@ -152,9 +152,7 @@ def test_attention_maps_explain_the_output_of_the_fused_attention(options: dict[
     seen: list[tuple[MultiHeadSelfAttention, Tensor, Tensor]] = []
     for module in model.modules():
         if isinstance(module, MultiHeadSelfAttention):
-            module.register_forward_hook(
-                lambda module, inputs, output: seen.append((module, *inputs, output))
-            )
+            module.register_forward_hook(lambda module, inputs, output: seen.append((module, *inputs, output)))
     model(images)
     layers = list(seen)
     maps = model.attention_maps(images)
@@ -263,9 +261,7 @@ def test_sincos_table_holds_sines_of_column_and_row_and_zeros_for_prefix_tokens(
     assert torch.equal(table[:prefix], torch.zeros(prefix, dim))
     for row in range(rows):
         for column in range(columns):
-            angles = [
-                [position / 10000 ** (i / (dim // 4)) for i in range(dim // 4)] for position in (column, row)
-            ]
+            angles = [[position / 10000 ** (i / (dim // 4)) for i in range(dim // 4)] for position in (column, row)]
             expected = [f(angle) for part in angles for f in (math.sin, math.cos) for angle in part]
             torch.testing.assert_close(table[prefix + row * columns + column], torch.tensor(expected))
 

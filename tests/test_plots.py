@@ -89,9 +89,7 @@ def test_pyplot_torch_and_a_display_are_not_needed(tmp_path: Path) -> None:
         "assert not {'matplotlib.pyplot', 'torch'} & set(sys.modules)"
     )
     root = Path(__file__).parents[1]
-    subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], check=True, cwd=root, env={"MPLBACKEND": "agg"}
-    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=root, env={"MPLBACKEND": "agg"})
 
 
 def test_threads_draw_what_one_thread_draws_and_rcparams_stay(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import hydra
 import yaml
@@ -140,21 +140,28 @@ def to_config(schema: type[AnyConfig], cfg: DictConfig, overrides: list[str]) ->
     container.pop("hydra", None)
     plain = OmegaConf.to_container(OmegaConf.create(container), resolve=True)
     config = _into_schema(schema, plain)
-    typed = {override.split("=", 1)[0].lstrip("+~") for override in overrides}
-    return resolve(config, typed) if isinstance(config, TrainConfig) else config
+    if not isinstance(config, TrainConfig):
+        return config
+    return resolve(config, typed={override.split("=", 1)[0].lstrip("+~") for override in overrides})
 
 
 def _into_schema(schema: type[AnyConfig], plain: Any) -> AnyConfig:
-    """Merge plain values into the schema; keys that an option's file leaves out (unused there) become None."""
-    cfg = OmegaConf.merge(OmegaConf.structured(schema), _map_leaves(plain, _escape))
-    for key in cfg:
-        group = cfg._get_node(key)
-        for name in list(group) if isinstance(group, DictConfig) and not group._is_missing() else []:
-            if OmegaConf.is_missing(group, name) and group._get_node(name)._is_optional():
-                group[name] = None
-    config = OmegaConf.to_object(cfg)
+    """Merge plain values into the schema; keys that an option's file leaves out, as unused there, become None."""
+    values = _map_leaves(_fill_unused(schema, plain), _escape)
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
     assert isinstance(config, schema)
     return config
+
+
+def _fill_unused(schema: Any, plain: Any) -> Any:
+    filled = dict(plain)
+    for key, kind in get_type_hints(schema).items():
+        value = filled.get(key, "???")
+        if is_dataclass(kind) and isinstance(value, dict):
+            filled[key] = _fill_unused(kind, value)
+        elif value == "???" and type(None) in get_args(kind):
+            filled[key] = None
+    return filled
 
 
 def _map_leaves(value: Any, function: Callable[[Any], Any]) -> Any:

@@ -341,7 +341,10 @@ def resolve(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
 def _check_root(dataset: DatasetConfig) -> None:
     """Refuse a missing folder; not part of the schema's own checks, as a run outlives the folder of its data."""
     if dataset.name == "image_folder":
-        check(dataset.root is not None, "dataset.root is not set; write dataset.root=FOLDER with a folder per class")
+        check(
+            dataset.root is not None,
+            "dataset.root is not set; write dataset.root=FOLDER with a folder per class",
+        )
         check(Path(str(dataset.root)).is_dir(), f"dataset.root={dataset.root} is not a folder")
 
 
@@ -365,17 +368,13 @@ def _resolve_lr(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
             f"training.lr={by_training} and optimizer.lr={by_optimizer} are one learning rate; type only one"
         )
     lr = by_optimizer if by_training is None or "optimizer.lr" in typed else by_training
-    return replace(
-        config, training=replace(config.training, lr=lr), optimizer=replace(config.optimizer, lr=lr)
-    )
+    return replace(config, training=replace(config.training, lr=lr), optimizer=replace(config.optimizer, lr=lr))
 
 
 def _resolve_schedule(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
     epochs, lr, scheduler = config.training.epochs, config.optimizer.lr, config.scheduler
     if scheduler.min_lr is not None and scheduler.min_lr > lr:
-        check(
-            "scheduler.min_lr" not in typed, f"scheduler.min_lr={scheduler.min_lr} is above training.lr={lr}"
-        )
+        check("scheduler.min_lr" not in typed, f"scheduler.min_lr={scheduler.min_lr} is above training.lr={lr}")
         scheduler = replace(scheduler, min_lr=lr)
     warmup = scheduler.warmup_epochs
     if warmup is not None and warmup >= epochs:

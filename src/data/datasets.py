@@ -39,12 +39,7 @@ def load_digits(config: DatasetConfig) -> Source:
 def load_image_folder(config: DatasetConfig) -> Source:
     """Read `root/train|val|test/<class>/…` or `root/<class>/…`; images may lie deeper in a class folder."""
     root = Path(str(config.root))
-    folders = {
-        split: root / name
-        for split, names in SPLIT_FOLDERS.items()
-        for name in names
-        if (root / name).is_dir()
-    }
+    folders = {split: root / name for split, names in SPLIT_FOLDERS.items() for name in names if (root / name).is_dir()}
     if "train" not in folders:
         folders = {"all": root}
     first = next(iter(folders))

@@ -91,6 +91,11 @@ class Preprocessing:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Preprocessing":
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
+        return cls(**values)
+
     def __call__(self, image: Image.Image) -> Tensor:
         """Return the uint8 tensor (C,H,W) of a PIL image: one resampling, crop included."""
         image = to_eight_bit(image).convert("L" if self.channels == 1 else "RGB")

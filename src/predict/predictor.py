@@ -42,9 +42,7 @@ class Predictor:
             logits = self.model(inputs)
         return logits.float().softmax(1).cpu()
 
-    def predict_files(
-        self, files: Sequence[Path], batch_size: int
-    ) -> Iterator[tuple[list[Path], Tensor, list[str]]]:
+    def predict_files(self, files: Sequence[Path], batch_size: int) -> Iterator[tuple[list[Path], Tensor, list[str]]]:
         """Yield, batch by batch, the files read, their probabilities (n,K), and a line for each unreadable one."""
         for first in range(0, len(files), batch_size):
             read, images, errors = [], [], []

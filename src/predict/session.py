@@ -61,8 +61,8 @@ def predict_once(config: InferenceConfig) -> int:
     predictor = _open(run, config)
     rows: list[dict[str, str | float]] = []
     for read, probabilities, errors in predictor.predict_files(files, config.batch_size):
-        for error in errors:
-            print(f"left out: {error}", file=sys.stderr)
+        for line in errors:
+            print(f"left out: {line}", file=sys.stderr)
         for path, row in zip(read, probabilities, strict=True):
             top = predictor.top(row, config.topk)
             rows.append(_as_row(path, top))
@@ -148,8 +148,8 @@ def _answer(predictor: "Predictor", config: InferenceConfig) -> bool:
         for read, probabilities, errors in predictor.predict_files(files, config.batch_size):
             for path, row in zip(read, probabilities, strict=True):
                 terminal.show_predictions(str(path), predictor.top(row, config.topk))
-            for error in errors:
-                terminal.say(f"left out: {error}")
+            for line in errors:
+                terminal.say(f"left out: {line}")
 
 
 def _unquote(answer: str) -> str:
