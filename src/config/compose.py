@@ -61,11 +61,11 @@ def launch(main: Callable[[Any, Job], Any], config_name: str, schema: type[AnyCo
     if runs:
         try:
             output = _check(config_name, schema, arguments.overrides, arguments.multirun)
+            if schema is TrainConfig and not arguments.cfg:
+                sys.argv.append(_claim_folder(output, arguments))
         except USER_ERRORS as error:
             print(f"error: {explain(error, schema, CONFIGS)}", file=sys.stderr)
             return 1
-        if schema is TrainConfig and not arguments.cfg:
-            sys.argv.append(_claim_folder(output, arguments))
     failures: list[BaseException] = []
     start = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)
     try:
@@ -142,7 +142,8 @@ def to_config(schema: type[AnyConfig], cfg: DictConfig, overrides: list[str]) ->
     config = _into_schema(schema, plain)
     if not isinstance(config, TrainConfig):
         return config
-    return resolve(config, typed={override.split("=", 1)[0].lstrip("+~") for override in overrides})
+    # mypy does not narrow the type variable by isinstance.
+    return resolve(config, typed={override.split("=", 1)[0].lstrip("+~") for override in overrides})  # type: ignore[return-value]
 
 
 def _into_schema(schema: type[AnyConfig], plain: Any) -> AnyConfig:
@@ -211,16 +212,19 @@ def _quote(value: str) -> str:
 def _claim_folder(path: str, arguments: Any) -> str:
     """Make the run's (or sweep's) folder, so that no other run can get it, and return the override naming it.
 
-    Two runs started in the same second get two folders. A folder named by the user must not hold a run.
+    Two runs started in the same second get two folders. Raises ValueError where the user named one in use.
     """
     key = "hydra.sweep.dir" if arguments.multirun else "hydra.run.dir"
     typed = any(override.startswith(f"{key}=") for override in arguments.overrides)
-    for number in itertools.count(1):
-        folder = Path(path if number == 1 else f"{path}-{number}")
+    folder = Path(path)
+    for number in itertools.count(2):
         try:
             folder.mkdir(parents=True)
-            return f"{key}={_quote(str(folder))}"
+            break
         except FileExistsError:
+            if typed and folder.is_dir() and not any(folder.iterdir()):
+                break
             if typed:
-                raise
-    raise AssertionError
+                raise ValueError(f"{key}={path} exists; nothing is overwritten, choose another folder") from None
+            folder = Path(f"{path}-{number}")
+    return f"{key}={_quote(str(folder))}"

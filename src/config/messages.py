@@ -97,7 +97,8 @@ def suggest_keys(key: str, schema: type) -> list[str]:
     by_name: dict[str, list[str]] = {}
     for known in keys:
         by_name.setdefault(known.rsplit(".", 1)[-1], []).append(known)
-    near = [*by_name.get(last, []), *difflib.get_close_matches(key, keys, n=2, cutoff=0.75)]
+    alike = difflib.get_close_matches(key, keys, n=1, cutoff=0.9) or difflib.get_close_matches(key, keys, n=2, cutoff=0.75)
+    near = [*by_name.get(last, []), *alike]
     for name in difflib.get_close_matches(last, by_name, n=1, cutoff=0.75):
         near += by_name[name]
     return list(dict.fromkeys(near))[:3]
@@ -131,8 +132,8 @@ def _explain(text: str, schema: type, configs: Path) -> str:
             f"{ambiguous[1]} gives several values: add --multirun to try each, "
             "or write [a,b] for one list and quote text that holds a comma"
         )
-    if wrong := re.search(r"Value '(.*?)'.*could not be converted to (\w+)", text):
-        kind = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}.get(wrong[2], wrong[2])
+    if wrong := re.search(r"Value '(.*?)'.* (?:could not be converted to|is not a valid) (\w+)", text):
+        kind = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}.get(wrong[2], wrong[2])
         return f"{key}={wrong[1]} is not {kind}{where}"
     if "is not Optional" in text or "Incompatible value 'None'" in text:
         return f"{key} must not be null{where}"

@@ -1,0 +1,64 @@
+import os
+from pathlib import Path
+
+import hydra
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from src.config import Job, TrainConfig
+from src.config.compose import CONFIGS, to_config
+from src.run import SavedRun, read_run
+from train import train
+
+torch.set_num_threads(1)  # tiny models: a second thread costs more than it brings
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+TINY = ["model.embedding_dim=16", "model.num_layers=2", "model.num_heads=2", "training.epochs=2"]
+COLORS = {"blue": (30, 60, 220), "green": (40, 200, 60), "red": (220, 40, 30)}
+
+
+def compose(*overrides: str) -> TrainConfig:
+    """Compose and check a training configuration as the command line does."""
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3", job_name="test"):
+        cfg = hydra.compose("config", overrides=list(overrides))
+    return to_config(TrainConfig, cfg, list(overrides))
+
+
+def make_picture(color: tuple[int, int, int], seed: int, size: tuple[int, int] = (20, 16)) -> Image.Image:
+    """Return a noisy picture (width, height) of a colour."""
+    noise = np.random.default_rng(seed).normal(0, 40, (size[1], size[0], 3))
+    return Image.fromarray((np.array(color) + noise).clip(0, 255).astype(np.uint8))
+
+
+def make_folder(root: Path, per_class: int = 12) -> Path:
+    """Make class folders of noisy pictures, with things that are no images among them."""
+    for name, color in COLORS.items():
+        (root / name).mkdir(parents=True)
+        for i in range(per_class):
+            make_picture(color, seed=i).save(root / name / f"{i:02d}.png")
+    (root / "red" / "notes.txt").write_text("not an image")
+    (root / "red" / "._00.png").write_bytes(b"resource fork")
+    (root / ".hidden").mkdir()
+    make_picture((0, 0, 0), 0).save(root / ".hidden" / "x.png")
+    return root
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return make_folder(tmp_path / "photos")
+
+
+def train_run(folder: Path, *overrides: str) -> SavedRun:
+    folder.mkdir(parents=True)
+    train(compose(*overrides), Job(folder, list(overrides), {"model": "vit_nano"}))
+    return read_run(folder)
+
+
+@pytest.fixture(scope="session")
+def photo_run(tmp_path_factory: pytest.TempPathFactory) -> SavedRun:
+    """A finished run on pictures of odd sizes, two epochs."""
+    root = make_folder(tmp_path_factory.mktemp("session") / "photos [ä]")
+    folder = tmp_path_factory.mktemp("runs") / "photos"
+    return train_run(folder, "dataset=image_folder", f"dataset.root='{root}'", "dataset.image_size=16", *TINY)

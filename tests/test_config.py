@@ -1,0 +1,249 @@
+"""The configuration: what is refused, with which words, and what null becomes."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import compose
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from src.config import Job, TrainConfig, complete, launch, load_config, save_config
+from src.config.compose import CONFIGS, quote_path
+from src.config.messages import SYNONYMS, list_keys
+from src.config.schema import DATASET_KEYS, InferenceConfig, OPTIMIZER_KEYS, SCHEDULER_KEYS
+
+OPTIONS = sorted(
+    f"{path.parent.name}={path.stem}"
+    for path in CONFIGS.glob("*/*.yaml")
+    if path.parent.name not in ("task", "experiment")
+)
+
+
+def run_cli(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, list[tuple[TrainConfig, Job]]]:
+    """Call the real entry point with a main that only records what it gets."""
+    calls: list[tuple[TrainConfig, Job]] = []
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    code = launch(lambda config, job: calls.append((config, job)), "config", TrainConfig)
+    return code, calls
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+BAD = {
+    "model.depth=8": "model.depth is not a key. Did you mean model.num_layers?",
+    "training.learning_rate=1": "training.learning_rate is not a key. Did you mean training.lr?",
+    "bs=3": "bs is not a key. Did you mean training.batch_size?",
+    "modle=vit_tiny": "modle is not a key. Did you mean model?",
+    "+model.num_layer=1": "model.num_layer is not a key. Did you mean model.num_layers?",
+    "model=vit_tny": "model=vit_tny is not an option. Did you mean model=vit_tiny?",
+    "model.embedding_dim=abc": "model.embedding_dim=abc is not a whole number",
+    "training.epochs=2.5": "training.epochs=2.5 is not a whole number",
+    "training.lr=fast": "training.lr=fast is not a number",
+    "model.qk_norm=maybe": "model.qk_norm=maybe is not true or false",
+    "model.num_layers=null": "model.num_layers must not be null",
+    "training.epochs=0": "training.epochs=0 must be at least 1",
+    "training.batch_size=-1": "training.batch_size=-1 must be at least 1",
+    "training.lr=-1": "training.lr=-1.0 must be above 0",
+    "training.lr=nan": "training.lr=nan must be above 0",
+    "optimizer.weight_decay=-1": "optimizer.weight_decay=-1.0 must not be negative",
+    "optimizer.momentum=0.9": "optimizer.momentum means nothing for optimizer=adamw; its keys: betas, eps, lr",
+    "model.num_heads=3": "model.embedding_dim=64 is not divisible by model.num_heads=3; heads that fit: 1, 2, 4",
+    "model.patch_size=3": "model.image_size=8 is not divisible by model.patch_size=3; patch sizes that fit: 1, 2, 4, 8",
+    "model.image_size=97": "model.image_size=97 fits no patch size from 2 to 16; try [96, 96]",
+    "model.pooling=max": "model.pooling=max is not known; allowed: cls, mean",
+    "scheduler.warmup_epochs=1000": "scheduler.warmup_epochs=1000 must be shorter than training.epochs=",
+    "dataset=image_folder": "dataset.root is not set; write dataset.root=FOLDER",
+    "device=gpu": "device=gpu is not known; allowed: auto, cpu, cuda",
+    "model.num_layers=4,6": "model.num_layers=4,6 gives several values: add --multirun",
+    "lr": "'lr' is not of the form key=value",
+}
+
+
+@pytest.mark.parametrize("argument", BAD)
+def test_bad_input_names_the_key_in_three_lines_and_leaves_nothing(
+    argument: str, empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    code, calls = run_cli(monkeypatch, argument)
+    error = capsys.readouterr().err
+    assert code == 1 and not calls
+    assert error.startswith(f"error: {BAD[argument]}")
+    assert len(error.strip().splitlines()) <= 3 and "Traceback" not in error
+    assert not list(empty.iterdir())
+
+
+def test_a_missing_folder_is_named(empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    code, _ = run_cli(monkeypatch, "dataset=image_folder", f"dataset.root={empty}/no such folder")
+    assert code == 1 and f"dataset.root={empty}/no such folder is not a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("model/mine.yaml", "defaults: [vit_nano]\nnum_layrs: 3\n", "model.num_layrs is not a key (in configs/model/mine"),
+        (
+            "experiment/mine.yaml",
+            "# @package _global_\ntraining:\n  epohcs: 3\n",
+            "training.epohcs is not a key (in configs/experiment/mine.yaml). Did you mean training.epochs?",
+        ),
+        ("experiment/mine.yaml", "# @package _global_\ntraining:\n  epochs: x3\n", "training.epochs=x3 is not a whole"),
+    ],
+)
+def test_a_mistake_in_a_file_names_key_and_file(
+    file: str, text: str, message: str, empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    path = empty.parent / "extra" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    group = path.parent.name
+    code, _ = run_cli(monkeypatch, f"hydra.searchpath=[file://{empty.parent}/extra]", f"{group}=mine")
+    assert code == 1 and f"error: {message}" in capsys.readouterr().err
+
+
+def test_in_a_sweep_every_job_is_checked_before_the_first_starts(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    code, calls = run_cli(monkeypatch, "--multirun", "model.num_heads=2,4,3", "seed=0,1")
+    assert code == 1 and not calls and not list(empty.iterdir())
+    assert "in the job model.num_heads=3 seed=0" in capsys.readouterr().err
+
+
+def test_a_sweep_runs_the_product_of_its_values(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, calls = run_cli(monkeypatch, "--multirun", "model.num_layers=4,6,8", "training.lr=0.001,0.0005")
+    assert code == 0
+    assert [(c.model.num_layers, c.training.lr) for c, _ in calls] == [(n, r) for n in (4, 6, 8) for r in (1e-3, 5e-4)]
+    assert [job.folder.name for _, job in calls] == ["0", "1", "2", "3", "4", "5"]
+
+
+def test_the_other_jobs_of_a_sweep_run_on_after_a_failure(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    done = []
+
+    def main(config: TrainConfig, job: Job) -> None:
+        if config.seed == 1:
+            raise ValueError("no images")
+        done.append(config.seed)
+
+    monkeypatch.setattr(sys, "argv", ["train.py", "--multirun", "seed=0,1,2"])
+    assert launch(main, "config", TrainConfig) == 1
+    assert done == [0, 2] and "error: no images" in capsys.readouterr().err
+
+
+def test_two_runs_of_the_same_second_get_two_folders(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = set()
+    for _ in range(3):
+        monkeypatch.setattr(sys, "argv", ["train.py", "hydra.job.name=x"])
+
+        def main(config: TrainConfig, job: Job) -> None:
+            (job.folder / "made").touch()
+            folders.add(job.folder)
+
+        assert launch(main, "config", TrainConfig) == 0
+    assert len(folders) == 3
+
+
+def test_a_folder_named_by_the_user_is_not_used_twice(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (empty / "mine").mkdir()
+    (empty / "mine" / "thesis.tex").touch()
+    code, calls = run_cli(monkeypatch, "hydra.run.dir=mine")
+    assert code == 1 and not calls
+    assert "hydra.run.dir=mine exists; nothing is overwritten" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_group_file_composes(option: str, tmp_path: Path) -> None:
+    group = option.split("=")[0]
+    root = [f"dataset.root='{tmp_path}'"] if option == "dataset=image_folder" else []
+    config = compose(option, *root)
+    if group != "model":
+        assert getattr(config, group) is not None
+
+
+@pytest.mark.parametrize("model", [option for option in OPTIONS if option.startswith("model=")])
+@pytest.mark.parametrize("dataset", [option for option in OPTIONS if option.startswith("dataset=")])
+def test_any_model_works_with_any_data_set(model: str, dataset: str, tmp_path: Path) -> None:
+    root = [f"dataset.root='{tmp_path}'"] if dataset == "dataset=image_folder" else []
+    config = compose(model, dataset, *root)
+    height, width = config.model.image_size
+    assert config.model.patch_size and height % config.model.patch_size == 0
+    assert (height // config.model.patch_size) * (width // config.model.patch_size) >= (49 if height > 8 else 16)
+
+
+def test_the_tables_of_meaningful_keys_are_those_of_the_files() -> None:
+    import yaml
+
+    for group, table in (("optimizer", OPTIMIZER_KEYS), ("scheduler", SCHEDULER_KEYS), ("dataset", DATASET_KEYS)):
+        files = {path.stem: set(yaml.safe_load(path.read_text())) - {"name"} for path in (CONFIGS / group).glob("*")}
+        assert files == table
+
+
+def test_synonyms_point_at_keys_that_exist() -> None:
+    assert set(SYNONYMS.values()) <= set(list_keys(TrainConfig)) | set(list_keys(InferenceConfig))
+
+
+@pytest.mark.parametrize(("size", "patch"), [(8, 2), (28, 4), (32, 4), (64, 8), (96, 12), (128, 16), (224, 16)])
+def test_the_patch_size_follows_the_image_size(size: int, patch: int) -> None:
+    assert compose(f"model.image_size={size}").model.patch_size == patch
+
+
+def test_a_typed_learning_rate_wins_in_both_spellings() -> None:
+    for key in ("training.lr", "optimizer.lr"):
+        config = compose(f"{key}=0.005")
+        assert config.training.lr == config.optimizer.lr == 0.005
+    assert compose("optimizer=sgd").training.lr == compose("optimizer=sgd").optimizer.lr == 0.1
+    with pytest.raises(ValueError, match=r"training.lr=1.0 and optimizer.lr=2.0 are one learning rate"):
+        compose("training.lr=1", "optimizer.lr=2")
+
+
+def test_warm_up_is_a_tenth_of_the_run_and_one_epoch_always_works() -> None:
+    assert compose("training.epochs=30").scheduler.warmup_epochs == 3.0
+    for path in (CONFIGS / "experiment").glob("*.yaml"):
+        assert compose(f"experiment={path.stem}", "training.epochs=1").scheduler.warmup_epochs == 0.1
+
+
+def test_typed_classes_that_disagree_with_the_data_are_an_error() -> None:
+    with pytest.raises(ValueError, match="model.num_classes=7, but the data has 10"):
+        complete(compose("model.num_classes=7"), 10, 1, [0.5], [0.5])
+
+
+def test_a_saved_configuration_loads_equal(tmp_path: Path) -> None:
+    for overrides in ([], ["optimizer=sgd", "scheduler=wsd"], ["model.image_size=[16,8]", "training.clip_norm=null"]):
+        config = complete(compose(*overrides), 10, 1, [0.5], [0.25])
+        save_config(config, tmp_path / "config.yaml")
+        assert load_config(tmp_path / "config.yaml") == config
+
+
+def test_a_strangers_configuration_is_not_interpolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "cpu")
+    save_config(complete(compose(), 10, 1, [0.5], [0.25]), tmp_path / "config.yaml")
+    text = (tmp_path / "config.yaml").read_text().replace("device: auto", "device: ${oc.env:SECRET}")
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"device=\$\{oc.env:SECRET\} is not known"):
+        load_config(tmp_path / "config.yaml")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(
+    name=st.text(
+        st.sampled_from("ab ='\"[]{}(),$\\~#%&äλ猫:;*?!<>|+@-_.0") | st.characters(exclude_categories=["C", "Z"]),
+        min_size=1,
+        max_size=12,
+    ).filter(lambda name: "/" not in name and name not in (".", ".."))
+)
+def test_paths_may_hold_any_character(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    folder.mkdir(exist_ok=True)
+    config = compose("dataset=image_folder", quote_path(f"dataset.root={folder}"))
+    assert config.dataset.root == str(folder)
+    saved = complete(config, 2, 3, [0.5] * 3, [0.2] * 3)
+    save_config(saved, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == saved
