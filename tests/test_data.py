@@ -1,0 +1,252 @@
+"""The data path: every kind of file, splits that do not leak, batches that hold each sample once."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import COLORS, compose, make_folder, make_picture
+from PIL import Image
+
+from src.data import Data, Preprocessing, Split, find_images, iterate_batches, load_data, read_image, shuffled_order
+from src.data.load import pixel_statistics
+from src.data.splits import stratified_split
+
+RGB8 = Preprocessing((8, 8), "crop", "bicubic", 3)
+
+
+def load(*overrides: str) -> Data:
+    config = compose("model.patch_size=1", *overrides)
+    return load_data(config.dataset, config.model.image_size, lambda items, total, description: iter(items))
+
+
+def load_folder(root: Path, *overrides: str) -> Data:
+    return load("dataset=image_folder", f"dataset.root='{root}'", "dataset.image_size=8", *overrides)
+
+
+def test_splits_are_disjoint_complete_stratified_and_repeatable(photos: Path) -> None:
+    data, again = load_folder(photos), load_folder(photos)
+    files = [split.files for split in (data.train, data.val, data.test)]
+    assert sorted(files[0] + files[1] + files[2]) == sorted(photos.glob("[bgr]*/[0-9]*.png"))
+    assert again.val.files == data.val.files
+    assert torch.equal(torch.bincount(data.val.labels), torch.tensor([2, 2, 2]))
+    assert load_folder(photos, "dataset.split_seed=1").val.files != data.val.files
+    assert load_folder(photos).fingerprint() == data.fingerprint()
+
+
+def test_every_label_is_the_name_of_the_files_folder(photos: Path) -> None:
+    data = load_folder(photos)
+    assert data.classes == sorted(COLORS)
+    for split in (data.train, data.val, data.test):
+        assert [data.classes[label] for label in split.labels] == [path.parent.name for path in split.files]
+
+
+def test_stray_and_hidden_files_are_left_out(photos: Path) -> None:
+    assert all(path.suffix == ".png" and "/." not in str(path) for path in find_images(photos))
+
+
+def test_given_splits_are_kept_and_only_the_missing_ones_carved(tmp_path: Path) -> None:
+    make_folder(tmp_path / "set" / "train")
+    make_folder(tmp_path / "set" / "test", per_class=4)
+    data = load_folder(tmp_path / "set")
+    assert len(data.test) == 12 and all("test" in path.parts for path in data.test.files)
+    assert len(data.train) + len(data.val) == 36 and all("train" in path.parts for path in data.val.files)
+    make_folder(tmp_path / "set" / "val", per_class=2)
+    assert len(load_folder(tmp_path / "set").val) == 6
+
+
+def test_a_class_unknown_to_train_is_an_error_that_names_it(tmp_path: Path) -> None:
+    make_folder(tmp_path / "train")
+    make_folder(tmp_path / "val", per_class=2)
+    (tmp_path / "val" / "purple").mkdir()
+    with pytest.raises(ValueError, match="the class 'purple' does not occur in .*train"):
+        load_folder(tmp_path)
+
+
+def test_one_class_no_class_and_too_few_images_are_explained(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no class folders with images in .*put each class into a folder of its own"):
+        load_folder(tmp_path)
+    make_folder(tmp_path / "photos", per_class=1)
+    with pytest.raises(ValueError, match=r"only one class \('photos'\) .* did you mean dataset.root=.*photos\?"):
+        load_folder(tmp_path)
+    with pytest.raises(ValueError, match="the val split is empty: too few images in dataset.root="):
+        load_folder(tmp_path / "photos")
+
+
+def test_an_empty_class_folder_is_left_out_and_said(photos: Path) -> None:
+    (photos / "yellow").mkdir()
+    data = load_folder(photos)
+    assert data.classes == sorted(COLORS) and any("yellow holds no images" in note for note in data.notes)
+
+
+def test_broken_images_are_refused_by_name_or_skipped_by_choice(photos: Path) -> None:
+    (photos / "red" / "00.png").write_bytes(b"not a png")
+    whole = photos / "red" / "01.jpg"
+    make_picture(COLORS["red"], 1, (200, 200)).save(whole)
+    whole.write_bytes(whole.read_bytes()[:2000])
+    with pytest.raises(OSError, match=r"(?s)2 unreadable.*dataset.on_error=skip.*00.png: not an image.*01.jpg: "):
+        load_folder(photos)
+    data = load_folder(photos, "dataset.on_error=skip")
+    assert sum(map(len, (data.train, data.val, data.test))) == 35
+    assert sum("unreadable, left out" in note for note in data.notes) == 2
+
+
+def test_colour_is_found_in_the_images_and_grey_sets_get_one_channel(photos: Path, tmp_path: Path) -> None:
+    assert load_folder(photos).preprocessing.channels == 3
+    for path in find_images(photos):
+        Image.open(path).convert("L").convert("RGB").save(path)
+    data = load_folder(photos)
+    assert data.preprocessing.channels == 1 and data.train.images.shape[1] == 1
+    assert torch.equal(data.train.images[0], data.preprocessing(read_image(data.train.files[0])))
+
+
+def save_variants(folder: Path) -> dict[str, Path]:
+    """Save one picture, grey in every pixel, in every format and mode of the wild."""
+    grey = np.linspace(0, 255, 64).reshape(8, 8).astype(np.uint8)
+    image = Image.fromarray(grey)
+    rgb = image.convert("RGB")
+    variants = {name: folder / name for name in ("l.png", "rgb.PNG", "p.gif", "rgba.png", "la.png", "16.png")}
+    variants |= {name: folder / name for name in ("x.bmp", "x.webp", "x.tif", "x.TIFF", "f.tif", "p.png", "i.tif")}
+    image.save(variants["l.png"])
+    rgb.save(variants["rgb.PNG"])
+    image.save(variants["p.gif"])
+    rgb.convert("RGBA").save(variants["rgba.png"])
+    image.convert("LA").save(variants["la.png"])
+    Image.fromarray(grey.astype(np.uint16) * 257).save(variants["16.png"])
+    rgb.save(variants["x.bmp"])
+    rgb.save(variants["x.webp"], lossless=True)
+    rgb.save(variants["x.tif"])
+    rgb.save(variants["x.TIFF"])
+    Image.fromarray(grey.astype(np.float32) / 255).save(variants["f.tif"])
+    Image.fromarray(grey.astype(np.int32) * 257).save(variants["i.tif"])
+    image.convert("P").save(variants["p.png"])
+    return variants
+
+
+def test_every_format_and_mode_gives_the_same_pixels(tmp_path: Path) -> None:
+    for name, path in save_variants(tmp_path).items():
+        pixels = RGB8(read_image(path)).float()
+        expected = torch.linspace(0, 255, 64).view(8, 8).to(torch.uint8).float()
+        assert (pixels - expected).abs().max() <= 1, name
+
+
+def test_transparency_is_laid_on_white_and_cmyk_is_read(tmp_path: Path) -> None:
+    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert RGB8(read_image(tmp_path / "clear.png")).min() == 255
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "red.jpg")
+    red = RGB8(read_image(tmp_path / "red.jpg")).float().mean((1, 2))
+    assert red[0] > 200 and red[1] < 60 and red[2] < 60
+
+
+def test_a_photo_taken_sideways_is_turned_upright(tmp_path: Path) -> None:
+    image = Image.new("RGB", (8, 4))
+    image.putpixel((0, 0), (255, 255, 255))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to view
+    image.save(tmp_path / "turned.png", exif=exif)
+    upright = read_image(tmp_path / "turned.png")
+    assert upright.size == (4, 8) and upright.getpixel((3, 0)) == (255, 255, 255)
+
+
+def test_crop_takes_the_centre_and_squash_takes_all() -> None:
+    image = Image.new("L", (40, 8), 0)
+    image.paste(255, (16, 0, 24, 8))
+    assert Preprocessing((8, 8), "crop", "bicubic", 1)(image).min() == 255
+    squashed = Preprocessing((8, 10), "squash", "nearest", 1)(image)
+    assert squashed[0, 0].tolist() == [0, 0, 0, 0, 255, 255, 0, 0, 0, 0]
+
+
+def test_statistics_equal_numpys() -> None:
+    images = torch.randint(256, (20, 3, 5, 4), dtype=torch.uint8)
+    mean, std = pixel_statistics(images)
+    assert np.allclose(mean, (images.numpy() / 255).mean((0, 2, 3)), atol=1e-6)
+    assert np.allclose(std, (images.numpy() / 255).std((0, 2, 3)), atol=1e-6)
+
+
+def test_each_epoch_holds_each_sample_once_in_an_order_of_its_own() -> None:
+    split = Split(torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1), torch.arange(10))
+    orders = [shuffled_order(10, seed=0, epoch=epoch) for epoch in (1, 2)]
+    for order in orders:
+        batches = list(iterate_batches(split, 4, torch.device("cpu"), order))
+        assert [len(labels) for _, labels in batches] == [4, 4, 2]
+        assert sorted(torch.cat([labels for _, labels in batches]).tolist()) == list(range(10))
+        assert all(torch.equal(images.flatten().long(), labels) for images, labels in batches)
+    assert not torch.equal(*orders) and torch.equal(orders[0], shuffled_order(10, seed=0, epoch=1))
+
+
+def test_small_classes_stay_in_train_before_they_go_elsewhere() -> None:
+    labels = [0] * 100 + [1] * 3 + [2] * 2 + [3]
+    train, val, test = stratified_split(labels, [0.15, 0.15], seed=0)
+    counts = [np.bincount([labels[i] for i in part], minlength=4).tolist() for part in (train, val, test)]
+    assert counts == [[70, 1, 1, 1], [15, 1, 1, 0], [15, 1, 0, 0]]
+    assert sorted(train + val + test) == list(range(106))
+
+
+def test_digits_are_the_1797_scans_without_download() -> None:
+    data = load("dataset=digits")
+    assert sum(map(len, (data.train, data.val, data.test))) == 1797
+    assert data.train.images.shape[1:] == (1, 8, 8) and data.train.images.max() == 255
+    assert torch.bincount(data.test.labels).min() >= 34
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    """Write the file format of MNIST: magic number, sizes, bytes."""
+    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(header + array.astype(np.uint8).tobytes())
+
+
+@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")])
+def test_mnist_files_are_read_through_torchvision(name: str, folder: str, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for part, count in (("train", 100), ("t10k", 20)):
+        write_idx(tmp_path / folder / "raw" / f"{part}-images-idx3-ubyte", random.integers(0, 256, (count, 28, 28)))
+        write_idx(tmp_path / folder / "raw" / f"{part}-labels-idx1-ubyte", np.arange(count) % 10)
+    data = load(f"dataset={name}", f"dataset.root='{tmp_path}'")
+    assert [len(split) for split in (data.train, data.val, data.test)] == [90, 10, 20]
+    assert data.train.images.shape == (90, 1, 28, 28) and data.preprocessing.channels == 1
+    assert torch.bincount(data.val.labels).tolist() == [1] * 10
+    raw = (tmp_path / folder / "raw" / "t10k-images-idx3-ubyte").read_bytes()[16:]
+    assert data.test.images.numpy().tobytes() == raw
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_cifar_files_are_read_through_torchvision(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pickle
+    import sys
+
+    from torchvision import datasets
+
+    # torchvision knows the checksums of the real files alone; ours are small and made here.
+    monkeypatch.setattr(sys.modules["torchvision.datasets.cifar"], "check_integrity", lambda path, md5=None: True)
+    kind = datasets.CIFAR10 if name == "cifar10" else datasets.CIFAR100
+    key, num_classes = ("labels", 10) if name == "cifar10" else ("fine_labels", 100)
+    folder = tmp_path / kind.base_folder
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 3072)).astype(np.uint8)
+    for file, _ in kind.train_list + kind.test_list:
+        batch = {"data": pixels, key: [i % num_classes for i in range(200)]}
+        (folder / file).write_bytes(pickle.dumps(batch))
+    names = [f"class {i:02d}" for i in range(num_classes)]
+    (folder / kind.meta["filename"]).write_bytes(pickle.dumps({kind.meta["key"]: names}))
+    data = load(f"dataset={name}", f"dataset.root='{tmp_path}'")
+    assert data.classes == names
+    assert torch.equal(data.test.images, torch.from_numpy(pixels).view(200, 3, 32, 32))
+
+
+def test_without_a_connection_the_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", refuse)
+    with pytest.raises(OSError, match=r"cifar10 could not be downloaded to dataset.root=.*: no route to host"):
+        load("dataset=cifar10", f"dataset.root='{tmp_path}'")
+
+
+def test_arrays_of_another_size_go_through_the_same_preprocessing() -> None:
+    data = load("dataset=digits", "model.image_size=16")
+    small = load("dataset=digits").test.images[0, 0].numpy()
+    assert torch.equal(data.test.images[0], data.preprocessing(Image.fromarray(small)))
