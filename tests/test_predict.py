@@ -1,0 +1,170 @@
+"""Inference: the same numbers as in training, and answers to whatever is typed."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import COLORS, make_picture
+from test_data import save_variants
+
+from src.config import load_config
+from src.predict.predictor import Predictor, find_inputs
+from src.run import SavedRun
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def infer(where: Path, *arguments: str, answers: str = "") -> subprocess.CompletedProcess[str]:
+    """Run inference.py as a user does, standing in a folder whose outputs/ holds the run."""
+    return subprocess.run(
+        [sys.executable, ROOT / "inference.py", *arguments],
+        input=answers,
+        cwd=where,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.fixture(scope="module")
+def place(photo_run: SavedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("place")
+    shutil.copytree(photo_run.folder, folder / "outputs" / "day" / "time")
+    (folder / "pictures" / "deep").mkdir(parents=True)
+    for name, color in COLORS.items():
+        make_picture(color, 7, (50, 40)).save(folder / "pictures" / "deep" / f"{name}.JPG")
+    (folder / "pictures" / "broken.png").write_bytes(b"not an image")
+    (folder / "pictures" / "notes.txt").write_text("left out")
+    return folder
+
+
+def listing(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def test_validation_accuracy_through_inference_equals_the_logged_one(photo_run: SavedRun) -> None:
+    """On the original files, found again by class folder: every step between file and metric is inference's own."""
+    from src.data import load_data
+
+    config = load_config(photo_run.folder / "config.yaml")
+    data = load_data(config.dataset, config.model.image_size, lambda items, total, text: iter(items))
+    predictor = Predictor(photo_run, "cpu")
+    right = total = 0
+    for read, probabilities, errors in predictor.predict_files(data.val.files, batch_size=4):
+        assert not errors
+        for path, row in zip(read, probabilities, strict=True):
+            right += predictor.top(row, 1)[0][0] == path.parent.name
+            total += 1
+    assert total == len(data.val) and right / total == photo_run.val_acc
+
+
+def test_preprocessing_and_classes_come_from_the_run_alone(photo_run: SavedRun, tmp_path: Path) -> None:
+    copied = SavedRun(Path(shutil.copytree(photo_run.folder, tmp_path / "copy")), "finished", photo_run.facts)
+    config = tmp_path / "copy" / "config.yaml"
+    config.write_text(config.read_text().replace("photos [ä]", "gone"))
+    images = torch.randint(256, (3, 3, 16, 16), dtype=torch.uint8)
+    assert torch.equal(Predictor(copied, "cpu").predict(images), Predictor(photo_run, "cpu").predict(images))
+
+
+def test_every_kind_of_file_is_answered(photo_run: SavedRun, tmp_path: Path) -> None:
+    files = list(save_variants(tmp_path).values())
+    read, probabilities, errors = next(Predictor(photo_run, "cpu").predict_files(files, batch_size=64))
+    assert read == files and not errors
+    assert torch.allclose(probabilities.sum(1), torch.ones(len(files)))
+    assert (probabilities - probabilities[0]).abs().max() < 0.05
+
+
+def test_damaged_weights_are_named(photo_run: SavedRun, tmp_path: Path) -> None:
+    copied = SavedRun(Path(shutil.copytree(photo_run.folder, tmp_path / "copy")), "finished", photo_run.facts)
+    (copied.folder / "checkpoints" / "best.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="the weights of .* are damaged or of another model"):
+        Predictor(copied, "cpu")
+
+
+def test_inputs_are_files_folders_and_globs(place: Path) -> None:
+    pictures = place / "pictures"
+    jpgs = sorted((pictures / "deep").iterdir())
+    assert find_inputs(str(pictures)) == [pictures / "broken.png", *jpgs]
+    assert find_inputs(str(pictures / "deep" / "*.JPG")) == jpgs
+    assert find_inputs(str(pictures / "**" / "*.JPG")) == jpgs
+    assert find_inputs(str(jpgs[0])) == [jpgs[0]]
+    for nothing in ("*.tif", "nowhere"):
+        with pytest.raises(FileNotFoundError, match=r"no image matches|there is no file or folder"):
+            find_inputs(str(pictures / nothing))
+
+
+def test_a_folder_becomes_a_table_without_anything_else_written(place: Path, tmp_path: Path) -> None:
+    before = listing(place)
+    output = tmp_path / "out.csv"
+    result = infer(place, "run=latest", "input=pictures", f"output={output}", "topk=2")
+    assert result.returncode == 0, result.stderr
+    rows = list(csv.DictReader(output.read_text().splitlines()))
+    assert list(rows[0]) == ["file", "class", "confidence", "class_2", "confidence_2"]
+    assert [row["file"] for row in rows] == [f"pictures/deep/{name}.JPG" for name in COLORS]
+    assert all(float(row["confidence"]) >= float(row["confidence_2"]) for row in rows)
+    assert "left out: pictures/broken.png: not an image" in result.stderr
+    assert listing(place) == before
+    assert infer(place, "run=best", "input=pictures", f"output={output.with_suffix('.json')}").returncode == 0
+    records = json.loads(output.with_suffix(".json").read_text())
+    assert [(r["file"], r["class"], round(r["confidence"], 3)) for r in records] == [
+        (row["file"], row["class"], round(float(row["confidence"]), 3)) for row in rows
+    ]
+
+
+def test_an_image_is_answered_with_bars(place: Path) -> None:
+    result = infer(place, "run=outputs/day/time", "input=pictures/deep/red.JPG", "topk=3")
+    assert result.returncode == 0
+    lines = result.stdout.splitlines()
+    assert lines[-4] == "pictures/deep/red.JPG" and all("%" in line for line in lines[-3:])
+
+
+def test_answers_can_be_piped_in(place: Path) -> None:
+    """Wrong number, wrong file, no image, an image, another run, the default run, the end of the input."""
+    before = listing(place)
+    answers = "7\n\nnowhere.png\npictures/broken.png\n'pictures/deep/red.JPG'\nr\nx\n1\npictures/deep\n"
+    result = infer(place, answers=answers)
+    assert result.returncode == 0, result.stderr
+    for sentence in (
+        "'7' is not a number from 1 to 1",
+        "there is no file or folder nowhere.png",
+        "left out: pictures/broken.png: not an image",
+        "'x' is not a number from 1 to 1",
+    ):
+        assert sentence in result.stdout
+    assert result.stdout.count("pictures/deep/red.JPG\n") == 2 and result.stdout.count("%") > 12
+    assert result.stdout.count("data set") == 2, "the table is shown again for another run"
+    assert listing(place) == before
+
+
+def test_a_stopped_run_is_usable_and_marked(place: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(place / "outputs", tmp_path / "outputs") / "day" / "time"
+    status = json.loads((folder / "status.json").read_text()) | {"status": "stopped", "epoch": 1}
+    (folder / "status.json").write_text(json.dumps(status))
+    assert "stopped" in infer(tmp_path, "task=list").stdout
+    result = infer(tmp_path, "run=latest", f"input={place}/pictures/deep/red.JPG")
+    assert "stopped in epoch 1 of 2" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "no runs in outputs or multirun; train one first: python train.py"),
+        (("run=nowhere", "input=x.png"), "there is no file or folder x.png"),
+        (("output=out.csv",), "output is given without input"),
+        (("input=.", "output=out.xlsx"), "output=out.xlsx must end in .csv or .json"),
+        (("topk=0",), "topk=0 must be at least 1"),
+        (("top_k=3",), "top_k is not a key. Did you mean topk?"),
+        (("task=prediction",), "task=prediction is not an option. Did you mean task=predict?"),
+    ],
+)
+def test_mistakes_are_answered_in_a_sentence(arguments: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
+    result = infer(tmp_path, *arguments)
+    assert result.returncode == 1 and f"error: {sentence}" in result.stderr
+    assert "Traceback" not in result.stderr and not list(tmp_path.iterdir())

@@ -1,0 +1,187 @@
+"""The run directory: what is in it, that it is true, and that finding runs is quick."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, compose, train_run
+from PIL import Image
+from safetensors.torch import load_file
+
+from src import run as files
+from src.config import Job, load_config
+from src.data import Data, Preprocessing, Split
+from src.run import Run, SavedRun, best_run, choose_run, find_runs, read_run, write_json
+from train import train
+
+COLUMNS = "epoch,lr,train_loss,train_acc,val_loss,val_acc,val_precision,val_recall,val_f1,images_per_second,seconds"
+
+
+def test_a_run_leaves_everything_the_design_promises(photo_run: SavedRun) -> None:
+    for name in (
+        "config.yaml classes.json preprocessing.json status.json environment.json metrics.csv curves.png train.log "
+        "checkpoints/best.safetensors checkpoints/last.pt test/metrics.json test/per_class.csv "
+        "test/confusion_matrix.png figures/predictions.png figures/attention.png figures/position_embeddings.png "
+        "figures/patch_filters.png"
+    ).split():
+        assert (photo_run.folder / name).stat().st_size > 0, name
+    assert list((photo_run.folder / "tensorboard").glob("events*"))
+    assert not list(photo_run.folder.rglob("*.tmp"))
+    for picture in photo_run.folder.rglob("*.png"):
+        assert np.asarray(Image.open(picture).convert("L")).std() > 5, f"{picture} is blank"
+
+
+def test_metrics_have_a_row_per_epoch_in_fractions(photo_run: SavedRun) -> None:
+    lines = (photo_run.folder / "metrics.csv").read_text().splitlines()
+    rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(lines)]
+    assert lines[0] == COLUMNS
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert all(0 <= row[key] <= 1 for row in rows for key in COLUMNS.split(",") if key.endswith(("acc", "f1")))
+    assert rows[0]["seconds"] < rows[1]["seconds"]
+
+
+def test_status_and_test_results_agree(photo_run: SavedRun) -> None:
+    status = json.loads((photo_run.folder / "status.json").read_text())
+    test = json.loads((photo_run.folder / "test/metrics.json").read_text())
+    rows = list(csv.DictReader((photo_run.folder / "metrics.csv").read_text().splitlines()))
+    assert status["status"] == "finished" and status["error"] is None and status["epoch"] == 2
+    assert status["best_val_acc"] == max(float(row["val_acc"]) for row in rows)
+    assert status["test_acc"] == test["accuracy"]
+    assert list(test) == ["loss", "accuracy", "macro_precision", "macro_recall", "macro_f1"]
+    per_class = list(csv.DictReader((photo_run.folder / "test/per_class.csv").read_text().splitlines()))
+    assert [row["class"] for row in per_class] == ["blue", "green", "red"]
+    assert np.mean([float(row["f1"]) for row in per_class]) == pytest.approx(test["macro_f1"])
+
+
+def test_top5_accuracy_is_there_for_more_than_five_classes(tmp_path: Path) -> None:
+    run = train_run(tmp_path / "digits", "dataset=digits", *TINY, "training.epochs=1", "training.tensorboard=false")
+    test = json.loads((run.folder / "test/metrics.json").read_text())
+    assert test["accuracy"] < test["top5_accuracy"] < 1
+    assert not (run.folder / "tensorboard").exists()
+
+
+def test_checkpoints_load_without_executing_code(photo_run: SavedRun) -> None:
+    last = torch.load(photo_run.folder / "checkpoints/last.pt", weights_only=True)
+    best = load_file(photo_run.folder / "checkpoints/best.safetensors")
+    assert last["epoch"] == 2 and set(last) == {"epoch", "model", "optimizer"}
+    assert {name: tensor.shape for name, tensor in last["model"].items()} == {n: t.shape for n, t in best.items()}
+
+
+def test_the_saved_configuration_holds_what_the_data_told(photo_run: SavedRun) -> None:
+    config = load_config(photo_run.folder / "config.yaml")
+    assert (config.model.num_classes, config.model.in_channels, config.model.image_size) == (3, 3, (16, 16))
+    assert config.dataset.root and config.dataset.root.endswith("photos [ä]")
+    look = json.loads((photo_run.folder / "preprocessing.json").read_text())
+    assert look["mean"] == config.dataset.mean and look["size"] == [16, 16]
+
+
+def test_tensorboard_holds_the_rate_of_every_step_and_each_epochs_metrics(photo_run: SavedRun) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(photo_run.folder / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("val_acc")] == [1, 2]
+    assert [event.step for event in events.Scalars("lr")] == list(range(2 * 1))
+
+
+def test_the_same_command_gives_the_same_numbers(photo_run: SavedRun, tmp_path: Path) -> None:
+    root = load_config(photo_run.folder / "config.yaml").dataset.root
+    again = train_run(tmp_path / "again", "dataset=image_folder", f"dataset.root='{root}'", "dataset.image_size=16", *TINY)
+    first, second = (load_file(run.folder / "checkpoints/best.safetensors") for run in (photo_run, again))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def make_data() -> Data:
+    split = Split(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.zeros(1, dtype=torch.long))
+    return Data(split, split, split, ["a"], Preprocessing((8, 8), "crop", "bicubic", 1, (0.5,), (0.5,)), [])
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyboardInterrupt(), "stopped"), (RuntimeError("out of memory"), "failed"), (None, "finished")]
+)
+def test_the_status_tells_how_a_run_ended(error: BaseException | None, status: str, tmp_path: Path) -> None:
+    config = compose("training.tensorboard=false")
+    try:
+        with Run(tmp_path, config, Job(tmp_path, [], {}), make_data(), 1) as run:
+            assert read_run(tmp_path).status == "running"
+            run.record({"epoch": 1.0, "lr": 0.1}, [0.1])
+            if error:
+                raise error
+    except (KeyboardInterrupt, RuntimeError):
+        pass
+    assert read_run(tmp_path).status == status and (tmp_path / "metrics.csv").exists()
+    log = (tmp_path / "train.log").read_text()
+    if status == "failed":
+        assert "Traceback" in log and read_run(tmp_path).facts["error"] == "RuntimeError: out of memory"
+
+
+def test_a_run_is_never_written_over_another(photo_run: SavedRun) -> None:
+    before = (photo_run.folder / "config.yaml").read_bytes()
+    config = compose("training.tensorboard=false")
+    with pytest.raises(FileExistsError, match="already holds a run; choose another hydra.run.dir"):
+        Run(photo_run.folder, config, Job(photo_run.folder, [], {}), make_data(), 1)
+    assert (photo_run.folder / "config.yaml").read_bytes() == before
+
+
+def test_broken_data_leaves_no_run(photos: Path, tmp_path: Path) -> None:
+    (photos / "red" / "00.png").write_bytes(b"broken")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with pytest.raises(OSError, match="unreadable"):
+        train(compose("dataset=image_folder", f"dataset.root='{photos}'", *TINY), Job(folder, [], {}))
+    assert not list(folder.iterdir())
+
+
+def save_fake_run(folder: Path, started: str, val_acc: float, dataset: str = "digits", status: str = "finished") -> Path:
+    facts = {"status": status, "started": started, "dataset": dataset, "root": None, "best_val_acc": val_acc}
+    facts |= {"epoch": 1, "epochs": 1, "parameters": 5, "host": "elsewhere", "pid": 1}
+    write_json(folder / files.STATUS, facts)
+    (folder / files.BEST).parent.mkdir()
+    (folder / files.BEST).touch()
+    return folder
+
+
+def test_latest_is_the_newest_and_best_the_best_of_its_data_set(tmp_path: Path) -> None:
+    roots = [str(tmp_path / "outputs"), str(tmp_path / "multirun")]
+    save_fake_run(tmp_path / "outputs/a", "2026-01-03T00:00:00", 0.9)
+    best = save_fake_run(tmp_path / "multirun/x/0", "2026-01-02T00:00:00", 0.95)
+    save_fake_run(tmp_path / "outputs/b", "2026-01-01T00:00:00", 0.99, dataset="mnist")
+    runs = find_runs(roots)
+    assert [run.started[8:10] for run in runs] == ["03", "02", "01"]
+    assert choose_run("latest", roots).folder == tmp_path / "outputs/a"
+    assert choose_run("best", roots).folder == best == best_run(runs).folder
+    with pytest.raises(FileNotFoundError, match="is not a run"):
+        choose_run(str(tmp_path), roots)
+    with pytest.raises(FileNotFoundError, match="train one first: python train.py"):
+        choose_run("latest", [str(tmp_path / "nothing")])
+
+
+def test_a_run_whose_process_died_is_told_from_a_running_one(tmp_path: Path) -> None:
+    import os
+    import socket
+    import subprocess
+    import sys
+
+    folder = save_fake_run(tmp_path / "a", "2026-01-01", 0.5, status="running")
+    child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    for pid, status in ((os.getpid(), "running"), (int(child.stdout), "killed")):
+        facts = json.loads((folder / files.STATUS).read_text()) | {"host": socket.gethostname(), "pid": pid}
+        write_json(folder / files.STATUS, facts)
+        assert read_run(folder).status == status
+
+
+def test_damaged_and_weightless_runs_are_passed_over(tmp_path: Path) -> None:
+    good = save_fake_run(tmp_path / "good", "2026-01-01", 0.5)
+    (save_fake_run(tmp_path / "damaged", "2026-01-01", 0.5) / files.STATUS).write_text("{")
+    (save_fake_run(tmp_path / "empty", "2026-01-01", 0.5) / files.BEST).unlink()
+    assert [run.folder for run in find_runs([str(tmp_path)])] == [good]
+
+
+def test_a_thousand_runs_are_found_newest_first(tmp_path: Path) -> None:
+    for i in range(1000):
+        save_fake_run(tmp_path / f"{i:04d}", f"2026-01-01T00:{i // 60:02d}:{i % 60:02d}", i / 1000)
+    runs = find_runs([str(tmp_path)])
+    assert len(runs) == 1000 and runs[0].val_acc == 0.999
