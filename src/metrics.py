@@ -16,7 +16,7 @@ def count_top_k(logits: Tensor, labels: Tensor, k: int) -> Tensor:
 
 
 def accuracy(confusion: Tensor) -> float:
-    return (confusion.diagonal().sum() / confusion.sum()).item()
+    return confusion.diagonal().sum().item() / confusion.sum().item()
 
 
 def per_class(confusion: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -61,4 +61,10 @@ def photo_run(tmp_path_factory: pytest.TempPathFactory) -> SavedRun:
     """A finished run on pictures of odd sizes, two epochs."""
     root = make_folder(tmp_path_factory.mktemp("session") / "photos [ä]")
     folder = tmp_path_factory.mktemp("runs") / "photos"
-    return train_run(folder, "dataset=image_folder", f"dataset.root='{root}'", "dataset.image_size=16", *TINY)
+    return train_run(folder, *photo_overrides(root))
+
+
+def photo_overrides(root: Path | str) -> list[str]:
+    """Settings for a few quick steps on the pictures of `make_folder`, enough to learn something but not all."""
+    learning = ["training.batch_size=4", "training.lr=0.005", "model.patch_size=4"]
+    return ["dataset=image_folder", f"dataset.root='{root}'", "dataset.image_size=16", *TINY, *learning]

@@ -2,6 +2,8 @@
 
 import copy
 import math
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +14,12 @@ from test_optim import make_model
 from torch import nn
 
 from src.augment import Augmentation, normalize
+from src.config import complete
+from src.config.compose import CONFIGS
 from src.data import Preprocessing, Split
 from src.engine import Trainer, choose_device, choose_precision, count_gflops, evaluate, train_epoch
 from src.model import VisionTransformer
-from src.optim import build_optimizer
+from src.optim import LearningRate, build_optimizer
 
 CPU = torch.device("cpu")
 LOOK = Preprocessing((8, 8), "crop", "bicubic", 1, (0.5,), (0.25,))
@@ -152,3 +156,20 @@ def test_gflops_count_attention_and_equal_the_formula() -> None:
     per_layer = 4 * n * d * d + 2 * n * d * hidden + 2 * n * n * d
     multiply_adds = 4 * 16 * d + layers * per_layer + d * 3
     assert count_gflops(make_model()) == pytest.approx(2 * multiply_adds / 1e9)
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_trains_a_step(path: Path) -> None:
+    """With its own model, optimizer, schedule and augmentation, on four made images of its size."""
+    config = compose(f"experiment={path.stem}")
+    channels = config.dataset.channels or 3
+    config = complete(config, 10, channels, [0.5] * channels, [0.25] * channels)
+    model = VisionTransformer(**asdict(config.model))
+    before = model.head.weight.detach().clone()
+    augmentation = Augmentation(**asdict(config.augmentation), mean=[0.5] * channels, std=[0.25] * channels)
+    rate = LearningRate(config.scheduler, config.optimizer.lr, 10, config.training.epochs)
+    optimizer = build_optimizer(model, config.optimizer)
+    trainer = Trainer(model, optimizer, rate, augmentation, CPU, torch.float32, 0, 0.1, config.training.clip_norm)
+    images = torch.randint(256, (4, channels, *config.model.image_size), dtype=torch.uint8)
+    loss, _ = trainer.step(images, torch.arange(4), step=0)
+    assert math.isfinite(loss.item()) and not torch.equal(before, model.head.weight)

@@ -1,0 +1,143 @@
+"""The house: who imports whom, what starts quickly, and that the README's commands are real."""
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import compose
+
+from src.config import TrainConfig
+from src.config.compose import CONFIGS
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS = {
+    0: {"model", "augment", "metrics", "seeding", "config"},
+    1: {"data", "optim", "plots", "terminal"},
+    2: {"engine", "run"},
+    3: {"predict", "evaluate"},
+}
+FLOOR = {module: floor for floor, modules in LAYERS.items() for module in modules}
+# Floor 0 and 1: what each may import beside the standard library and the modules below it.
+LIBRARIES = {
+    "model": {"torch"},
+    "augment": {"torch"},
+    "metrics": {"torch"},
+    "seeding": {"torch"},
+    "config": {"hydra", "omegaconf", "yaml"},
+    "plots": {"matplotlib", "numpy"},
+    "terminal": {"rich"},
+}
+# Below their floor's rule: optim and data read the dataclasses of their own group.
+PEERS = {"config": {"config"}, "data": {"data"}, "predict": {"predict"}}
+
+
+def imports(path: Path) -> set[str]:
+    """Return what a file imports, inside functions too: names of libraries, and of ours with a dot in front."""
+    found = set()
+    package = path.relative_to(ROOT).parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1]
+            parts = [*base, *(node.module or "").split(".")] if node.module else list(base)
+            names = [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+            found |= {f".{name}" for name in names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def module_of(path: Path) -> str:
+    return path.relative_to(ROOT / "src").parts[0].removesuffix(".py")
+
+
+SOURCES = [path for path in sorted((ROOT / "src").rglob("*.py")) if path != ROOT / "src" / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_only_go_down(path: Path) -> None:
+    module = module_of(path)
+    for name in imports(path):
+        if name.startswith("."):
+            other = name[1:]
+            allowed = other == module or FLOOR[other] < FLOOR[module] or other in PEERS.get(module, set())
+            assert allowed, f"{path.name} (floor {FLOOR[module]}) imports {other} (floor {FLOOR[other]})"
+        elif module in LIBRARIES:
+            assert name in LIBRARIES[module] | set(sys.stdlib_module_names), f"{path.name} imports {name}"
+
+
+def test_the_picture_of_imports_is_not_empty() -> None:
+    assert imports(ROOT / "src/engine.py") >= {".data", ".augment", ".metrics", "torch"}
+    assert imports(ROOT / "src/evaluate.py") >= {".run", ".plots", ".metrics"}
+
+
+def test_nothing_in_src_ends_the_process_or_instantiates_from_a_config() -> None:
+    for path in SOURCES:
+        text = path.read_text()
+        assert "sys.exit" not in text and "instantiate(" not in text, path
+    for path in CONFIGS.rglob("*.yaml"):
+        assert "_target_" not in path.read_text(), path
+
+
+def test_a_typo_is_answered_without_the_heavy_libraries() -> None:
+    code = (
+        "import runpy, sys\n"
+        "sys.argv = ['train.py', 'model.depth=3']\n"
+        "try: runpy.run_path('train.py', run_name='__main__')\n"
+        "except SystemExit as end: assert end.code == 1\n"
+        "print(*{name.split('.')[0] for name in sys.modules} & "
+        "{'torch', 'torchvision', 'pandas', 'sklearn', 'matplotlib', 'numpy', 'rich', 'kagglehub'})"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "" and "Did you mean model.num_layers?" in result.stderr
+
+
+def test_help_and_completion_name_the_groups() -> None:
+    help_text = subprocess.run([sys.executable, "train.py", "--help"], cwd=ROOT, capture_output=True, text=True).stdout
+    assert "dataset: cifar10, cifar100, digits" in help_text and "num_layers: 4" in help_text
+    result = subprocess.run(
+        [sys.executable, "train.py", "-sc", "query=bash"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COMP_LINE": "python train.py model=vit_t", "COMP_POINT": "27"},
+    )
+    assert result.stdout.split() == ["model=vit_tiny"]
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_composes_and_its_header_says_what_was_measured(path: Path) -> None:
+    config = compose(f"experiment={path.stem}")
+    assert isinstance(config, TrainConfig)
+    header = "\n".join(line for line in path.read_text().splitlines() if line.startswith("#"))
+    assert f"python train.py experiment={path.stem}" in header and "accuracy" in header
+
+
+def readme_commands() -> list[str]:
+    """Return the lines of the README's shell blocks that start train.py or inference.py."""
+    blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if re.match(r"python (train|inference)\.py", line)]
+
+
+@pytest.mark.parametrize("command", readme_commands())
+def test_every_command_of_the_readme_is_accepted(command: str, tmp_path: Path) -> None:
+    """Composed and checked as typed, from a folder that holds what the README says there is."""
+    (tmp_path / "photos").mkdir()
+    words = shlex.split(command)
+    arguments = [word for word in words[2:] if word != "--multirun"]
+    if "--help" in arguments:
+        return
+    result = subprocess.run(
+        [sys.executable, ROOT / words[1], "--cfg", "job", *(re.sub(r",.*", "", word) for word in arguments)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
