@@ -10,8 +10,9 @@ from src.config import Job, TrainConfig, complete, launch
 
 def train(config: TrainConfig, job: Job) -> float:
     """Train one model into `job.folder`; return the best validation accuracy, a fraction."""
-    # Threads that wait asleep: on a shared CPU, waiting by spinning costs this loop up to fifty times its time.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads of GNU OpenMP wait by spinning. Where other programs run, that was seen to cost fifty times the time of
+    # a step; after a short spin they now sleep, which costs nothing where the CPU is idle.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # Here and not above, so that --help, TAB completion and a typo are answered without waiting for torch.
     from dataclasses import asdict
 
@@ -21,7 +22,7 @@ def train(config: TrainConfig, job: Job) -> float:
     from src import metrics, terminal
     from src.augment import Augmentation
     from src.data import load_data
-    from src.engine import Trainer, choose_device, choose_precision, count_gflops, evaluate, train_epoch
+    from src.engine import Trainer, choose_device, choose_precision, count_gflops, evaluate, limit_threads, train_epoch
     from src.evaluate import write_figures, write_test
     from src.model import VisionTransformer
     from src.optim import LearningRate, build_optimizer
@@ -33,13 +34,17 @@ def train(config: TrainConfig, job: Job) -> float:
     precision = choose_precision(config.training.precision, device)
     data = load_data(config.dataset, config.model.image_size, terminal.track)
     images = data.preprocessing
-    config = complete(config, len(data.classes), images.channels, list(images.mean), list(images.std))
+    counts = len(data.train), len(data.classes), images.channels
+    config = complete(config, *counts, list(images.mean), list(images.std))
     training, batch_size = config.training, config.training.batch_size
+    assert batch_size is not None  # `complete` has filled in every null
 
     # The model; its initial weights are a function of the seed alone.
     torch.manual_seed(config.seed)
     model = VisionTransformer(**asdict(config.model)).to(device)
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    gflops = count_gflops(model)
+    limit_threads(device, 3 * gflops * batch_size)  # the backward pass costs two forward ones
 
     with Run(job.folder, config, job, data, parameters) as run:
         height, width = images.size
@@ -93,9 +98,9 @@ def train(config: TrainConfig, job: Job) -> float:
                 trained = train_epoch(trainer, data.train, batch_size, epoch, bar.update)
                 validated = evaluate(model, data.val, images, batch_size, precision)
                 precision_, recall, f1 = metrics.macro(validated.confusion)
-                better = run.is_best(validated.accuracy)
+                better = run.is_best(validated.accuracy, validated.loss)
                 if better:
-                    run.save_best(model.state_dict(), epoch, validated.accuracy)
+                    run.save_best(model.state_dict(), epoch, validated.accuracy, validated.loss)
                 run.save_last(trainer.state_dict(epoch))
                 row = {
                     "epoch": epoch,

@@ -263,9 +263,9 @@ class VisionTransformer(nn.Module):
     def _initialize(self, zero_init_head: bool) -> None:
         """Draw weights as the original code does (Xavier, uniform; q, k and v each on its own), biases at 0.
 
-        Tokens, head and patch projection get a deviation of 0.02. The original's 1 / √(P² C) for the patches drowns
-        positions of 0.02 for long. Digits, 40 epochs, 2 seeds, validation accuracy: 97.6 % as here, 91.3 % with the
-        original's patches, 84.8 % with 0.02 everywhere, which suits wide models alone.
+        Tokens, head and patch projection get a deviation of 0.02: the original's 1 / √(P² C) for the patches drowns
+        positions that small. Digits, D 64, 4 layers, batches of 64, AdamW 3e-3, 40 epochs, shifts, 2 seeds, validation
+        accuracy: 97.6 % as here, 91.3 % with the original's patches, 84.8 % with 0.02 everywhere.
         """
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):

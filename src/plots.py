@@ -105,7 +105,7 @@ def _draw_curves(metrics: dict[str, list[float]]) -> Figure:
             _draw_line(axes, columns, f"{split}_{metric}", color)
             axes.text(x, 1.05, f"━ {split}", transform=axes.transAxes, **_text(9, color, ha="right"))
     panels[1].set_ylim(top=min(panels[1].get_ylim()[1], 101))
-    _mark_best(panels[1], columns["epoch"], columns["val_acc"])
+    _mark_best(panels[1], columns["epoch"], columns["val_acc"], columns["val_loss"])
     _draw_line(panels[2], columns, "lr", INK)
     panels[2].set_ylim(bottom=0)
     return figure
@@ -133,12 +133,13 @@ def _draw_line(axes: Axes, columns: dict[str, Floats], name: str, color: str) ->
         axes.margins(y=0.3)
 
 
-def _mark_best(axes: Axes, epochs: Floats, accuracies: Floats) -> None:
-    """Ring the first epoch of the highest validation accuracy and name it."""
+def _mark_best(axes: Axes, epochs: Floats, accuracies: Floats, losses: Floats) -> None:
+    """Ring the epoch of the highest validation accuracy, of equal ones that of the lowest loss, and name it."""
     accuracies = accuracies[: len(epochs)]
+    losses = losses[: len(epochs)] if len(losses) >= len(accuracies) else np.zeros(len(accuracies))
     if np.isnan(accuracies).all():
         return
-    best = int(np.nanargmax(accuracies))
+    best = int(np.lexsort((losses, -accuracies))[0])  # NaN comes last
     late = bool(epochs[best] > np.mean(axes.get_xlim()))
     axes.axvline(epochs[best], color=VAL, lw=0.9, ls=":", zorder=1)
     axes.plot(epochs[best], accuracies[best], "o", color=VAL, ms=8, mfc="white", mew=1.8, label="best")

@@ -91,6 +91,7 @@ class Run:
             "epochs": config.training.epochs,
             "best_epoch": None,
             "best_val_acc": None,
+            "best_val_loss": None,
             "test_acc": None,
             "seconds": 0.0,
             "host": socket.gethostname(),
@@ -152,11 +153,12 @@ class Run:
                 self._events.add_scalar(key, row[key], int(row["epoch"]))
             self._events.flush()
 
-    def is_best(self, val_acc: float) -> bool:
-        best = self.status["best_val_acc"]
-        return best is None or val_acc > best
+    def is_best(self, val_acc: float, val_loss: float) -> bool:
+        """Tell whether an epoch is the best so far: by accuracy, among equal ones by loss."""
+        best_acc, best_loss = self.status["best_val_acc"], self.status["best_val_loss"]
+        return best_acc is None or (val_acc, -val_loss) > (best_acc, -best_loss)
 
-    def save_best(self, weights: dict[str, Any], epoch: int, val_acc: float) -> None:
+    def save_best(self, weights: dict[str, Any], epoch: int, val_acc: float, val_loss: float) -> None:
         """Keep the weights of the raw module as those of the best epoch."""
         from safetensors.torch import save_file
 
@@ -165,7 +167,7 @@ class Run:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         save_file(tensors, temporary, {"epoch": str(epoch), "val_acc": str(val_acc)})
         os.replace(temporary, path)
-        self.status.update(best_epoch=epoch, best_val_acc=val_acc)
+        self.status.update(best_epoch=epoch, best_val_acc=val_acc, best_val_loss=val_loss)
 
     def save_last(self, state: dict[str, Any]) -> None:
         """Keep everything that continuing needs; loadable with weights_only=True."""

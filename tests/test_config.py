@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from src.config import Job, TrainConfig, complete, launch, load_config, save_config
 from src.config.compose import CONFIGS, quote_path
 from src.config.messages import SYNONYMS, list_keys
-from src.config.schema import DATASET_KEYS, InferenceConfig, OPTIMIZER_KEYS, SCHEDULER_KEYS
+from src.config.schema import DATASET_KEYS, OPTIMIZER_KEYS, SCHEDULER_KEYS, InferenceConfig
 
 OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"
@@ -86,7 +86,11 @@ def test_a_missing_folder_is_named(empty: Path, monkeypatch: pytest.MonkeyPatch,
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("model/mine.yaml", "defaults: [vit_nano]\nnum_layrs: 3\n", "model.num_layrs is not a key (in configs/model/mine"),
+        (
+            "model/mine.yaml",
+            "defaults: [vit_nano]\nnum_layrs: 3\n",
+            "model.num_layrs is not a key (in configs/model/mine",
+        ),
         (
             "experiment/mine.yaml",
             "# @package _global_\ntraining:\n  epohcs: 3\n",
@@ -212,19 +216,26 @@ def test_warm_up_is_a_tenth_of_the_run_and_one_epoch_always_works() -> None:
 
 def test_typed_classes_that_disagree_with_the_data_are_an_error() -> None:
     with pytest.raises(ValueError, match="model.num_classes=7, but the data has 10"):
-        complete(compose("model.num_classes=7"), 10, 1, [0.5], [0.5])
+        complete(compose("model.num_classes=7"), 100, 10, 1, [0.5], [0.5])
+
+
+@pytest.mark.parametrize(("num_train", "batch"), [(3, 16), (1169, 16), (4250, 64), (45_000, 128), (1_281_167, 128)])
+def test_the_batch_follows_the_size_of_the_data_unless_typed(num_train: int, batch: int) -> None:
+    for overrides, expected in (([], batch), (["training.batch_size=24"], 24)):
+        config = complete(compose(*overrides), num_train, 10, 1, [0.5], [0.5])
+        assert config.training.batch_size == expected
 
 
 def test_a_saved_configuration_loads_equal(tmp_path: Path) -> None:
     for overrides in ([], ["optimizer=sgd", "scheduler=wsd"], ["model.image_size=[16,8]", "training.clip_norm=null"]):
-        config = complete(compose(*overrides), 10, 1, [0.5], [0.25])
+        config = complete(compose(*overrides), 100, 10, 1, [0.5], [0.25])
         save_config(config, tmp_path / "config.yaml")
         assert load_config(tmp_path / "config.yaml") == config
 
 
 def test_a_strangers_configuration_is_not_interpolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "cpu")
-    save_config(complete(compose(), 10, 1, [0.5], [0.25]), tmp_path / "config.yaml")
+    save_config(complete(compose(), 100, 10, 1, [0.5], [0.25]), tmp_path / "config.yaml")
     text = (tmp_path / "config.yaml").read_text().replace("device: auto", "device: ${oc.env:SECRET}")
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(ValueError, match=r"device=\$\{oc.env:SECRET\} is not known"):
@@ -244,6 +255,6 @@ def test_paths_may_hold_any_character(name: str, tmp_path: Path) -> None:
     folder.mkdir(exist_ok=True)
     config = compose("dataset=image_folder", quote_path(f"dataset.root={folder}"))
     assert config.dataset.root == str(folder)
-    saved = complete(config, 2, 3, [0.5] * 3, [0.2] * 3)
+    saved = complete(config, 100, 2, 3, [0.5] * 3, [0.2] * 3)
     save_config(saved, tmp_path / "config.yaml")
     assert load_config(tmp_path / "config.yaml") == saved

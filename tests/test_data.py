@@ -212,9 +212,7 @@ def test_mnist_files_are_read_through_torchvision(name: str, folder: str, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_cifar_files_are_read_through_torchvision(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cifar_files_are_read_through_torchvision(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pickle
     import sys
 

@@ -22,7 +22,9 @@ def test_only_weight_matrices_decay() -> None:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     decayed, rest = ([names[id(p)] for p in group["params"]] for group in parameter_groups(model, 0.05))
     matrices = {"patch_embed.proj.weight", "head.weight"}
-    matrices |= {f"blocks.{i}.{layer}.weight" for i in (0, 1) for layer in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")}
+    matrices |= {
+        f"blocks.{i}.{layer}.weight" for i in (0, 1) for layer in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    }
     assert set(decayed) == matrices
     assert set(rest) == set(names.values()) - matrices and {"cls_token", "reg_token", "pos_embed"} <= set(rest)
 

@@ -103,11 +103,12 @@ def test_threads_draw_what_one_thread_draws_and_rcparams_stay(tmp_path: Path) ->
     assert dict(matplotlib.rcParams) == before
 
 
-def test_curves_ring_the_first_of_the_best_validation_epochs() -> None:
+def test_curves_ring_the_best_validation_epoch_and_of_equal_ones_that_of_the_lowest_loss() -> None:
     columns = metrics(5) | {"val_acc": [0.1, 0.7, float("nan"), 0.7, 0.6], "epoch": [11, 12, 13, 14, 15]}
-    figure = plots._draw_curves(columns)
-    np.testing.assert_allclose(labelled(figure, "best"), [[12, 70]])
-    assert "best 70.00 %, epoch 12" in texts(figure)
+    for losses, epoch in (([5.0, 1.0, 0.0, 2.0, 3.0], 12), ([5.0, 2.0, 0.0, 1.0, 3.0], 14)):
+        figure = plots._draw_curves(columns | {"val_loss": losses})
+        np.testing.assert_allclose(labelled(figure, "best"), [[epoch, 70]])
+        assert f"best 70.00 %, epoch {epoch}" in texts(figure)
 
 
 def test_curves_show_accuracy_in_per_cent_and_take_the_power_out_of_the_learning_rate() -> None:

@@ -21,12 +21,25 @@ COLUMNS = "epoch,lr,train_loss,train_acc,val_loss,val_acc,val_precision,val_reca
 
 
 def test_a_run_leaves_everything_the_design_promises(photo_run: SavedRun) -> None:
-    for name in (
-        "config.yaml classes.json preprocessing.json status.json environment.json metrics.csv curves.png train.log "
-        "checkpoints/best.safetensors checkpoints/last.pt test/metrics.json test/per_class.csv "
-        "test/confusion_matrix.png figures/predictions.png figures/attention.png figures/position_embeddings.png "
-        "figures/patch_filters.png"
-    ).split():
+    for name in [
+        "config.yaml",
+        "classes.json",
+        "preprocessing.json",
+        "status.json",
+        "environment.json",
+        "metrics.csv",
+        "curves.png",
+        "train.log",
+        "checkpoints/best.safetensors",
+        "checkpoints/last.pt",
+        "test/metrics.json",
+        "test/per_class.csv",
+        "test/confusion_matrix.png",
+        "figures/predictions.png",
+        "figures/attention.png",
+        "figures/position_embeddings.png",
+        "figures/patch_filters.png",
+    ]:
         assert (photo_run.folder / name).stat().st_size > 0, name
     assert list((photo_run.folder / "tensorboard").glob("events*"))
     assert not list(photo_run.folder.rglob("*.tmp"))
@@ -100,7 +113,8 @@ def make_data() -> Data:
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(KeyboardInterrupt(), "stopped"), (RuntimeError("out of memory"), "failed"), (None, "finished")]
+    ("error", "status"),
+    [(KeyboardInterrupt(), "stopped"), (RuntimeError("out of memory"), "failed"), (None, "finished")],
 )
 def test_the_status_tells_how_a_run_ended(error: BaseException | None, status: str, tmp_path: Path) -> None:
     config = compose("training.tensorboard=false")
@@ -135,7 +149,9 @@ def test_broken_data_leaves_no_run(photos: Path, tmp_path: Path) -> None:
     assert not list(folder.iterdir())
 
 
-def save_fake_run(folder: Path, started: str, val_acc: float, dataset: str = "digits", status: str = "finished") -> Path:
+def save_fake_run(
+    folder: Path, started: str, val_acc: float, dataset: str = "digits", status: str = "finished"
+) -> Path:
     facts = {"status": status, "started": started, "dataset": dataset, "root": None, "best_val_acc": val_acc}
     facts |= {"epoch": 1, "epochs": 1, "parameters": 5, "host": "elsewhere", "pid": 1}
     write_json(folder / files.STATUS, facts)

@@ -97,7 +97,9 @@ def suggest_keys(key: str, schema: type) -> list[str]:
     by_name: dict[str, list[str]] = {}
     for known in keys:
         by_name.setdefault(known.rsplit(".", 1)[-1], []).append(known)
-    alike = difflib.get_close_matches(key, keys, n=1, cutoff=0.9) or difflib.get_close_matches(key, keys, n=2, cutoff=0.75)
+    alike = difflib.get_close_matches(key, keys, n=1, cutoff=0.9) or difflib.get_close_matches(
+        key, keys, n=2, cutoff=0.75
+    )
     near = [*by_name.get(last, []), *alike]
     for name in difflib.get_close_matches(last, by_name, n=1, cutoff=0.75):
         near += by_name[name]

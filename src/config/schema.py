@@ -248,7 +248,7 @@ class AugmentationConfig:
 @dataclass
 class TrainingConfig:
     epochs: int
-    batch_size: int
+    batch_size: int | None
     lr: float | None
     clip_norm: float | None
     label_smoothing: float
@@ -257,7 +257,9 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check(self.epochs >= 1, f"training.epochs={self.epochs} must be at least 1")
-        check(self.batch_size >= 1, f"training.batch_size={self.batch_size} must be at least 1")
+        check(
+            self.batch_size is None or self.batch_size >= 1, f"training.batch_size={self.batch_size} must be at least 1"
+        )
         check(self.lr is None or 0 < self.lr < math.inf, f"training.lr={self.lr} must be above 0 and finite")
         if self.clip_norm is not None:
             check(self.clip_norm > 0, f"training.clip_norm={self.clip_norm} must be above 0; null turns it off")
@@ -387,11 +389,16 @@ def _resolve_schedule(config: TrainConfig, typed: Collection[str]) -> TrainConfi
     return replace(config, scheduler=scheduler)
 
 
+def default_batch_size(num_train: int) -> int:
+    """Return the power of two from 16 to 128 that gives about 64 steps per epoch: small sets need steps."""
+    return 2 ** min(7, max(4, round(math.log2(num_train / 64))))
+
+
 def complete(
-    config: TrainConfig, num_classes: int, in_channels: int, mean: list[float], std: list[float]
+    config: TrainConfig, num_train: int, num_classes: int, in_channels: int, mean: list[float], std: list[float]
 ) -> TrainConfig:
     """Return `config` with what only the data can tell; a typed value that disagrees is an error."""
-    model = config.model
+    model, training = config.model, config.training
     for key, typed, found in (
         ("num_classes", model.num_classes, num_classes),
         ("in_channels", model.in_channels, in_channels),
@@ -402,4 +409,5 @@ def complete(
         config,
         model=replace(model, num_classes=num_classes, in_channels=in_channels),
         dataset=replace(config.dataset, channels=in_channels, mean=mean, std=std),
+        training=replace(training, batch_size=training.batch_size or default_batch_size(num_train)),
     )
