@@ -32,7 +32,8 @@ from .schema import AnyConfig, InferenceConfig, TrainConfig, resolve
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PATH_KEYS = ("dataset.root", "input", "output", "run")
-USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException, yaml.YAMLError)
+# What a user can mend; anything else is a defect of ours and shows its traceback.
+USER_ERRORS = (ValueError, OSError, FloatingPointError, HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 ConfigStore.instance().store(name="train_schema", node=TrainConfig)
 ConfigStore.instance().store(name="inference_schema", node=InferenceConfig)
@@ -71,6 +72,7 @@ def launch(main: Callable[[Any, Job], Any], config_name: str, schema: type[AnyCo
     try:
         start(lambda cfg: _run_job(main, schema, cfg, failures))()
     except KeyboardInterrupt:
+        print(file=sys.stderr)
         return 130
     return 1 if failures else 0
 

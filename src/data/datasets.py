@@ -94,7 +94,7 @@ def load_torchvision(config: DatasetConfig) -> Source:
             part = kinds[config.name](config.root, train=split == "train", download=True)
         except (OSError, RuntimeError) as error:
             raise OSError(
-                f"{config.name} could not be downloaded to dataset.root={config.root}: {error}\n"
+                f"{config.name} could not be downloaded to dataset.root={config.root}: {str(error).splitlines()[0]}\n"
                 "check the connection, or copy the files there from a machine that has them"
             ) from error
         splits[split] = (np.asarray(part.data), [int(label) for label in part.targets])
