@@ -67,14 +67,15 @@ def train(config: TrainConfig, job: Job) -> float:
                 f"{parameters:,}",
                 model.num_tokens,
                 model.patch_size,
-                count_gflops(model),
+                gflops,
             ),
         )
         log.info("run       %s", terminal.short_path(job.folder))
         for note in data.notes:
             log.warning(note)
-        if model.num_tokens - model.num_prefix_tokens < 16:
-            log.warning("only %d patches per image; a smaller model.patch_size sees more", model.num_tokens)
+        num_patches = model.num_tokens - model.num_prefix_tokens
+        if num_patches < 16:
+            log.warning("only %d patches per image; a smaller model.patch_size sees more", num_patches)
         if len(data.train) < batch_size:
             log.warning("fewer training images than training.batch_size=%d: one batch per epoch", batch_size)
 
@@ -126,7 +127,7 @@ def train(config: TrainConfig, job: Job) -> float:
         log.info("best      epoch %d: validation accuracy %.2f %%", run.status["best_epoch"], 100 * best_acc)
         log.info("test      accuracy %.2f %%, loss %.4f", 100 * tested.accuracy, tested.loss)
 
-    terminal.show_next_steps(job.folder)
+    terminal.show_pairs(run.next_steps())
     return best_acc
 
 

@@ -58,7 +58,8 @@ class Augmentation:
         batch, _, height, width = images.shape
         # Every draw is always made, so that switching one part off leaves the others' draws as they were.
         shift_rows, shift_columns, flips = torch.rand(3, batch, generator=generator)
-        padding = round(self.pad_crop * height), round(self.pad_crop * width)
+        # Reflection has no more than the image less its edge to show.
+        padding = min(round(self.pad_crop * height), height - 1), min(round(self.pad_crop * width), width - 1)
         if any(padding):
             rows = (shift_rows * (2 * padding[0] + 1)).long().to(images.device)
             columns = (shift_columns * (2 * padding[1] + 1)).long().to(images.device)

@@ -39,8 +39,7 @@ def write_test(folder: Path, result: Evaluation, classes: list[str]) -> dict[str
 def write_figures(folder: Path, model: VisionTransformer, data: Data, device: torch.device) -> None:
     """Write `figures/`: predictions and attention over test images, position embeddings, patch filters."""
     model.eval()
-    figures = folder / files.FIGURES
-    figures.mkdir(exist_ok=True)
+    (folder / files.PREDICTIONS).parent.mkdir(exist_ok=True)
     sample = _spread(data.test, NUM_PREDICTIONS)
     pictures = sample.images.permute(0, 2, 3, 1).numpy()
     images = normalize(sample.images.to(device), data.preprocessing.mean, data.preprocessing.std)
@@ -50,16 +49,16 @@ def write_figures(folder: Path, model: VisionTransformer, data: Data, device: to
         [data.classes[label] for label in sample.labels.tolist()],
         [data.classes[label] for label in predicted.tolist()],
         confidences.tolist(),
-        figures / "predictions.png",
+        folder / files.PREDICTIONS,
     )
     layers = sorted({0, len(model.blocks) // 2, len(model.blocks) - 1})
     maps = attention_to_patches(model, images[:NUM_ATTENTION], layers)
     names = [f"layer {layer + 1}" for layer in layers]
-    plots.plot_attention(pictures[:NUM_ATTENTION], maps, names, figures / "attention.png")
-    plots.plot_position_embeddings(*position_similarity(model), figures / "position_embeddings.png")
+    plots.plot_attention(pictures[:NUM_ATTENTION], maps, names, folder / files.ATTENTION)
+    plots.plot_position_embeddings(*position_similarity(model), folder / files.POSITION_EMBEDDINGS)
     filters = principal_filters(model)
     if filters is not None:
-        plots.plot_patch_filters(filters, figures / "patch_filters.png")
+        plots.plot_patch_filters(filters, folder / files.PATCH_FILTERS)
 
 
 def _spread(split: Split, count: int) -> Split:

@@ -6,13 +6,14 @@ written under a temporary name and renamed.
 
 import contextlib
 import csv
+import io
 import json
 import logging
 import os
 import platform
+import shlex
 import socket
 import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from .config import Job, TrainConfig, load_config, save_config
+from .config import Job, TrainConfig, dump_config, load_config
 
 if TYPE_CHECKING:  # they import torch, which a table of runs does not need
     from .data import Data, Preprocessing
@@ -32,7 +33,8 @@ STATUS, ENVIRONMENT, METRICS, LOG = "status.json", "environment.json", "metrics.
 CURVES, TENSORBOARD = "curves.png", "tensorboard"
 BEST, LAST = "checkpoints/best.safetensors", "checkpoints/last.pt"
 TEST_METRICS, PER_CLASS, CONFUSION = "test/metrics.json", "test/per_class.csv", "test/confusion_matrix.png"
-FIGURES = "figures"
+PREDICTIONS, ATTENTION = "figures/predictions.png", "figures/attention.png"
+POSITION_EMBEDDINGS, PATCH_FILTERS = "figures/position_embeddings.png", "figures/patch_filters.png"
 
 log = logging.getLogger("vit")
 
@@ -41,7 +43,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a whole file or nothing: under a temporary name, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8", errors="surrogateescape")  # file names need not be UTF-8
     os.replace(temporary, path)
 
 
@@ -50,11 +52,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, table.getvalue())
 
 
 class Run:
@@ -70,13 +72,6 @@ class Run:
         self._events: Any = None
         self._global_step = 0
         (folder / BEST).parent.mkdir(parents=True, exist_ok=True)
-        self._log_file = logging.FileHandler(folder / LOG, encoding="utf-8")
-        self._log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        log.addHandler(self._log_file)
-        save_config(config, folder / CONFIG)
-        write_json(folder / CLASSES, data.classes)
-        write_json(folder / PREPROCESSING, asdict(data.preprocessing))
-        write_json(folder / ENVIRONMENT, describe_environment(config, job, data))
         self.status: dict[str, Any] = {
             "status": "running",
             "error": None,
@@ -97,11 +92,19 @@ class Run:
             "host": socket.gethostname(),
             "pid": os.getpid(),
         }
+        self._write_status()
+        write_text(folder / CONFIG, dump_config(config))
+        write_json(folder / CLASSES, data.classes)
+        write_json(folder / PREPROCESSING, asdict(data.preprocessing))
+        write_json(folder / ENVIRONMENT, describe_environment(config, job, data))
         if config.training.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
             self._events = SummaryWriter(str(folder / TENSORBOARD))
-        self._write_status()
+        # Last, when nothing can fail any more: a handler left behind would write the next job's lines.
+        self._log_file = logging.FileHandler(folder / LOG, encoding="utf-8", errors="backslashreplace")
+        self._log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(self._log_file)
 
     def __enter__(self) -> "Run":
         return self
@@ -153,6 +156,19 @@ class Run:
                 self._events.add_scalar(key, row[key], int(row["epoch"]))
             self._events.flush()
 
+    def next_steps(self) -> list[tuple[str, str]]:
+        """Return what is where in the folder, and the commands that use it."""
+        folder = self.folder.relative_to(Path.cwd()) if self.folder.is_relative_to(Path.cwd()) else self.folder
+        quoted = shlex.quote(str(folder))
+        return [
+            ("curves", f"{folder / CURVES}"),
+            ("test", f"{folder / TEST_METRICS}, {Path(PER_CLASS).name}, {Path(CONFUSION).name}"),
+            ("figures", f"{(folder / PREDICTIONS).parent}"),
+            ("weights", f"{folder / BEST}"),
+            ("predict", f"python inference.py run={quoted} input=IMAGE"),
+            ("browse", f"tensorboard --logdir {quoted}"),
+        ]
+
     def is_best(self, val_acc: float, val_loss: float) -> bool:
         """Tell whether an epoch is the best so far: by accuracy, among equal ones by loss."""
         best_acc, best_loss = self.status["best_val_acc"], self.status["best_val_loss"]
@@ -186,7 +202,7 @@ def describe_environment(config: TrainConfig, job: Job, data: "Data") -> dict[st
 
     cuda = torch.cuda.is_available()
     return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": job.command,
         "overrides": job.overrides,
         "choices": {key: value for key, value in job.choices.items() if not key.startswith("hydra/")},
         "git": _git_state(),
@@ -248,9 +264,17 @@ class SavedRun:
         """Return configuration, classes and preprocessing; together with the weights, all that inference needs."""
         from .data import Preprocessing
 
-        classes = json.loads((self.folder / CLASSES).read_text(encoding="utf-8"))
-        preprocessing = Preprocessing.from_json(json.loads((self.folder / PREPROCESSING).read_text(encoding="utf-8")))
-        return load_config(self.folder / CONFIG), classes, preprocessing
+        try:
+            classes = json.loads(_read_text(self.folder / CLASSES))
+            preprocessing = Preprocessing.from_json(json.loads(_read_text(self.folder / PREPROCESSING)))
+            return load_config(self.folder / CONFIG), classes, preprocessing
+        except Exception as error:  # of json, yaml, the schema: whatever is wrong, this run cannot be used
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"the run {self.folder} is damaged: {reason}") from error
+
+
+def _read_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="surrogateescape")
 
 
 def read_run(folder: Path) -> SavedRun:
@@ -271,6 +295,8 @@ def read_run(folder: Path) -> SavedRun:
 def _is_alive(pid: Any) -> bool:
     try:
         os.kill(int(pid), 0)
+    except PermissionError:  # somebody else's, but there
+        return True
     except (OSError, TypeError, ValueError, OverflowError):
         return False
     return True
@@ -279,7 +305,7 @@ def _is_alive(pid: Any) -> bool:
 def find_runs(roots: list[str]) -> list[SavedRun]:
     """Return the usable runs below the roots (those with weights), newest first."""
     runs = []
-    for folder in (folder for root in roots for folder in _walk(Path(root).expanduser())):
+    for folder in (folder for root in roots for folder in _walk(Path(os.path.expanduser(root)))):
         with contextlib.suppress(ValueError, OSError):
             run = read_run(folder)
             if run.usable():
@@ -303,7 +329,7 @@ def best_run(runs: list[SavedRun]) -> SavedRun:
 def choose_run(wanted: str, roots: list[str]) -> SavedRun:
     """Return the run for `run=latest`, `run=best` or `run=<folder>`. Raises where there is none with weights."""
     if wanted not in ("latest", "best"):
-        run = read_run(Path(wanted).expanduser())
+        run = read_run(Path(os.path.expanduser(wanted)))
         if not run.usable():
             raise FileNotFoundError(f"run={wanted} has no weights yet: it ended before its first epoch")
         return run

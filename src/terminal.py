@@ -1,7 +1,6 @@
 """What the terminal shows: log lines, bars, tables, the model's summary. Plain lines where output goes to a file."""
 
 import logging
-import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,8 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-# A file or pipe has no width: lines are then as long as they need to be, up to this.
+# A file or pipe has no width; tables get this one, other lines are never broken.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
 
@@ -21,7 +21,7 @@ class _ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else None
-        console.print(self.format(record), style=style, markup=False, soft_wrap=True)
+        console.print(printable(self.format(record)), style=style, markup=False, soft_wrap=True)
 
 
 def log_to_console(logger: logging.Logger) -> None:
@@ -101,25 +101,21 @@ def short_path(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def show_next_steps(folder: Path) -> None:
-    """Say where everything is and how to use it."""
-    path = shlex.quote(short_path(folder))
-    lines = [
-        ("curves", f"{path}/curves.png"),
-        ("test", f"{path}/test/  (metrics.json, per_class.csv, confusion_matrix.png)"),
-        ("figures", f"{path}/figures/"),
-        ("weights", f"{path}/checkpoints/best.safetensors"),
-        ("predict", f"python inference.py run={path} input=IMAGE"),
-        ("browse", f"tensorboard --logdir {path}"),
-    ]
+def show_pairs(pairs: Sequence[tuple[str, str]]) -> None:
+    """Print names with what belongs to them, below each other after an empty line."""
     console.print()
-    for name, text in lines:
-        console.print(f"{name:<9} {text}", markup=False, soft_wrap=True)
+    for name, text in pairs:
+        say(f"{name:<9} {text}")
+
+
+def printable(text: str) -> str:
+    """Return the text with a ? for what no terminal can show: parts of file names that are not UTF-8."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def say(text: str) -> None:
     """Print a line as it is, however long, without reading it as markup."""
-    console.print(text, markup=False, soft_wrap=True)
+    console.print(printable(text), markup=False, soft_wrap=True)
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
@@ -128,17 +124,17 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Seq
     for name in columns:
         table.add_column(name, justify="right" if name in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(cell.replace("[", "\\[") for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     console.print(table)
 
 
 def show_predictions(name: str, predictions: Sequence[tuple[str, float]]) -> None:
     """Print an image's classes with their confidences (0 to 1) as bars, the most probable first."""
-    console.print(name, style="bold", markup=False, soft_wrap=True)
+    console.print(printable(name), style="bold", markup=False, soft_wrap=True)
     longest = max(len(label) for label, _ in predictions)
     for label, confidence in predictions:
         bar = "█" * round(confidence * 30) or "▏"
-        console.print(f"  {label:<{longest}}  {confidence:7.2%}  {bar}", markup=False, soft_wrap=True)
+        say(f"  {label:<{longest}}  {confidence:7.2%}  {bar}")
 
 
 def is_interactive() -> bool:

@@ -54,6 +54,12 @@ def test_each_image_draws_for_itself_and_the_draws_follow_the_key() -> None:
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
+def test_a_padding_larger_than_the_image_is_cut_to_what_can_be_reflected() -> None:
+    images = make_images(size=(8, 1))
+    result = Augmentation(0.95, 0.0, (0.0,) * 3, (1.0,) * 3)(images, generator_for("large"))
+    assert result.shape == images.shape
+
+
 @pytest.mark.parametrize("share", [0.1, 0.9])
 def test_flips_happen_as_often_as_asked(share: float) -> None:
     images = torch.zeros(4000, 1, 1, 2, dtype=torch.uint8)

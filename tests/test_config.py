@@ -1,5 +1,6 @@
 """The configuration: what is refused, with which words, and what null becomes."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from conftest import compose
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from src.config import Job, TrainConfig, complete, launch, load_config, save_config
+from src.config import Job, TrainConfig, complete, dump_config, launch, load_config
 from src.config.compose import CONFIGS, quote_path
 from src.config.messages import SYNONYMS, list_keys
 from src.config.schema import DATASET_KEYS, OPTIMIZER_KEYS, SCHEDULER_KEYS, InferenceConfig
@@ -62,6 +63,10 @@ BAD = {
     "dataset=image_folder": "dataset.root is not set; write dataset.root=FOLDER",
     "device=gpu": "device=gpu is not known; allowed: auto, cpu, cuda",
     "model.num_layers=4,6": "model.num_layers=4,6 gives several values: add --multirun",
+    "seed=99999999999999999999": "seed=99999999999999999999 must lie from 0 to below 2^63",
+    "dataset.split_seed=-1": "dataset.split_seed=-1 must not be negative",
+    "model.layer_scale=nan": "model.layer_scale=nan must be above 0",
+    "--epochs=5": "--epochs=5 is not an option; settings are typed without dashes: training.epochs=5",
     "lr": "'lr' is not of the form key=value",
 }
 
@@ -81,6 +86,51 @@ def test_bad_input_names_the_key_in_three_lines_and_leaves_nothing(
 def test_a_missing_folder_is_named(empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     code, _ = run_cli(monkeypatch, "dataset=image_folder", f"dataset.root={empty}/no such folder")
     assert code == 1 and f"dataset.root={empty}/no such folder is not a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("statistics", "message"),
+    [
+        (["dataset.mean=[0.4,0.4,0.4]", "dataset.std=[0.2,0.2,0.2]"], "must have one number for each of 1 channel"),
+        (["dataset.mean=[0.5]", "dataset.std=[0.0]"], "dataset.std=[0.0]: each must be above 0"),
+        (["dataset.mean=[0.5]"], "dataset.mean and dataset.std go together"),
+    ],
+)
+def test_statistics_that_do_not_fit_the_channels_are_refused(statistics: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        compose(*statistics)
+
+
+def test_an_unknown_home_folder_is_answered_like_any_missing_one(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    code, _ = run_cli(monkeypatch, "dataset=image_folder", "dataset.root=~nobody_here/photos")
+    assert code == 1 and "~nobody_here/photos is not a folder" in capsys.readouterr().err
+
+
+def test_a_failed_job_of_a_sweep_leaves_nothing_alive(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gc
+    import weakref
+
+    class Model: ...
+
+    alive: list[weakref.ref] = []
+    leaks: list[weakref.ref] = []
+
+    def main(config: TrainConfig, job: Job) -> None:
+        gc.collect()
+        leaks.extend(ref for ref in alive if ref() is not None)
+        model = Model()
+        alive.append(weakref.ref(model))
+        raise ValueError("broken")
+
+    monkeypatch.setattr(sys, "argv", ["train.py", "--multirun", "seed=0,1,2"])
+    assert launch(main, "config", TrainConfig) == 1 and len(alive) == 3 and not leaks
+
+
+def test_a_job_knows_the_command_as_it_was_typed(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, calls = run_cli(monkeypatch, "training.epochs=3")
+    assert calls[0][1].command == ["train.py", "training.epochs=3"]
 
 
 @pytest.mark.parametrize(
@@ -163,6 +213,10 @@ def test_a_folder_named_by_the_user_is_not_used_twice(
     assert "hydra.run.dir=mine exists; nothing is overwritten" in capsys.readouterr().err
 
 
+def test_a_convolutional_stem_gets_a_patch_of_a_power_of_two() -> None:
+    assert compose("model.image_size=96", "model.stem=conv").model.patch_size == 8
+
+
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_group_file_composes(option: str, tmp_path: Path) -> None:
     group = option.split("=")[0]
@@ -199,6 +253,13 @@ def test_the_patch_size_follows_the_image_size(size: int, patch: int) -> None:
     assert compose(f"model.image_size={size}").model.patch_size == patch
 
 
+def test_shifts_and_flips_follow_the_data_unless_typed() -> None:
+    photo, digits = compose("dataset=cifar10"), compose("dataset=digits")
+    assert (photo.augmentation.pad_crop, photo.augmentation.horizontal_flip) == (0.125, 0.5)
+    assert (digits.augmentation.pad_crop, digits.augmentation.horizontal_flip) == (0.0, 0.0)
+    assert compose("augmentation.pad_crop=0.25").augmentation.pad_crop == 0.25
+
+
 def test_a_typed_learning_rate_wins_in_both_spellings() -> None:
     for key in ("training.lr", "optimizer.lr"):
         config = compose(f"{key}=0.005")
@@ -229,14 +290,14 @@ def test_the_batch_follows_the_size_of_the_data_unless_typed(num_train: int, bat
 def test_a_saved_configuration_loads_equal(tmp_path: Path) -> None:
     for overrides in ([], ["optimizer=sgd", "scheduler=wsd"], ["model.image_size=[16,8]", "training.clip_norm=null"]):
         config = complete(compose(*overrides), 100, 10, 1, [0.5], [0.25])
-        save_config(config, tmp_path / "config.yaml")
+        (tmp_path / "config.yaml").write_text(dump_config(config))
         assert load_config(tmp_path / "config.yaml") == config
 
 
 def test_a_strangers_configuration_is_not_interpolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "cpu")
-    save_config(complete(compose(), 100, 10, 1, [0.5], [0.25]), tmp_path / "config.yaml")
-    text = (tmp_path / "config.yaml").read_text().replace("device: auto", "device: ${oc.env:SECRET}")
+    text = dump_config(complete(compose(), 100, 10, 1, [0.5], [0.25]))
+    text = text.replace("device: auto", "device: ${oc.env:SECRET}")
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(ValueError, match=r"device=\$\{oc.env:SECRET\} is not known"):
         load_config(tmp_path / "config.yaml")
@@ -256,5 +317,5 @@ def test_paths_may_hold_any_character(name: str, tmp_path: Path) -> None:
     config = compose("dataset=image_folder", quote_path(f"dataset.root={folder}"))
     assert config.dataset.root == str(folder)
     saved = complete(config, 100, 2, 3, [0.5] * 3, [0.2] * 3)
-    save_config(saved, tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_text(dump_config(saved))
     assert load_config(tmp_path / "config.yaml") == saved

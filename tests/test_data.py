@@ -10,6 +10,7 @@ from conftest import COLORS, compose, make_folder, make_picture
 from PIL import Image
 
 from src.data import Data, Preprocessing, Split, find_images, iterate_batches, load_data, read_image, shuffled_order
+from src.data.images import _center_box
 from src.data.load import pixel_statistics
 from src.data.splits import stratified_split
 
@@ -54,6 +55,26 @@ def test_given_splits_are_kept_and_only_the_missing_ones_carved(tmp_path: Path) 
     assert len(data.train) + len(data.val) == 36 and all("train" in path.parts for path in data.val.files)
     make_folder(tmp_path / "set" / "val", per_class=2)
     assert len(load_folder(tmp_path / "set").val) == 6
+
+
+def test_split_folders_are_known_in_any_case_and_a_class_may_be_called_train(tmp_path: Path) -> None:
+    make_folder(tmp_path / "caps" / "Train")
+    make_folder(tmp_path / "caps" / "Testing", per_class=2)
+    data = load_folder(tmp_path / "caps")
+    assert data.classes == sorted(COLORS) and len(data.test) == 6
+    (make_folder(tmp_path / "traffic") / "red").rename(tmp_path / "traffic" / "train")
+    assert load_folder(tmp_path / "traffic").classes == ["blue", "green", "train"]
+
+
+def test_layouts_that_would_train_on_the_wrong_classes_are_refused(tmp_path: Path) -> None:
+    make_folder(tmp_path / "mixed")
+    make_folder(tmp_path / "mixed" / "test", per_class=1)
+    with pytest.raises(ValueError, match="holds test/ with class folders, but no train/ beside it"):
+        load_folder(tmp_path / "mixed")
+    make_folder(tmp_path / "parts" / "part1", per_class=1)
+    make_folder(tmp_path / "parts" / "part2", per_class=1)
+    with pytest.raises(ValueError, match="hold the same folders: blue, green, red; if these are splits, name them"):
+        load_folder(tmp_path / "parts")
 
 
 def test_a_class_unknown_to_train_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -155,6 +176,19 @@ def test_crop_takes_the_centre_and_squash_takes_all() -> None:
     assert Preprocessing((8, 8), "crop", "bicubic", 1)(image).min() == 255
     squashed = Preprocessing((8, 10), "squash", "nearest", 1)(image)
     assert squashed[0, 0].tolist() == [0, 0, 0, 0, 255, 255, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("size", [(28, 28), (224, 224), (224, 160)])
+def test_the_crop_stays_inside_the_image_for_every_shape(size: tuple[int, int]) -> None:
+    for side in range(1, 5000):
+        for shape in ((side, 225), (300, side)):
+            left, top, right, bottom = _center_box(shape, size)
+            assert 0 <= left < right <= shape[0] and 0 <= top < bottom <= shape[1]
+
+
+def test_a_transparent_colour_in_a_palette_free_png_is_laid_on_white_too(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), (255, 0, 255)).save(tmp_path / "key.png", transparency=(255, 0, 255))
+    assert RGB8(read_image(tmp_path / "key.png")).min() == 255
 
 
 def test_statistics_equal_numpys() -> None:

@@ -88,6 +88,24 @@ def test_damaged_weights_are_named(photo_run: SavedRun, tmp_path: Path) -> None:
         Predictor(copied, "cpu")
 
 
+def test_a_damaged_run_is_answered_in_a_sentence(photo_run: SavedRun, tmp_path: Path) -> None:
+    for name, text in (("config.yaml", "a: ["), ("preprocessing.json", '{"colour": 1}'), ("classes.json", "")):
+        copied = SavedRun(Path(shutil.copytree(photo_run.folder, tmp_path / name)), "finished", photo_run.facts)
+        (copied.folder / name).write_text(text)
+        with pytest.raises(ValueError, match="the run .* is damaged"):
+            Predictor(copied, "cpu")
+
+
+def test_names_that_are_not_utf8_are_predicted(place: Path, tmp_path: Path) -> None:
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    with open(odd, "wb") as file:
+        make_picture(COLORS["red"], 1).save(file, "png")
+    result = infer(place, "run=latest", f"input={tmp_path}", f"output={tmp_path}/out.csv")
+    assert result.returncode == 0, result.stderr
+    assert odd in (tmp_path / "out.csv").read_bytes()
+    assert "caf?.png" in infer(place, "run=latest", f"input={tmp_path}/caf*.png").stdout
+
+
 def test_inputs_are_files_folders_and_globs(place: Path) -> None:
     pictures = place / "pictures"
     jpgs = sorted((pictures / "deep").iterdir())

@@ -1,6 +1,6 @@
 """Configuration: `schema` names, types and checks the keys; `compose` starts an application with Hydra."""
 
-from .compose import Job, launch, load_config, save_config
+from .compose import Job, dump_config, launch, load_config
 from .schema import (
     AugmentationConfig,
     DatasetConfig,
@@ -28,5 +28,5 @@ __all__ = [
     "complete",
     "launch",
     "load_config",
-    "save_config",
+    "dump_config",
 ]

@@ -12,7 +12,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -27,7 +27,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .messages import explain
+from .messages import explain, explain_flag
 from .schema import AnyConfig, InferenceConfig, TrainConfig, resolve
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -46,6 +46,7 @@ class Job:
     folder: Path
     overrides: list[str]
     choices: dict[str, str]
+    command: list[str] = field(default_factory=list)  # as typed
 
 
 def launch(main: Callable[[Any, Job], Any], config_name: str, schema: type[AnyConfig]) -> int:
@@ -53,11 +54,16 @@ def launch(main: Callable[[Any, Job], Any], config_name: str, schema: type[AnyCo
 
     Returns the exit code: 0, 1 after an error (told in one to three lines on stderr), 130 after Ctrl-C.
     """
+    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     multirun = bool({"-m", "--multirun"} & set(sys.argv))
     overrides = [word for word in sys.argv[1:] if _is_override(word)]
     flags = [word for word in sys.argv[1:] if not _is_override(word)]
     sys.argv[1:] = flags + [quote_path(override, multirun) for override in overrides]
-    arguments = get_args_parser().parse_args()
+    parser = get_args_parser()
+    if dashed := [flag for flag in flags if _is_setting(flag, list(parser._option_string_actions))]:
+        print(f"error: {explain_flag(dashed[0], schema)}", file=sys.stderr)
+        return 1
+    arguments = parser.parse_args()
     runs = not (arguments.help or arguments.hydra_help or arguments.info or arguments.shell_completion)
     if runs:
         try:
@@ -67,10 +73,10 @@ def launch(main: Callable[[Any, Job], Any], config_name: str, schema: type[AnyCo
         except USER_ERRORS as error:
             print(f"error: {explain(error, schema, CONFIGS)}", file=sys.stderr)
             return 1
-    failures: list[BaseException] = []
+    failures: list[str] = []  # names alone: an exception would keep its job's model and data alive
     start = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)
     try:
-        start(lambda cfg: _run_job(main, schema, cfg, failures))()
+        start(lambda cfg: _run_job(main, schema, cfg, command, failures))()
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return 130
@@ -79,6 +85,12 @@ def launch(main: Callable[[Any, Job], Any], config_name: str, schema: type[AnyCo
 
 def _is_override(word: str) -> bool:
     return not word.startswith("-") and ("=" in word or word.startswith("~"))
+
+
+def _is_setting(flag: str, options: list[str]) -> bool:
+    """Tell a setting typed with dashes, as other tools take it, from an option of Hydra's (or its beginning)."""
+    name = flag.split("=", 1)[0]
+    return name.startswith("--") and not any(option.startswith(name) for option in options)
 
 
 def _check(config_name: str, schema: type[AnyConfig], overrides: list[str], multirun: bool) -> str:
@@ -112,16 +124,17 @@ def _split_sweep(overrides: list[str]) -> Iterator[list[str]]:
 
 
 def _run_job(
-    main: Callable[[Any, Job], Any], schema: type[AnyConfig], cfg: DictConfig, failures: list[BaseException]
+    main: Callable[[Any, Job], Any], schema: type[AnyConfig], cfg: DictConfig, command: list[str], failures: list[str]
 ) -> Any:
     runtime = HydraConfig.get()
-    job = Job(Path(runtime.runtime.output_dir), list(runtime.overrides.task), dict(runtime.runtime.choices))
+    folder = Path(runtime.runtime.output_dir)
+    job = Job(folder, list(runtime.overrides.task), dict(runtime.runtime.choices), command)
     try:
         return main(to_config(schema, cfg, job.overrides), job)
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
-        failures.append(error)
+        failures.append(type(error).__name__)
         if isinstance(error, USER_ERRORS):
             print(f"error: {error}", file=sys.stderr)
         else:
@@ -180,9 +193,9 @@ def _escape(value: Any) -> Any:
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) and value != "???" else value
 
 
-def save_config(config: TrainConfig, path: Path) -> None:
-    text = yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True, default_flow_style=None)
-    path.write_text(text, encoding="utf-8")
+def dump_config(config: TrainConfig) -> str:
+    """Return the text of a run's `config.yaml`, which `load_config` reads back equal."""
+    return yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True, default_flow_style=None)
 
 
 def load_config(path: Path) -> TrainConfig:

@@ -106,6 +106,14 @@ def suggest_keys(key: str, schema: type) -> list[str]:
     return list(dict.fromkeys(near))[:3]
 
 
+def explain_flag(flag: str, schema: type) -> str:
+    """Return what to type instead of a setting with dashes, such as --epochs=5 or --epochs."""
+    name, _, value = flag.lstrip("-").partition("=")
+    name = name.replace("-", "_")
+    key = name if name in list_keys(schema) else (suggest_keys(name, schema) or [name])[0]
+    return f"{flag} is not an option; settings are typed without dashes: {key}={value or 'VALUE'}"
+
+
 def explain(error: BaseException, schema: type, configs: Path) -> str:
     """Return one to three lines about a configuration error: key, reason, what to type."""
     notes = getattr(error, "__notes__", [])

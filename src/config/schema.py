@@ -7,6 +7,7 @@ Imports nothing heavy, so that a typo is answered at once.
 
 import dataclasses
 import math
+import os
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,6 +49,13 @@ def check_choice(key: str, value: str, allowed: Collection[str]) -> None:
     check(value in allowed, f"{key}={value} is not known; allowed: {', '.join(allowed)}")
 
 
+def check_channels(dataset: "DatasetConfig", channels: int) -> None:
+    """Refuse statistics for another number of channels than the images have."""
+    mean, std = dataset.mean or [], dataset.std or []
+    fits = len(mean) == len(std) == channels and channels in (1, 3)
+    check(fits, f"dataset.mean={mean} and dataset.std={std} must have one number for each of {channels} channel(s)")
+
+
 def check_option(group: str, config: Any, keys: dict[str, set[str]]) -> None:
     """Refuse an unknown `name`, and a key that the named option of the group would silently ignore."""
     check_choice(f"{group}.name", config.name, keys)
@@ -75,13 +83,17 @@ def common_divisors(size: tuple[int, int]) -> list[int]:
     return [patch for patch in range(1, common + 1) if common % patch == 0]
 
 
-def default_patch_size(size: tuple[int, int]) -> int:
+def default_patch_size(size: tuple[int, int], stem: str = "patch") -> int:
     """Return the largest patch up to 16 px that leaves at least 49 tokens, else the smallest from 2 px on.
+
+    A convolutional stem halves the image step by step, so for it only powers of two count.
 
     49 tokens is ViT-B/32 at 224 px, the coarsest grid of arXiv 2010.11929; 32 px gives 4, 224 px gives 16.
     """
     height, width = size
     fitting = [patch for patch in common_divisors(size) if 2 <= patch <= 16]
+    if stem == "conv":
+        fitting = [patch for patch in fitting if patch & (patch - 1) == 0]
     fine = [patch for patch in fitting if (height // patch) * (width // patch) >= 49]
     if fitting:
         return max(fine) if fine else min(fitting)
@@ -142,6 +154,8 @@ class ModelConfig:
             self.position_embedding != "sincos2d" or dim % 4 == 0,
             f"model.embedding_dim={dim} must be a multiple of 4 for model.position_embedding=sincos2d",
         )
+        if self.layer_scale is not None:
+            check(0 < self.layer_scale < math.inf, f"model.layer_scale={self.layer_scale} must be above 0; null: none")
         if self.image_size is not None and self.patch_size is not None:
             divisors = common_divisors(self.image_size)
             check(
@@ -180,6 +194,10 @@ class DatasetConfig:
         check_choice("dataset.resize", self.resize, ("crop", "squash"))
         check_choice("dataset.interpolation", self.interpolation, ("bicubic", "bilinear", "nearest"))
         check((self.mean is None) == (self.std is None), "dataset.mean and dataset.std go together")
+        if self.mean is not None and self.std is not None:
+            check(all(std > 0 for std in self.std), f"dataset.std={self.std}: each must be above 0")
+            check_channels(self, self.channels or len(self.mean))
+        check(self.split_seed >= 0, f"dataset.split_seed={self.split_seed} must not be negative")
         for share in ("val_share", "test_share"):
             value = getattr(self, share)
             check(value is None or 0 < value < 1, f"dataset.{share}={value} must lie between 0 and 1")
@@ -188,7 +206,7 @@ class DatasetConfig:
         if self.on_error is not None:
             check_choice("dataset.on_error", self.on_error, ("refuse", "skip"))
         if self.root is not None:
-            self.root = str(Path(self.root).expanduser().absolute())
+            self.root = os.path.abspath(os.path.expanduser(self.root))
 
 
 @dataclass
@@ -235,11 +253,12 @@ class SchedulerConfig:
 
 @dataclass
 class AugmentationConfig:
-    pad_crop: float
+    pad_crop: float | None
     horizontal_flip: float | None
 
     def __post_init__(self) -> None:
-        check(0 <= self.pad_crop < 1, f"augmentation.pad_crop={self.pad_crop} is a share: at least 0, below 1")
+        if self.pad_crop is not None:
+            check(0 <= self.pad_crop < 1, f"augmentation.pad_crop={self.pad_crop} is a share: at least 0, below 1")
         if self.horizontal_flip is not None:
             message = f"augmentation.horizontal_flip={self.horizontal_flip} is a probability: from 0 to 1"
             check(0 <= self.horizontal_flip <= 1, message)
@@ -282,7 +301,7 @@ class TrainConfig:
     device: str
 
     def __post_init__(self) -> None:
-        check(self.seed >= 0, f"seed={self.seed} must not be negative")
+        check(0 <= self.seed < 2**63, f"seed={self.seed} must lie from 0 to below 2^63")
         check_device(self.device)
 
 
@@ -314,7 +333,7 @@ class InferenceConfig:
         if self.output is not None:
             suffix = Path(self.output).suffix.lower()
             check(suffix in (".csv", ".json"), f"output={self.output} must end in .csv or .json")
-            folder = Path(self.output).expanduser().absolute().parent
+            folder = Path(os.path.expanduser(self.output)).absolute().parent
             check(folder.is_dir(), f"output={self.output}: the folder {folder} does not exist")
             check(self.input is not None, "output is given without input; write input=FILE, FOLDER or GLOB")
         if self.task.name == "predict":
@@ -337,7 +356,8 @@ def resolve(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
     one wins, and a warm-up from a file gives way to a typed, shorter run (a typed one is refused).
     """
     _check_root(config.dataset)
-    return _resolve_schedule(_resolve_lr(_resolve_sizes(config), typed), typed)
+    config = _resolve_augmentation(_resolve_sizes(config))
+    return _resolve_schedule(_resolve_lr(config, typed), typed)
 
 
 def _check_root(dataset: DatasetConfig) -> None:
@@ -352,20 +372,23 @@ def _check_root(dataset: DatasetConfig) -> None:
 
 def _resolve_sizes(config: TrainConfig) -> TrainConfig:
     size = config.model.image_size or config.dataset.image_size
-    patch = config.model.patch_size or default_patch_size(size)
-    flip = config.augmentation.horizontal_flip
+    patch = config.model.patch_size or default_patch_size(size, config.model.stem)
+    return replace(config, model=replace(config.model, image_size=size, patch_size=patch))
+
+
+def _resolve_augmentation(config: TrainConfig) -> TrainConfig:
+    flip, pad = config.augmentation.horizontal_flip, config.augmentation.pad_crop
     if flip is None:
         flip = 0.5 if config.dataset.flips else 0.0
-    return replace(
-        config,
-        model=replace(config.model, image_size=size, patch_size=patch),
-        augmentation=replace(config.augmentation, horizontal_flip=flip),
-    )
+    if pad is None:
+        # Below 16 px one pixel is the width of a stroke: on the digits (8 px) shifts lower the accuracy.
+        pad = 0.125 if min(config.model.image_size) >= 16 else 0.0
+    return replace(config, augmentation=AugmentationConfig(pad, flip))
 
 
 def _resolve_lr(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
     by_training, by_optimizer = config.training.lr, config.optimizer.lr
-    if {"training.lr", "optimizer.lr"} <= set(typed) and by_training != by_optimizer:
+    if {"training.lr", "optimizer.lr"} <= set(typed) and by_training not in (None, by_optimizer):
         raise ValueError(
             f"training.lr={by_training} and optimizer.lr={by_optimizer} are one learning rate; type only one"
         )
@@ -405,6 +428,8 @@ def complete(
     ):
         message = f"model.{key}={typed}, but the data has {found}; leave model.{key} out, it follows the data"
         check(typed in (None, found), message)
+    if config.dataset.mean:
+        check_channels(config.dataset, in_channels)
     return replace(
         config,
         model=replace(model, num_classes=num_classes, in_channels=in_channels),

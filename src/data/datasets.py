@@ -13,7 +13,8 @@ import numpy as np
 from ..config import DatasetConfig
 from .images import find_images, is_hidden
 
-SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+SPLIT_FOLDERS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
+SPLIT_FOLDERS |= {"test": "test", "testing": "test"}
 
 
 @dataclass
@@ -39,9 +40,12 @@ def load_digits(config: DatasetConfig) -> Source:
 def load_image_folder(config: DatasetConfig) -> Source:
     """Read `root/train|val|test/<class>/…` or `root/<class>/…`; images may lie deeper in a class folder."""
     root = Path(str(config.root))
-    folders = {split: root / name for split, names in SPLIT_FOLDERS.items() for name in names if (root / name).is_dir()}
-    if "train" not in folders:
-        folders = {"all": root}
+    # A split holds class folders; a folder `train` with images in it is a class, of pictures of trains.
+    named = [name for name in _class_folders(root) if name.lower() in SPLIT_FOLDERS and _class_folders(root / name)]
+    folders = {SPLIT_FOLDERS[name.lower()]: root / name for name in named}
+    if folders and "train" not in folders:
+        raise ValueError(f"dataset.root={root} holds {named[0]}/ with class folders, but no train/ beside it")
+    folders = dict(sorted(folders.items(), key=lambda item: item[0] != "train")) or {"all": root}
     first = next(iter(folders))
     classes = _class_folders(folders[first])
     source = Source([], {})
@@ -70,6 +74,12 @@ def _check_classes(classes: list[str], folder: Path) -> None:
         raise ValueError(
             f"dataset.root: no class folders with images in {folder}; put each class into a folder of its own, "
             f"{folder.name}/cat/1.jpg, {folder.name}/dog/1.jpg, …"
+        )
+    subfolders = [_class_folders(folder / name) for name in classes]
+    if len(classes) > 1 and len(subfolders[0]) > 1 and all(names == subfolders[0] for names in subfolders):
+        raise ValueError(
+            f"dataset.root: {', '.join(classes[:3])} in {folder} hold the same folders: {', '.join(subfolders[0][:3])}"
+            "; if these are splits, name them train, val and test"
         )
     if len(classes) == 1:
         inside = _class_folders(folder / classes[0])

@@ -58,6 +58,10 @@ def read_image(path: Path) -> Image.Image:
 def to_eight_bit(image: Image.Image) -> Image.Image:
     """Return the image in mode L or RGB."""
     mode = image.mode
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("L" if mode in ("1", "L", "LA", "La") else "RGB")
     if mode in ("L", "RGB"):
         return image
     if mode == "1":
@@ -69,11 +73,6 @@ def to_eight_bit(image: Image.Image) -> Image.Image:
         if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
             raise ValueError("float pixels outside 0 to 1")
         return Image.fromarray((pixels * 255).round().astype(np.uint8))
-    if image.has_transparency_data:
-        grey = mode in ("LA", "La")
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("L" if grey else "RGB")
     return image.convert("RGB")
 
 
@@ -111,7 +110,8 @@ def _center_box(size: tuple[int, int], wanted: tuple[int, int]) -> tuple[float, 
     """Return the largest centred box (left, top, right, bottom) of an image with the wanted aspect ratio."""
     width, height = size
     scale = min(width / wanted[0], height / wanted[1])
-    left, top = (width - scale * wanted[0]) / 2, (height - scale * wanted[1]) / 2
+    # Rounding may give -1e-15, which Pillow refuses.
+    left, top = max(0.0, (width - scale * wanted[0]) / 2), max(0.0, (height - scale * wanted[1]) / 2)
     return (left, top, width - left, height - top)
 
 

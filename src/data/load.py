@@ -79,8 +79,8 @@ def _carve_splits(source: Source, config: DatasetConfig) -> None:
     """Give the source the splits it lacks, in place: out of its training images, stratified, seeded."""
     base = "all" if "all" in source.splits else "train"
     items, labels = source.splits.pop(base)
-    shares = {"val": config.val_share, "test": config.test_share or 0.1}
-    missing = {name: share for name, share in shares.items() if name not in source.splits}
+    shares = {"val": config.val_share, "test": config.test_share}
+    missing = {name: share for name, share in shares.items() if name not in source.splits and share is not None}
     parts = stratified_split(labels, list(missing.values()), config.split_seed)
     for name, part in zip(["train", *missing], parts, strict=True):
         chosen = items[part] if isinstance(items, np.ndarray) else [items[i] for i in part]

@@ -1,9 +1,6 @@
 """From a run directory and image files to class probabilities. Letters: n images, K classes."""
 
-import csv
 import glob
-import io
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -18,7 +15,7 @@ from ..augment import normalize
 from ..data import find_images, is_image, read_image
 from ..engine import autocast, choose_device, choose_precision
 from ..model import VisionTransformer
-from ..run import BEST, SavedRun, write_text
+from ..run import BEST, SavedRun, write_csv, write_json
 
 
 class Predictor:
@@ -66,7 +63,7 @@ def find_inputs(wanted: str) -> list[Path]:
 
     Raises FileNotFoundError, in a sentence, where there is none.
     """
-    path = Path(wanted).expanduser()
+    path = Path(os.path.expanduser(wanted))
     if path.is_dir():
         files = find_images(path)
         if not files:
@@ -84,13 +81,9 @@ def find_inputs(wanted: str) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
-def write_predictions(path: Path, rows: list[dict[str, str | float]], columns: Sequence[str]) -> None:
+def write_predictions(path: Path, rows: list[dict[str, str | float]]) -> None:
     """Write a row per image to a .csv (with a header) or .json file, whole or not at all."""
     if path.suffix.lower() == ".json":
-        write_text(path, json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
-        return
-    table = io.StringIO()
-    writer = csv.DictWriter(table, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, table.getvalue())
+        write_json(path, rows)
+    else:
+        write_csv(path, rows)

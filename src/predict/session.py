@@ -3,6 +3,7 @@
 The table needs no torch; `predictor`, which does, is imported when a run is used.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,8 +72,8 @@ def predict_once(config: InferenceConfig) -> int:
     if not rows:
         raise ValueError(f"input={config.input}: none of {len(files)} file(s) is a readable image")
     if config.output is not None:
-        output = Path(config.output).expanduser()
-        write_predictions(output, rows, list(rows[0]))
+        output = Path(os.path.expanduser(config.output))
+        write_predictions(output, rows)
         terminal.say(f"{len(rows)} predictions written to {output}")
     return len(rows)
 
