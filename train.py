@@ -47,37 +47,25 @@ def train(config: TrainConfig, job: Job) -> float:
     limit_threads(device, 3 * gflops * batch_size)  # the backward pass costs two forward ones
 
     with Run(job.folder, config, job, data, parameters) as run:
-        height, width = images.size
-        log.info("device    %s, %s (%s)", device, str(precision).removeprefix("torch."), reason)
+        color = "grey" if images.channels == 1 else "colour"
+        sizes = f"{len(data.train):,} training, {len(data.val):,} validation, {len(data.test):,} test images"
+        log.info(f"device    {device}, {str(precision).removeprefix('torch.')} ({reason})")
         log.info(
-            "data      %s: %d classes, %d × %d px, %s; %s training, %s validation, %s test images",
-            *(
-                config.dataset.name,
-                len(data.classes),
-                height,
-                width,
-                "grey" if images.channels == 1 else "colour",
-            ),
-            *(f"{len(split):,}" for split in (data.train, data.val, data.test)),
+            f"data      {config.dataset.name}: {len(data.classes)} classes, {images.size[0]} × {images.size[1]} px, "
+            f"{color}; {sizes}"
         )
         log.info(
-            "model     %s: %s parameters, %d tokens (patch %d px), %.3g GFLOPs per image",
-            *(
-                job.choices.get("model"),
-                f"{parameters:,}",
-                model.num_tokens,
-                model.patch_size,
-                gflops,
-            ),
+            f"model     {job.choices.get('model')}: {parameters:,} parameters, {model.num_tokens} tokens "
+            f"(patch {model.patch_size} px), {gflops:.3g} GFLOPs per image"
         )
-        log.info("run       %s", terminal.short_path(job.folder))
+        log.info(f"run       {terminal.short_path(job.folder)}")
         for note in data.notes:
             log.warning(note)
         num_patches = model.num_tokens - model.num_prefix_tokens
         if num_patches < 16:
-            log.warning("only %d patches per image; a smaller model.patch_size sees more", num_patches)
+            log.warning(f"only {num_patches} patches per image; a smaller model.patch_size sees more")
         if len(data.train) < batch_size:
-            log.warning("fewer training images than training.batch_size=%d: one batch per epoch", batch_size)
+            log.warning(f"fewer training images than training.batch_size={batch_size}: one batch per epoch")
 
         # Training: each epoch is trained, validated and recorded before the next one begins.
         steps = -(-len(data.train) // batch_size)
@@ -98,7 +86,7 @@ def train(config: TrainConfig, job: Job) -> float:
                 bar.start_epoch(epoch)
                 trained = train_epoch(trainer, data.train, batch_size, epoch, bar.update)
                 validated = evaluate(model, data.val, images, batch_size, precision)
-                precision_, recall, f1 = metrics.macro(validated.confusion)
+                macro_precision, macro_recall, macro_f1 = metrics.macro(validated.confusion)
                 better = run.is_best(validated.accuracy, validated.loss)
                 if better:
                     run.save_best(model.state_dict(), epoch, validated.accuracy, validated.loss)
@@ -110,9 +98,9 @@ def train(config: TrainConfig, job: Job) -> float:
                     "train_acc": trained.accuracy,
                     "val_loss": validated.loss,
                     "val_acc": validated.accuracy,
-                    "val_precision": precision_,
-                    "val_recall": recall,
-                    "val_f1": f1,
+                    "val_precision": macro_precision,
+                    "val_recall": macro_recall,
+                    "val_f1": macro_f1,
                     "images_per_second": round(trained.images_per_second, 1),
                 }
                 run.record(row, [learning_rate(step) for step in range((epoch - 1) * steps, epoch * steps)])
@@ -124,8 +112,8 @@ def train(config: TrainConfig, job: Job) -> float:
         run.status["test_acc"] = write_test(job.folder, tested, data.classes)["accuracy"]
         write_figures(job.folder, model, data, device)
         best_acc = run.status["best_val_acc"]
-        log.info("best      epoch %d: validation accuracy %.2f %%", run.status["best_epoch"], 100 * best_acc)
-        log.info("test      accuracy %.2f %%, loss %.4f", 100 * tested.accuracy, tested.loss)
+        log.info(f"best      epoch {run.status['best_epoch']}: validation accuracy {100 * best_acc:.2f} %")
+        log.info(f"test      accuracy {100 * tested.accuracy:.2f} %, loss {tested.loss:.4f}")
 
     terminal.show_pairs(run.next_steps())
     return best_acc

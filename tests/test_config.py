@@ -190,6 +190,17 @@ def test_the_other_jobs_of_a_sweep_run_on_after_a_failure(
     assert done == [0, 2] and "error: no images" in capsys.readouterr().err
 
 
+def test_a_job_that_failed_before_its_run_began_leaves_nothing_but_where_the_user_stands(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def main(config: TrainConfig, job: Job) -> None:
+        raise ValueError("broken data set")
+
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    assert launch(main, "config", TrainConfig) == 1
+    assert empty.is_dir() and not list(empty.iterdir())
+
+
 def test_two_runs_of_the_same_second_get_two_folders(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = set()
     for _ in range(3):

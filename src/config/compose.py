@@ -4,7 +4,6 @@ Everything typed is composed and checked once before Hydra starts: a mistake cos
 no traceback. In a sweep every job is checked before the first one begins.
 """
 
-import contextlib
 import itertools
 import os
 import re
@@ -142,10 +141,17 @@ def _run_job(
         return None
     finally:
         # What failed before the run began (a broken data set, say) leaves no folder; Hydra had made it.
-        if schema is TrainConfig and {path.name for path in job.folder.iterdir()} <= {".hydra"}:
-            shutil.rmtree(job.folder)
-            with contextlib.suppress(OSError):
-                os.removedirs(job.folder.parent)
+        if schema is TrainConfig and {path.name for path in folder.iterdir()} <= {".hydra"}:
+            _remove_folder(folder)
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove a folder, and those above it that are then empty, up to the one where the user stands."""
+    shutil.rmtree(folder)
+    for parent in folder.parents:
+        if parent == Path.cwd() or not parent.is_relative_to(Path.cwd()) or any(parent.iterdir()):
+            break
+        parent.rmdir()
 
 
 def to_config(schema: type[AnyConfig], cfg: DictConfig, overrides: list[str]) -> AnyConfig:
