@@ -52,9 +52,10 @@ def write_figures(folder: Path, model: VisionTransformer, data: Data, device: to
         folder / files.PREDICTIONS,
     )
     layers = sorted({0, len(model.blocks) // 2, len(model.blocks) - 1})
-    maps = attention_to_patches(model, images[:NUM_ATTENTION], layers)
+    shown = torch.linspace(0, len(sample) - 1, min(NUM_ATTENTION, len(sample))).round().long()
+    maps = attention_to_patches(model, images[shown.to(device)], layers)
     names = [f"layer {layer + 1}" for layer in layers]
-    plots.plot_attention(pictures[:NUM_ATTENTION], maps, names, folder / files.ATTENTION)
+    plots.plot_attention(pictures[shown.numpy()], maps, names, folder / files.ATTENTION)
     plots.plot_position_embeddings(*position_similarity(model), folder / files.POSITION_EMBEDDINGS)
     filters = principal_filters(model)
     if filters is not None:

@@ -1,6 +1,7 @@
-"""Configuration: `schema` names, types and checks the keys; `compose` starts an application with Hydra."""
+"""Configuration: `schema` names and checks the keys, `resolve` fills in nulls, `compose` starts with Hydra."""
 
 from .compose import Job, dump_config, launch, load_config
+from .resolve import complete
 from .schema import (
     AugmentationConfig,
     DatasetConfig,
@@ -11,7 +12,6 @@ from .schema import (
     TaskConfig,
     TrainConfig,
     TrainingConfig,
-    complete,
 )
 
 __all__ = [

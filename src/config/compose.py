@@ -27,7 +27,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .messages import explain, explain_flag
-from .schema import AnyConfig, InferenceConfig, TrainConfig, resolve
+from .resolve import resolve
+from .schema import AnyConfig, InferenceConfig, TrainConfig
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PATH_KEYS = ("dataset.root", "input", "output", "run")

@@ -1,0 +1,128 @@
+"""What null becomes: `resolve` fills in what the other keys decide, `complete` what only the data can tell.
+
+Neither changes the configuration that it is given.
+"""
+
+import math
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+
+from .schema import (
+    AugmentationConfig,
+    DatasetConfig,
+    TrainConfig,
+    check,
+    check_channels,
+    common_divisors,
+    format_size,
+)
+
+
+def resolve(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
+    """Return `config` with every null filled in that the other keys decide.
+
+    `typed` holds the keys given on the command line: of the two spellings of the learning rate the typed
+    one wins, and a warm-up from a file gives way to a typed, shorter run (a typed one is refused).
+    """
+    _check_root(config.dataset)
+    config = _resolve_augmentation(_resolve_sizes(config))
+    return _resolve_schedule(_resolve_lr(config, typed), typed)
+
+
+def _check_root(dataset: DatasetConfig) -> None:
+    """Refuse a missing folder; not part of the schema's own checks, as a run outlives the folder of its data."""
+    if dataset.name == "image_folder":
+        check(
+            dataset.root is not None,
+            "dataset.root is not set; write dataset.root=FOLDER with a folder per class",
+        )
+        check(Path(str(dataset.root)).is_dir(), f"dataset.root={dataset.root} is not a folder")
+
+
+def _resolve_sizes(config: TrainConfig) -> TrainConfig:
+    size = config.model.image_size or config.dataset.image_size
+    patch = config.model.patch_size or default_patch_size(size, config.model.stem)
+    return replace(config, model=replace(config.model, image_size=size, patch_size=patch))
+
+
+def _resolve_augmentation(config: TrainConfig) -> TrainConfig:
+    flip, pad = config.augmentation.horizontal_flip, config.augmentation.pad_crop
+    if flip is None:
+        flip = 0.5 if config.dataset.flips else 0.0
+    if pad is None:
+        # Below 16 px one pixel is the width of a stroke: on the digits (8 px) shifts lower the accuracy.
+        pad = 0.125 if min(config.model.image_size) >= 16 else 0.0
+    return replace(config, augmentation=AugmentationConfig(pad, flip))
+
+
+def _resolve_lr(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
+    by_training, by_optimizer = config.training.lr, config.optimizer.lr
+    if {"training.lr", "optimizer.lr"} <= set(typed) and by_training not in (None, by_optimizer):
+        raise ValueError(
+            f"training.lr={by_training} and optimizer.lr={by_optimizer} are one learning rate; type only one"
+        )
+    lr = by_optimizer if by_training is None or "optimizer.lr" in typed else by_training
+    return replace(config, training=replace(config.training, lr=lr), optimizer=replace(config.optimizer, lr=lr))
+
+
+def _resolve_schedule(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
+    epochs, lr, scheduler = config.training.epochs, config.optimizer.lr, config.scheduler
+    if scheduler.min_lr is not None and scheduler.min_lr > lr:
+        check("scheduler.min_lr" not in typed, f"scheduler.min_lr={scheduler.min_lr} is above training.lr={lr}")
+        scheduler = replace(scheduler, min_lr=lr)
+    warmup = scheduler.warmup_epochs
+    if warmup is not None and warmup >= epochs:
+        check(
+            "scheduler.warmup_epochs" not in typed,
+            f"scheduler.warmup_epochs={warmup:g} must be shorter than training.epochs={epochs}",
+        )
+        warmup = None
+    scheduler = replace(scheduler, warmup_epochs=0.1 * epochs if warmup is None else warmup)
+    return replace(config, scheduler=scheduler)
+
+
+def default_batch_size(num_train: int) -> int:
+    """Return the power of two from 16 to 128 that gives about 64 steps per epoch: small sets need steps."""
+    return 2 ** min(7, max(4, round(math.log2(num_train / 64))))
+
+
+def complete(
+    config: TrainConfig, num_train: int, num_classes: int, in_channels: int, mean: list[float], std: list[float]
+) -> TrainConfig:
+    """Return `config` with what only the data can tell; a typed value that disagrees is an error."""
+    model, training = config.model, config.training
+    for key, typed, found in (
+        ("num_classes", model.num_classes, num_classes),
+        ("in_channels", model.in_channels, in_channels),
+    ):
+        message = f"model.{key}={typed}, but the data has {found}; leave model.{key} out, it follows the data"
+        check(typed in (None, found), message)
+    if config.dataset.mean:
+        check_channels(config.dataset, in_channels)
+    return replace(
+        config,
+        model=replace(model, num_classes=num_classes, in_channels=in_channels),
+        dataset=replace(config.dataset, channels=in_channels, mean=mean, std=std),
+        training=replace(training, batch_size=training.batch_size or default_batch_size(num_train)),
+    )
+
+
+def default_patch_size(size: tuple[int, int], stem: str = "patch") -> int:
+    """Return the largest patch up to 16 px that leaves at least 49 tokens, else the smallest from 2 px on.
+
+    A convolutional stem halves the image step by step, so for it only powers of two count.
+
+    49 tokens is ViT-B/32 at 224 px, the coarsest grid of arXiv 2010.11929; 32 px gives 4, 224 px gives 16.
+    """
+    height, width = size
+    fitting = [patch for patch in common_divisors(size) if 2 <= patch <= 16]
+    if stem == "conv":
+        fitting = [patch for patch in fitting if patch & (patch - 1) == 0]
+    fine = [patch for patch in fitting if (height // patch) * (width // patch) >= 49]
+    if fitting:
+        return max(fine) if fine else min(fitting)
+    near = [max(8, round(side / 8) * 8) for side in size]
+    message = f"model.image_size={format_size(size)} fits no patch size from 2 to 16; try {near}"
+    check(height * width <= 32 * 32, message)
+    return 1
