@@ -22,7 +22,7 @@ LAYERS = {
     3: {"predict", "evaluate"},
 }
 FLOOR = {module: floor for floor, modules in LAYERS.items() for module in modules}
-# Floor 0 and 1: what each may import beside the standard library and the modules below it.
+# What these may import beside the standard library and the modules below them.
 LIBRARIES = {
     "model": {"torch"},
     "augment": {"torch"},
@@ -32,8 +32,6 @@ LIBRARIES = {
     "plots": {"matplotlib", "numpy"},
     "terminal": {"rich"},
 }
-# Below their floor's rule: optim and data read the dataclasses of their own group.
-PEERS = {"config": {"config"}, "data": {"data"}, "predict": {"predict"}}
 
 
 def imports(path: Path) -> set[str]:
@@ -66,7 +64,7 @@ def test_imports_only_go_down(path: Path) -> None:
     for name in imports(path):
         if name.startswith("."):
             other = name[1:]
-            allowed = other == module or FLOOR[other] < FLOOR[module] or other in PEERS.get(module, set())
+            allowed = other == module or FLOOR[other] < FLOOR[module]
             assert allowed, f"{path.name} (floor {FLOOR[module]}) imports {other} (floor {FLOOR[other]})"
         elif module in LIBRARIES:
             assert name in LIBRARIES[module] | set(sys.stdlib_module_names), f"{path.name} imports {name}"

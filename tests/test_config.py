@@ -128,6 +128,15 @@ def test_a_failed_job_of_a_sweep_leaves_nothing_alive(empty: Path, monkeypatch: 
     assert launch(main, "config", TrainConfig) == 1 and len(alive) == 3 and not leaks
 
 
+@pytest.mark.parametrize("flag", ["--config-dir", "-cd"])
+def test_files_in_a_folder_of_ones_own_are_options_too(flag: str, empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    extra = empty.parent / "my configs"
+    (extra / "experiment").mkdir(parents=True)
+    (extra / "experiment" / "mine.yaml").write_text("# @package _global_\ntraining:\n  epochs: 3\n")
+    code, calls = run_cli(monkeypatch, "experiment=mine", flag, str(extra))
+    assert code == 0 and calls[0][0].training.epochs == 3
+
+
 def test_a_job_knows_the_command_as_it_was_typed(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, calls = run_cli(monkeypatch, "training.epochs=3")
     assert calls[0][1].command == ["train.py", "training.epochs=3"]

@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 import traceback
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ def launch(main: Callable[[Any, Job], Any], config_name: str, schema: type[AnyCo
     runs = not (arguments.help or arguments.hydra_help or arguments.info or arguments.shell_completion)
     if runs:
         try:
-            output = _check(config_name, schema, arguments.overrides, arguments.multirun)
+            output = _check(arguments.config_name or config_name, schema, arguments)
             if schema is TrainConfig and not arguments.cfg:
                 sys.argv.append(_claim_folder(output, arguments))
         except USER_ERRORS as error:
@@ -93,9 +94,13 @@ def _is_setting(flag: str, options: list[str]) -> bool:
     return name.startswith("--") and not any(option.startswith(name) for option in options)
 
 
-def _check(config_name: str, schema: type[AnyConfig], overrides: list[str], multirun: bool) -> str:
+def _check(config_name: str, schema: type[AnyConfig], arguments: Namespace) -> str:
     """Compose and check every job; return the composed run folder (sweep folder with --multirun)."""
     output = ""
+    multirun: bool = arguments.multirun
+    overrides: list[str] = arguments.overrides
+    if arguments.config_dir:
+        overrides = [f"hydra.searchpath=[{_quote('file://' + os.path.abspath(arguments.config_dir))}]", *overrides]
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3", job_name=config_name):
         for job in _split_sweep(overrides) if multirun else [overrides]:
             try:
@@ -231,7 +236,7 @@ def _quote(value: str) -> str:
     return "'" + escaped + "\\" * trailing + "'"
 
 
-def _claim_folder(path: str, arguments: Any) -> str:
+def _claim_folder(path: str, arguments: Namespace) -> str:
     """Make the run's (or sweep's) folder, so that no other run can get it, and return the override naming it.
 
     Two runs started in the same second get two folders. Raises ValueError where the user named one in use.
