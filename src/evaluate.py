@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from . import metrics, plots
 from . import run as files
@@ -57,9 +58,7 @@ def write_figures(folder: Path, model: VisionTransformer, data: Data, device: to
     names = [f"layer {layer + 1}" for layer in layers]
     plots.plot_attention(pictures[shown.numpy()], maps, names, folder / files.ATTENTION)
     plots.plot_position_embeddings(*position_similarity(model), folder / files.POSITION_EMBEDDINGS)
-    filters = principal_filters(model)
-    if filters is not None:
-        plots.plot_patch_filters(filters, folder / files.PATCH_FILTERS)
+    plots.plot_patch_filters(principal_filters(model), folder / files.PATCH_FILTERS)
 
 
 def _spread(split: Split, count: int) -> Split:
@@ -89,13 +88,14 @@ def position_similarity(model: VisionTransformer) -> tuple[np.ndarray, np.ndarra
     return similarity.numpy(), patches.norm(dim=1).unflatten(0, model.grid_size).numpy()
 
 
-def principal_filters(model: VisionTransformer) -> np.ndarray | None:
-    """Return the principal components (n, P, P, C), n up to 28, of the patch projection (arXiv 2010.11929, Fig. 7).
+def principal_filters(model: VisionTransformer) -> np.ndarray:
+    """Return the principal components (n, P, P, C), n up to 28, of the filters that see the pixels.
 
-    None for a convolutional stem, whose projection does not see pixels.
+    They are those of the patch projection (arXiv 2010.11929, Fig. 7), or of a convolutional stem's first layer.
     """
-    weight = model.patch_embed.proj.weight.detach().float().cpu()  # (D, C, P, P)
-    if len(model.patch_embed.stem):
-        return None
+    stem = model.patch_embed.stem
+    first = stem[0] if len(stem) else model.patch_embed.proj
+    assert isinstance(first, nn.Conv2d)
+    weight = first.weight.detach().float().cpu()  # (D, C, P, P)
     components = torch.linalg.svd(weight.flatten(1), full_matrices=False).Vh[:28]
     return components.unflatten(1, weight.shape[1:]).permute(0, 2, 3, 1).numpy()

@@ -69,6 +69,13 @@ def test_status_and_test_results_agree(photo_run: SavedRun) -> None:
     assert np.mean([float(row["f1"]) for row in per_class]) == pytest.approx(test["macro_f1"])
 
 
+def test_figures_are_drawn_for_the_other_kinds_of_model_too(tmp_path: Path) -> None:
+    kind = ["model.stem=conv", "model.pooling=mean", "model.position_embedding=sincos2d", "model.num_registers=2"]
+    run = train_run(tmp_path / "conv", *TINY, *kind, "training.epochs=1", "training.tensorboard=false")
+    names = {path.name for path in (run.folder / "figures").iterdir()}
+    assert names == {"predictions.png", "attention.png", "position_embeddings.png", "patch_filters.png"}
+
+
 def test_top5_accuracy_is_there_for_more_than_five_classes(tmp_path: Path) -> None:
     run = train_run(tmp_path / "digits", "dataset=digits", *TINY, "training.epochs=1", "training.tensorboard=false")
     test = json.loads((run.folder / "test/metrics.json").read_text())
