@@ -1,0 +1,50 @@
+"""Work on a batch in chunks: on a CPU several threads, each with images that fit its cache, outrun one big pass."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from threading import Barrier
+
+import torch
+
+CHUNK_BYTES = 768 * 1024  # of uint8 pixels; about the best of 0.2 to 1.6 MB at 32 and 224 px on two cores
+
+
+def split(num_images: int, image_bytes: int) -> list[slice]:
+    """Return slices of about equal length that cover the batch, of about CHUNK_BYTES or of one image."""
+    num_chunks = min(num_images, -(-num_images * image_bytes // CHUNK_BYTES))
+    edges = [num_images * i // num_chunks for i in range(num_chunks + 1)]
+    return [slice(first, last) for first, last in zip(edges, edges[1:], strict=False)]
+
+
+def run_chunks(function: Callable[[slice], object], chunks: list[slice]) -> None:
+    """Call `function` with each chunk, in threads if there are several."""
+    if len(chunks) == 1:
+        function(chunks[0])
+        return
+    for _ in _start_pool().map(function, chunks):
+        pass
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Let the operations of the calling thread use one core: the small ones here lose by being shared among cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@cache
+def _start_pool() -> ThreadPoolExecutor:
+    """Start a thread per core whose operations use that one core; torch releases the interpreter lock in them."""
+    workers = os.cpu_count() or 1
+    pool = ThreadPoolExecutor(workers, "augment", torch.set_num_threads, (1,))
+    # All start here, inside `one_core`: a thread's own number is also what threads that start later get.
+    barrier = Barrier(workers)
+    list(pool.map(lambda _: barrier.wait(), range(workers)))
+    return pool

@@ -1,0 +1,71 @@
+"""Mixup (arXiv 1710.09412) and cutmix (arXiv 1905.04899): two images in one, and their labels in the same shares."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .boxes import draw_cuts, mask_boxes
+
+
+@dataclass
+class Mixing:
+    """partners (B,) int64: the other image; weights (B,) float32: of the own image where it is not replaced;
+    boxes (B,4) int64: what the partner replaces; shares (B,) float32: of the own label."""
+
+    partners: Tensor
+    weights: Tensor
+    boxes: Tensor
+    shares: Tensor
+
+
+def draw_mixing(
+    batch: int,
+    size: tuple[int, int],
+    mixup: float,
+    cutmix: float,
+    probability: float,
+    switch: float,
+    generator: torch.Generator,
+) -> Mixing:
+    """Draw for each image whether, how and with which one of the batch it is mixed.
+
+    mixup, cutmix: alpha of Beta(alpha, alpha), 0 is off; switch: probability of cutmix where both are on.
+    """
+    mixed, cut = torch.rand(2, batch, generator=generator)
+    partners = torch.randperm(batch, generator=generator)
+    chosen = mixed < probability
+    cuts = chosen & (cut < switch if mixup and cutmix else torch.tensor(cutmix > 0))
+    kept_by_mixup = _draw_beta(mixup, batch, generator)
+    kept_by_cutmix = _draw_beta(cutmix, batch, generator)
+    weights = torch.where(chosen & ~cuts, kept_by_mixup, 1)
+    boxes = draw_cuts(1 - kept_by_cutmix, size, generator) * cuts.unsqueeze(1)
+    replaced = boxes[:, 2] * boxes[:, 3] / (size[0] * size[1])
+    return Mixing(partners, weights, boxes, weights * (1 - replaced))
+
+
+def _draw_beta(alpha: float, batch: int, generator: torch.Generator) -> Tensor:
+    """Draw (B,) from Beta(alpha, alpha); ones for alpha 0, where nothing is mixed."""
+    seed = int(torch.randint(2**62, (), generator=generator))
+    if alpha == 0:
+        return torch.ones(batch)
+    # The distribution takes no generator; the global one is put back afterwards.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return torch.distributions.Beta(alpha, alpha).sample((batch,))
+
+
+def mix_images(images: Tensor, partners: Tensor, mixing: Mixing, part: slice) -> None:
+    """Mix the images (n,C,H,W), which are the `part` of the batch, with their partners (n,C,H,W), in place."""
+    weights, boxes = (value[part].to(images.device, non_blocking=True) for value in (mixing.weights, mixing.boxes))
+    replaced = mask_boxes(boxes, (images.shape[2], images.shape[3]))
+    # lerp is exact at both ends, so a weight of 0 or 1 copies.
+    torch.lerp(partners, images, weights.view(-1, 1, 1, 1) * ~replaced, out=images)
+
+
+def mix_targets(labels: Tensor, mixing: Mixing, num_classes: int) -> Tensor:
+    """Return targets (B,K) float32 with the share of each label; rows sum to 1."""
+    partners, shares = (value.to(labels.device, non_blocking=True) for value in (mixing.partners, mixing.shares))
+    targets = torch.zeros(len(labels), num_classes, device=labels.device)
+    targets.scatter_add_(1, labels.unsqueeze(1), shares.unsqueeze(1))
+    return targets.scatter_add_(1, labels[partners].unsqueeze(1), (1 - shares).unsqueeze(1))
