@@ -1,7 +1,7 @@
-"""From a data set's configuration to decoded splits, and from a split to batches."""
+"""From a data set's configuration to its splits, decoded once and held where they fit."""
 
 import hashlib
-from collections.abc import Iterator
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,19 +10,27 @@ import torch
 from torch import Tensor
 
 from ..config import DatasetConfig
-from ..seeding import generator_for
-from .datasets import DATASETS, Source
-from .images import Preprocessing, Track, decode
-from .splits import stratified_split
+from .cache import Cache, Index, Items, fit_to_pictures, format_bytes, free_space, index_arrays
+from .images import Preprocessing, Track, read_image
+from .sources import Source, load_source
+from .splits import carve_splits
+from .storage import Images, Stream, choose_place, hold
+
+SPLITS = ("train", "val", "test")
+DISK_SHARE = 0.9  # of the free space that the cache may take before images are streamed instead
 
 
 @dataclass
 class Split:
-    """images: uint8 (N,C,H,W), labels: int64 (N,), files: N paths, or none where the images come in one file."""
+    """images: uint8 (N,C,H,W), labels: int64 (N,), files: N paths, or none where the images come in one file.
 
-    images: Tensor
+    ratios: float32 (N,) width/height of the original pictures, where those are stored whole, squeezed into (H,W).
+    """
+
+    images: Images | Stream
     labels: Tensor
     files: list[Path] = field(default_factory=list)
+    ratios: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -30,7 +38,7 @@ class Split:
 
 @dataclass
 class Data:
-    """Decoded splits with what they have in common. `notes` are sentences for the log."""
+    """The splits with what they have in common. `notes` are sentences for the log, `place` says where images are."""
 
     train: Split
     val: Split
@@ -38,111 +46,202 @@ class Data:
     classes: list[str]
     preprocessing: Preprocessing
     notes: list[str]
+    place: str = ""
+    indexes: dict[str, Index] = field(default_factory=dict)
+    ignored: list[tuple[Path, str]] = field(default_factory=list)
+
+    def splits(self) -> dict[str, Split]:
+        return {"train": self.train, "val": self.val, "test": self.test}
 
     def fingerprint(self) -> str:
-        """Return a hash over every pixel and label: equal data, equal splits, equal fingerprint."""
+        """Return a hash over the content of every image and its label: equal data and splits, equal fingerprint."""
         digest = hashlib.blake2b(repr(self.classes).encode(), digest_size=16)
-        for split in (self.train, self.val, self.test):
-            digest.update(split.images.numpy().data)
+        for name, split in self.splits().items():
+            digest.update(self.indexes[name].digest.tobytes())
             digest.update(split.labels.numpy().data)
         return digest.hexdigest()
 
 
-def load_data(config: DatasetConfig, size: tuple[int, int], track: Track) -> Data:
-    """Find, split and decode a data set at `size` (height, width).
+def load_data(
+    config: DatasetConfig,
+    size: tuple[int, int],
+    track: Track,
+    device: torch.device | None = None,
+    stored_size: tuple[int, int] | None = None,
+    inspecting: bool = False,
+) -> Data:
+    """Find, split, decode and hold a data set for a model's input of `size` (height, width).
 
-    Raises ValueError and OSError, naming folder and key, where the data cannot be used as it is.
+    With another `stored_size` the training images are kept whole, squeezed into it, for crops to be drawn from; else
+    they are made like those of the other splits, by the preprocessing that inference uses.
+    Raises ValueError and OSError, naming folder and key, where the data cannot be used as it is; when `inspecting`,
+    the notes tell instead.
     """
-    source = DATASETS[config.name](config)
-    _carve_splits(source, config)
-    # Without a word in the config, colour is looked for in the decoded images themselves.
-    preprocessing = Preprocessing(size, config.resize, config.interpolation, config.channels or 3)
-    splits, unreadable = {}, []
-    for name in ("train", "val", "test"):
-        items, labels = source.splits[name]
-        images, kept, errors = decode(items, preprocessing, track, f"decoding {name} images")
-        files = [items[i] for i in kept] if not isinstance(items, np.ndarray) else []
-        splits[name] = Split(images, torch.tensor([labels[i] for i in kept], dtype=torch.long), files)
-        unreadable += errors
-    _report_unreadable(unreadable, source, config)
-    if config.channels is None and all(_is_grey(split.images) for split in splits.values()):
-        preprocessing = replace(preprocessing, channels=1)
-        for split in splits.values():
-            split.images = split.images[:, :1].contiguous()
-    _check_splits(splits, source, config)
-    mean, std = (config.mean, config.std) if config.mean and config.std else pixel_statistics(splits["train"].images)
-    preprocessing = replace(preprocessing, mean=tuple(mean), std=tuple(std))
-    return Data(splits["train"], splits["val"], splits["test"], source.classes, preprocessing, source.notes)
+    source = load_source(config)
+    carve_splits(source, config)
+    channels = config.channels or _count_channels(source.splits["train"][0])
+    final = Preprocessing(size, config.resize, config.interpolation, channels)
+    parts = {name: _Part(name, *source.splits[name], final) for name in SPLITS}
+    cropped = stored_size is not None and stored_size != size
+    if stored_size is not None and cropped:
+        parts["train"].decoder = replace(final, size=stored_size, resize="squash", interpolation="bilinear")
+        parts["train"].whole = True
+    streamed = _find_caches(list(parts.values()), config, source.notes)
+    for part in parts.values():
+        part.open(track)
+    problems = _find_unreadable(parts, config, source.notes)
+    if config.channels is None and all(bool(part.index.grey) for part in parts.values()):
+        final = replace(final, channels=1)
+    final = _add_statistics(final, parts["train"].index, config)
+
+    num_bytes = sum(part.held_bytes() for part in parts.values()) * final.channels // channels
+    device = device or torch.device("cpu")
+    place, why = choose_place(config.cache or "auto", num_bytes, device)
+    splits = {name: part.hold(place, device, final.channels) for name, part in parts.items()}
+    if cropped and config.resize == "crop":
+        index = parts["train"].index
+        splits["train"].ratios = torch.from_numpy(index.width / index.height).float()
+    problems += _find_empty(splits, source, config)
+    if problems and not inspecting:
+        raise problems[0]
+    return Data(
+        **splits,
+        classes=source.classes,
+        preprocessing=final,
+        notes=[*source.notes, *map(str, problems)],
+        place=_describe_place(parts, streamed, why),
+        indexes={name: part.index for name, part in parts.items()},
+        ignored=source.ignored,
+    )
 
 
-def _carve_splits(source: Source, config: DatasetConfig) -> None:
-    """Give the source the splits it lacks, in place: out of its training images, stratified, seeded."""
-    base = "all" if "all" in source.splits else "train"
-    items, labels = source.splits.pop(base)
-    shares = {"val": config.val_share, "test": config.test_share}
-    missing = {name: share for name, share in shares.items() if name not in source.splits and share is not None}
-    parts = stratified_split(labels, list(missing.values()), config.split_seed)
-    for name, part in zip(["train", *missing], parts, strict=True):
-        chosen = items[part] if isinstance(items, np.ndarray) else [items[i] for i in part]
-        source.splits[name] = (chosen, [labels[i] for i in part])
-    if base == "train" and "test" in missing:
-        source.notes.append("there is no test/ folder: test images were taken out of train/")
+@dataclass
+class _Part:
+    """A split on its way from files, or an array, to images that are held somewhere."""
+
+    name: str
+    items: Items
+    labels: list[int]
+    decoder: Preprocessing
+    whole: bool = False  # pictures are stored whole, and never enlarged
+    cache: Cache | None = None
+    index: Index = field(init=False)
+    pixels: np.ndarray | None = None  # (N,H,W,C); None where images are streamed
+
+    def needs_decoding(self) -> bool:
+        """Tell whether the items are anything but an array of the wanted size and channels."""
+        if not isinstance(self.items, np.ndarray):
+            return True
+        if self.whole:
+            self.decoder = replace(self.decoder, size=fit_to_pictures(self.decoder.size, self.items))
+        fits = self.items.ndim == 3 or self.items.shape[3] == self.decoder.channels
+        return self.items.shape[1:3] != self.decoder.size or not fits
+
+    def open(self, track: Track) -> None:
+        if self.cache is None:
+            assert isinstance(self.items, np.ndarray)
+            grey = self.items.ndim == 3
+            self.pixels = np.repeat(self.items[..., None], self.decoder.channels, axis=3) if grey else self.items
+            self.index = index_arrays(self.pixels)
+            return
+        self.index = self.cache.open(track, f"decoding {self.name} images")
+        self.decoder = replace(self.decoder, size=(int(self.index.shape[0]), int(self.index.shape[1])))
+        self.pixels = self.cache.pixels(self.index) if self.cache.store else None
+
+    def held_bytes(self) -> int:
+        return 0 if self.pixels is None else self.index.num_bytes
+
+    def hold(self, place: str, device: torch.device, channels: int) -> Split:
+        kept = self.index.kept.tolist()
+        readable = self.items[kept] if isinstance(self.items, np.ndarray) else [self.items[i] for i in kept]
+        images: Images | Stream
+        if self.pixels is None:
+            images = Stream(readable, replace(self.decoder, channels=channels))
+        else:
+            images = hold(self.pixels, place, device, channels)
+        labels = torch.tensor([self.labels[i] for i in kept], dtype=torch.long)
+        return Split(images, labels, [] if isinstance(readable, np.ndarray) else readable)
 
 
-def _report_unreadable(unreadable: list[str], source: Source, config: DatasetConfig) -> None:
-    if not unreadable:
-        return
+def _describe_place(parts: dict[str, _Part], streamed: bool, why: str) -> str:
+    if streamed:
+        return f"decoded from the files each epoch, by {os.cpu_count()} worker processes"
+    folders = {part.cache.folder.parent for part in parts.values() if part.cache}
+    return why + "".join(f"; decoded once, into {os.path.relpath(folder)}" for folder in folders)
+
+
+def _count_channels(items: Items) -> int:
+    """Return 3 for pictures, which may turn out to be all grey, or what an array of another kind holds."""
+    if isinstance(items, np.ndarray):
+        return 1 if items.ndim == 3 else items.shape[3]
+    if items and items[0].suffix.lower() == ".npy":
+        pixels = read_image(items[0])
+        return pixels.shape[2] if isinstance(pixels, np.ndarray) else 3
+    return 3
+
+
+def _find_caches(parts: list[_Part], config: DatasetConfig, notes: list[str]) -> bool:
+    """Give each part that needs decoding its cache. Return whether images are streamed: as asked, or without room."""
+    folder = Path(str(config.cache_dir))
+    for part in parts:
+        if part.needs_decoding():
+            height, width = part.decoder.size
+            title = f"{config.name}-{part.name}-{height}x{width}"
+            part.cache = Cache(part.items, part.decoder, folder, title, store=config.cache != "off", shrink=part.whole)
+    caches = [part.cache for part in parts if part.cache]
+    needed = sum(cache.missing_bytes() for cache in caches)
+    if config.cache != "auto" or needed <= DISK_SHARE * free_space(folder):
+        return config.cache == "off" and bool(caches)
+    for cache in caches:
+        cache.keep_index_only()
+    notes.append(
+        f"the decoded images would take {format_bytes(needed)}, where dataset.cache_dir has "
+        f"{format_bytes(free_space(folder))} free: they are decoded anew each epoch"
+    )
+    return True
+
+
+def _find_unreadable(parts: dict[str, _Part], config: DatasetConfig, notes: list[str]) -> list[Exception]:
+    unreadable = [line for part in parts.values() for line in part.index.errors.tolist()]
     if config.on_error == "skip":
-        source.notes += [f"unreadable, left out: {line}" for line in unreadable]
-        return
+        notes += [f"unreadable, left out: {line}" for line in unreadable]
+        return []
     shown = unreadable[:10] + ([f"… and {len(unreadable) - 10} more"] if len(unreadable) > 10 else [])
     message = f"{len(unreadable)} unreadable image(s); mend or remove them, or leave them out by dataset.on_error=skip:"
-    raise OSError("\n  ".join([message, *shown]))
+    return [OSError("\n  ".join([message, *shown]))] if unreadable else []
 
 
-def _is_grey(images: Tensor) -> bool:
-    return bool((images[:, 0] == images[:, 1]).all() and (images[:, 0] == images[:, 2]).all())
+def _add_statistics(preprocessing: Preprocessing, index: Index, config: DatasetConfig) -> Preprocessing:
+    mean, std = config.mean, config.std
+    if mean is None or std is None:
+        mean, std = pixel_statistics(index.histogram[: preprocessing.channels])
+    return replace(preprocessing, mean=tuple(mean), std=tuple(std))
 
 
-def _check_splits(splits: dict[str, Split], source: Source, config: DatasetConfig) -> None:
+def _find_empty(splits: dict[str, Split], source: Source, config: DatasetConfig) -> list[Exception]:
+    """Return what forbids training; classes that only validation or test lack are noted."""
     where = f" in dataset.root={config.root}" if config.root else ""
+    problems: list[Exception] = []
     for name, split in splits.items():
+        counts = torch.bincount(split.labels, minlength=len(source.classes))
+        absent = ", ".join(source.classes[i] for i in (counts == 0).nonzero().flatten().tolist())
         if len(split) == 0:
-            raise ValueError(f"the {name} split is empty: too few images{where}; each class should have 3 or more")
-    counts = torch.bincount(splits["train"].labels, minlength=len(source.classes))
-    if empty := [source.classes[i] for i in (counts == 0).nonzero().flatten().tolist()]:
-        raise ValueError(f"no training image of class {', '.join(empty)}{where}")
-    for name in ("val", "test"):
-        counts = torch.bincount(splits[name].labels, minlength=len(source.classes))
-        if absent := [source.classes[i] for i in (counts == 0).nonzero().flatten().tolist()]:
-            source.notes.append(f"no {name} image of class {', '.join(absent)}: too few images to split")
+            reason = "too few images" + where
+            problems.append(ValueError(f"the {name} split is empty: {reason}; each class should have 3 or more"))
+        elif absent and name == "train":
+            problems.append(ValueError(f"no training image of class {absent}{where}"))
+        elif absent:
+            source.notes.append(f"no {name} image of class {absent}: too few images to split")
+    return problems
 
 
-def pixel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation per channel of uint8 images (N,C,H,W), pixels in [0,1].
+def pixel_statistics(histogram: np.ndarray) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation per channel, pixels in [0,1], from counts (C,256) of the 256 values.
 
-    Exact, from counts of the 256 values. A constant channel gets std 1/255, so that dividing by it is safe.
+    A constant channel gets std 1/255, so that dividing by it is safe.
     """
-    values = torch.arange(256, dtype=torch.float64) / 255
-    means, stds = [], []
-    for channel in images.unbind(1):
-        shares = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
-        mean = (shares * values).sum()
-        means.append(round(mean.item(), 6))
-        stds.append(round(max((shares * (values - mean) ** 2).sum().sqrt().item(), 1 / 255), 6))
-    return means, stds
-
-
-def shuffled_order(num_samples: int, seed: int, epoch: int) -> Tensor:
-    """Return the epoch's order of samples (N,), a function of (seed, epoch) alone."""
-    return torch.randperm(num_samples, generator=generator_for("order", seed, epoch))
-
-
-def iterate_batches(
-    split: Split, batch_size: int, device: torch.device, order: Tensor | None = None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield uint8 images (B,C,H,W) and labels (B,) on the device, each sample once; the last batch may be smaller."""
-    for first in range(0, len(split), batch_size):
-        chosen = slice(first, first + batch_size) if order is None else order[first : first + batch_size]
-        images, labels = split.images[chosen], split.labels[chosen]
-        yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+    values = np.arange(256) / 255
+    shares = histogram / histogram.sum(axis=1, keepdims=True).clip(1)
+    means = shares @ values
+    stds = np.sqrt((shares * (values - means[:, None]) ** 2).sum(1)).clip(1 / 255)
+    return means.round(6).tolist(), stds.round(6).tolist()

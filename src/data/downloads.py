@@ -1,0 +1,79 @@
+"""Downloads that are there whole or not at all, however and whenever the program was stopped."""
+
+import http.client
+import os
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from filelock import FileLock
+
+# What a broken connection, a damaged archive, a full disk or a wrong checksum raises on the way.
+DOWNLOAD_ERRORS = (
+    *(OSError, RuntimeError, EOFError, http.client.HTTPException),
+    *(zlib.error, zipfile.BadZipFile, tarfile.TarError),
+)
+ARCHIVES = (".zip", ".gz", ".tgz", ".tar")
+Parts = TypeVar("Parts")
+
+
+def obtain(name: str, root: Path, read: Callable[[Path, bool], Parts], notes: list[str]) -> Parts:
+    """Return `read(root, False)`; where that finds no whole data set, let `read(folder, True)` make one first.
+
+    It is made in a hidden folder of `root` and then moved by renames, under a lock: a second process waits, then
+    uses what the first one made. Raises OSError that says what to do.
+    """
+    try:
+        return read(root, False)
+    except (OSError, RuntimeError):
+        pass
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f".{name}.lock"):
+            try:
+                return read(root, False)
+            except (OSError, RuntimeError):
+                _make(name, root, read, notes)
+            return read(root, False)
+    except DOWNLOAD_ERRORS as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise OSError(
+            f"{name} could not be downloaded to dataset.root={root}: {reason}\n"
+            "check the connection, or copy the files there from a machine that has them"
+        ) from error
+
+
+def _make(name: str, root: Path, read: Callable[[Path, bool], Parts], notes: list[str]) -> None:
+    folder = root / f".{name}.download"
+    shutil.rmtree(folder, ignore_errors=True)  # an earlier attempt was killed
+    folder.mkdir()
+    try:
+        read(folder, True)
+        _drop_archives(folder)
+        for path in sorted(folder.iterdir()):
+            _move(path, root / path.name, notes)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _drop_archives(folder: Path) -> None:
+    """Remove what was downloaded and is unpacked now; its space is needed for the images."""
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            if name.endswith(ARCHIVES):
+                os.remove(os.path.join(parent, name))
+
+
+def _move(path: Path, target: Path, notes: list[str]) -> None:
+    """Rename, in one step. An incomplete folder that was there before is set aside, not deleted: it may be yours."""
+    if target.is_dir() and any(target.iterdir()):
+        aside = next(name for i in range(1, 1000) if not (name := Path(f"{target}.incomplete{i}")).exists())
+        target.rename(aside)
+        notes.append(f"{target} was not whole; it was set aside as {aside} and downloaded anew")
+    elif target.is_dir():
+        target.rmdir()
+    os.replace(path, target)

@@ -1,0 +1,133 @@
+"""Images in class folders: what is found, under which label, and what is left out."""
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..config import DatasetConfig
+from .images import is_hidden, is_image
+
+SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
+SPLIT_NAMES |= {"test": "test", "testing": "test"}
+
+
+@dataclass
+class Source:
+    """Items and labels (positions in `classes`) of the splits a data set comes with: any of all, train, val, test.
+
+    Items are file paths, or a uint8 array (N,H,W) or (N,H,W,C). `notes` are sentences for the log, `ignored` the
+    files and folders that were left out, and why. `groups` names each item's group, split by split, where the data
+    set itself knows. `root` is the folder of the items where it is not dataset.root.
+    """
+
+    classes: list[str]
+    splits: dict[str, tuple[Sequence[Path] | np.ndarray, list[int]]]
+    notes: list[str] = field(default_factory=list)
+    ignored: list[tuple[Path, str]] = field(default_factory=list)
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    root: Path | None = None
+
+
+def load_image_folder(config: DatasetConfig) -> Source:
+    return read_folders(Path(str(config.root)))
+
+
+def read_folders(root: Path) -> Source:
+    """Read `root/train|val|test/<class>/…` or `root/<class>/…`; images may lie deeper in a class folder."""
+    source = Source([], {})
+    folders = _split_folders(root, source)
+    first = next(iter(folders))
+    classes = class_folders(folders[first])
+    found: dict[str, dict[str, list[Path]]] = {split: {} for split in folders}
+    for split, folder in folders.items():
+        _ignore_others(folder, class_folders(folder), "beside the class folders", source)
+        for name in class_folders(folder):
+            if name not in classes:
+                raise ValueError(f"{folder / name}: the class '{name}' does not occur in {folders[first]}")
+            found[split][name] = _list_images(folder / name, source)
+    source.classes = [name for name in classes if found[first][name]]
+    _note_empty(folders, found, source)
+    _check_classes(source.classes, folders[first])
+    for split, by_class in found.items():
+        items = [path for name in source.classes for path in by_class.get(name, [])]
+        labels = [label for label, name in enumerate(source.classes) for _ in by_class.get(name, [])]
+        source.splits[split] = (items, labels)
+    return source
+
+
+def class_folders(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+
+
+def _split_folders(root: Path, source: Source) -> dict[str, Path]:
+    """Return split -> folder, train first; just `all` where no folder is called like a split."""
+    # A split holds class folders; a folder `train` with images in it is a class, of pictures of trains.
+    named = [name for name in class_folders(root) if name.lower() in SPLIT_NAMES and class_folders(root / name)]
+    folders = {SPLIT_NAMES[name.lower()]: root / name for name in named}
+    if not folders:
+        return {"all": root}
+    if "train" not in folders:
+        raise ValueError(f"dataset.root={root} holds {named[0]}/ with class folders, but no train/ beside it")
+    if len(folders) < len(named):
+        raise ValueError(f"dataset.root={root} holds {', '.join(named)}: two names for one split")
+    _ignore_others(root, named, "beside the split folders", source)
+    return dict(sorted(folders.items(), key=lambda item: item[0] != "train"))
+
+
+def _ignore_others(folder: Path, used: Collection[str], reason: str, source: Source) -> None:
+    """Record what lies in `folder` beside the entries that are used."""
+    for path in sorted(folder.iterdir()):
+        if path.name not in used:
+            source.ignored.append((path, "hidden" if is_hidden(path.name) else reason))
+
+
+def _list_images(folder: Path, source: Source) -> list[Path]:
+    """Return the images below a class folder, sorted, as `find_images` does; record what else is there."""
+    found = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        source.ignored += [(Path(parent, name), "hidden") for name in folders + files if is_hidden(name)]
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        for name in files:
+            if is_hidden(name):
+                continue
+            if is_image(name):
+                found.append(Path(parent, name))
+            else:
+                kind = os.path.splitext(name)[1].lower() or "no extension"
+                source.ignored.append((Path(parent, name), f"not an image ({kind})"))
+    return sorted(found)
+
+
+def _note_empty(folders: dict[str, Path], found: dict[str, dict[str, list[Path]]], source: Source) -> None:
+    first = next(iter(folders))
+    for split, by_class in found.items():
+        for name, images in by_class.items():
+            if not images:
+                source.ignored.append((folders[split] / name, "class folder without images"))
+            if split == first and not images:
+                source.notes.append(f"{folders[first] / name} holds no images: left out")
+            if split != first and images and name not in source.classes:
+                raise ValueError(f"{folders[split] / name}: there is no image of class '{name}' in {folders[first]}")
+
+
+def _check_classes(classes: list[str], folder: Path) -> None:
+    if not classes:
+        raise ValueError(
+            f"dataset.root: no class folders with images in {folder}; put each class into a folder of its own, "
+            f"{folder.name}/cat/1.jpg, {folder.name}/dog/1.jpg, …"
+        )
+    subfolders = [class_folders(folder / name) for name in classes]
+    if len(classes) > 1 and len(subfolders[0]) > 1 and all(names == subfolders[0] for names in subfolders):
+        raise ValueError(
+            f"dataset.root: {', '.join(classes[:3])} in {folder} hold the same folders: {', '.join(subfolders[0][:3])}"
+            "; if these are splits, name them train, val and test"
+        )
+    if len(classes) == 1:
+        inside = class_folders(folder / classes[0])
+        hint = f", or did you mean dataset.root={folder / classes[0]}?" if len(inside) > 1 else ""
+        raise ValueError(
+            f"dataset.root: only one class ('{classes[0]}') in {folder}; a classifier needs two or more folders{hint}"
+        )

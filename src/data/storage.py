@@ -1,0 +1,205 @@
+"""Where the decoded images are while training: on the device, in memory, on disk, or decoded again each time.
+
+Letters: N images, B batch, C channels, H W pixels. Images are kept channels-last, (N,H,W,C), and handed out as a view
+(B,C,H,W) of it: a picture is then one piece of memory.
+"""
+
+import os
+import queue
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from .cache import format_bytes
+from .images import Preprocessing
+
+# Shares of what is free that the images may take; the rest is for the model, its activations, other programs.
+DEVICE_SHARE, MEMORY_SHARE = 0.3, 0.5
+PREFETCH = 3  # batches made ready ahead
+
+
+class Images:
+    """uint8 images (N,C,H,W) in one tensor: on the device, in memory, or mapped from a file."""
+
+    def __init__(self, pixels: Tensor, mapped: bool = False) -> None:
+        """pixels: uint8 (N,H,W,C); `mapped` where reading it reads a file."""
+        self.pixels, self.mapped = pixels, mapped
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        count, height, width, channels = self.pixels.shape
+        return count, channels, height, width
+
+    def take(self, positions: Tensor) -> Tensor:
+        """Return the images (B,C,H,W) at positions (B,) on the CPU, from wherever they are."""
+        return self.pixels[positions.to(self.pixels.device)].permute(0, 3, 1, 2)
+
+    def batches(self, positions: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
+        """Yield the images (B,C,H,W) of each tensor of positions on the device."""
+        if self.pixels.device.type == device.type and not self.mapped:
+            yield from (self.take(batch) for batch in positions)
+        else:
+            yield from (images.to(device, non_blocking=True) for images in prefetch(self._gather(positions, device)))
+
+    def _gather(self, positions: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
+        """Yield batches in memory; for a CUDA device in pinned memory, from which copying overlaps with computing."""
+        for batch in positions:
+            images = torch.empty(
+                len(batch), *self.pixels.shape[1:], dtype=torch.uint8, pin_memory=device.type == "cuda"
+            )
+            yield torch.index_select(self.pixels, 0, batch, out=images).permute(0, 3, 1, 2)
+
+
+class Stream:
+    """uint8 images (N,C,H,W) that are decoded from their files each time, by worker processes for whole epochs."""
+
+    def __init__(self, items: Sequence[Path] | np.ndarray, preprocessing: Preprocessing) -> None:
+        self._files = _Files(items, preprocessing)
+        self._order = _Order()
+        self._loader: DataLoader[Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self), self._files.preprocessing.channels, *self._files.preprocessing.size
+
+    def take(self, positions: Tensor) -> Tensor:
+        """Return the images (B,C,H,W) at positions (B,)."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return torch.stack(list(pool.map(self._files.__getitem__, positions.tolist()))).permute(0, 3, 1, 2)
+
+    def batches(self, positions: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
+        """Yield the images (B,C,H,W) of each tensor of positions on the device."""
+        if self._loader is None:
+            self._loader = DataLoader(
+                self._files,
+                batch_sampler=self._order,
+                num_workers=os.cpu_count() or 1,
+                pin_memory=device.type == "cuda",
+                prefetch_factor=PREFETCH,
+                persistent_workers=True,
+            )
+        self._order.batches = [batch.tolist() for batch in positions]
+        for images in self._loader:
+            yield images.to(device, non_blocking=True).permute(0, 3, 1, 2)
+
+
+class _Files(Dataset[Tensor]):
+    """What a worker process needs. Apart from the stream: in a circle with its loader the workers outlive their end."""
+
+    def __init__(self, items: Sequence[Path] | np.ndarray, preprocessing: Preprocessing) -> None:
+        self.items, self.preprocessing = items, preprocessing
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, position: int) -> Tensor:
+        """Return the image (H,W,C)."""
+        item = self.items[position]
+        if isinstance(item, np.ndarray):
+            pixels = self.preprocessing.pixels(item)
+        else:
+            pixels, _ = self.preprocessing.parse(item.read_bytes(), item)
+        return torch.from_numpy(pixels.copy())  # Pillow's own bytes are read-only
+
+
+class _Order(Sampler[list[int]]):
+    """The batches of an epoch; set anew for each, which a DataLoader with lasting workers has no other way to do."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+
+def prefetch(batches: Iterator[Tensor]) -> Generator[Tensor]:
+    """Yield what the iterator yields, made ready by a thread while the caller works on what it has."""
+    ready: queue.Queue[Tensor | BaseException | None] = queue.Queue(PREFETCH)
+    stopped = threading.Event()
+
+    def put(item: Tensor | BaseException | None) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for batch in batches:
+                if not put(batch):
+                    return
+            put(None)
+        except BaseException as error:  # raised again where the batch is asked for
+            put(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def choose_place(wanted: str, num_bytes: int, device: torch.device) -> tuple[str, str]:
+    """Return device, memory or disk for `dataset.cache=auto|device|memory|disk`, and in words why."""
+    size = format_bytes(num_bytes)
+    if wanted == "disk":
+        return "disk", f"{size} read from disk as needed (dataset.cache=disk)"
+    if device.type != "cpu" and wanted == "device":
+        return "device", f"{size} on the device (dataset.cache=device)"
+    if device.type == "cuda" and wanted == "auto":
+        free = torch.cuda.mem_get_info(device)[0]
+        if num_bytes <= DEVICE_SHARE * free:
+            return "device", f"{size} on the device, which has {format_bytes(free)} free"
+    free = available_memory()
+    if wanted in ("device", "memory") or num_bytes <= MEMORY_SHARE * free:
+        return "memory", f"{size} in memory, which has {format_bytes(free)} free"
+    return "disk", f"{size} read from disk as needed: more than {MEMORY_SHARE:.0%} of the free memory"
+
+
+def available_memory() -> int:
+    """Return the bytes of memory that programs can still take, within a container's limit too."""
+    free = 2**33  # where nothing tells, 8 GiB
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
+        return min(free, int(limit) - int(used)) if limit != "max" else free
+    except (OSError, KeyError, ValueError):
+        return free
+
+
+def hold(pixels: np.ndarray, place: str, device: torch.device, channels: int) -> Images:
+    """Put images (N,H,W,C) into their place; with channels=1 only the first channel of grey pictures is kept."""
+    tensor = torch.from_numpy(pixels)[..., :channels]
+    if place == "memory" and not isinstance(pixels, np.memmap) and tensor.is_contiguous():
+        return Images(tensor)  # it is there already
+    if place == "disk":
+        return Images(tensor, mapped=True)
+    # In pieces: reading a file and copying it to a device take turns, and no second copy is made.
+    held = torch.empty(tensor.shape, dtype=torch.uint8, device=device if place == "device" else "cpu")
+    for first in range(0, len(tensor), 1024):
+        held[first : first + 1024] = tensor[first : first + 1024]
+    return Images(held)
