@@ -14,26 +14,44 @@ def train(config: TrainConfig, job: Job) -> float:
     # a step; after a short spin they now sleep, which costs nothing where the CPU is idle.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # Here and not above, so that --help, TAB completion and a typo are answered without waiting for torch.
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     import torch
     from safetensors.torch import load_file
 
     from src import metrics, terminal
     from src.augment import Augmentation
-    from src.data import load_data
-    from src.engine import Trainer, choose_device, choose_precision, count_gflops, evaluate, limit_threads, train_epoch
-    from src.evaluate import write_figures, write_test
+    from src.data import inspect_data, load_data
+    from src.engine import (
+        Trainer,
+        balanced_weights,
+        choose_device,
+        choose_precision,
+        count_gflops,
+        evaluate,
+        limit_threads,
+        train_epoch,
+    )
+    from src.evaluate import write_augmentations, write_figures, write_test
     from src.model import VisionTransformer
     from src.optim import LearningRate, build_optimizer
     from src.run import BEST, Run, log
+    from src.seeding import generator_for
 
     # Device and images. What fails here leaves no run folder behind.
     terminal.log_to_console(log)
     device, reason = choose_device(config.device)
     precision = choose_precision(config.training.precision, device)
-    data = load_data(config.dataset, config.model.image_size, terminal.track)
+    parts = asdict(config.augmentation)
+    mix_off_share, repeats = parts.pop("mix_off_share"), parts.pop("repeats")
+    augmentation = Augmentation(size=config.model.image_size, mean=(), std=(), num_classes=0, **parts)
+    data = load_data(config.dataset, augmentation.size, terminal.track, device, augmentation.stored_size, config.check)
+    report = inspect_data(data)
+    if config.check:
+        terminal.show_report(report.counts, [*report.sections(), ("notes", data.notes)])
+        return 0.0
     images = data.preprocessing
+    augmentation = replace(augmentation, mean=images.mean, std=images.std, num_classes=len(data.classes))
     counts = len(data.train), len(data.classes), images.channels
     config = complete(config, *counts, list(images.mean), list(images.std))
     training, batch_size = config.training, config.training.batch_size
@@ -54,12 +72,13 @@ def train(config: TrainConfig, job: Job) -> float:
             f"data      {config.dataset.name}: {len(data.classes)} classes, {images.size[0]} × {images.size[1]} px, "
             f"{color}; {sizes}"
         )
+        log.info(f"images    {data.place}")
         log.info(
             f"model     {job.choices.get('model')}: {parameters:,} parameters, {model.num_tokens} tokens "
             f"(patch {model.patch_size} px), {gflops:.3g} GFLOPs per image"
         )
         log.info(f"run       {terminal.short_path(job.folder)}")
-        for note in data.notes:
+        for note in [*data.notes, *report.warnings()]:
             log.warning(note)
         num_patches = model.num_tokens - model.num_prefix_tokens
         if num_patches < 16:
@@ -69,18 +88,27 @@ def train(config: TrainConfig, job: Job) -> float:
 
         # Training: each epoch is trained, validated and recorded before the next one begins.
         steps = -(-len(data.train) // batch_size)
+        weights = None
+        if training.class_weights == "balanced":
+            weights = balanced_weights(data.train.labels, len(data.classes)).to(device)
         learning_rate = LearningRate(config.scheduler, config.optimizer.lr, steps, training.epochs)
         trainer = Trainer(
             model=model,
             optimizer=build_optimizer(model, config.optimizer),
             learning_rate=learning_rate,
-            augmentation=Augmentation(**asdict(config.augmentation), mean=images.mean, std=images.std),
+            augmentation=augmentation,
             device=device,
             precision=precision,
             seed=config.seed,
             label_smoothing=training.label_smoothing,
             clip_norm=training.clip_norm,
+            class_weights=weights,
+            mix_until=round((1 - mix_off_share) * training.epochs * steps),
+            balanced_sampling=training.sampler == "balanced",
+            repeats=repeats,
         )
+        first = trainer.order(data.train, epoch=1)[:batch_size]
+        write_augmentations(job.folder, augmentation, data, first, generator_for("augment", config.seed, 0))
         with terminal.TrainingBar(training.epochs, steps) as bar:
             for epoch in range(1, training.epochs + 1):
                 bar.start_epoch(epoch)
@@ -109,11 +137,15 @@ def train(config: TrainConfig, job: Job) -> float:
         # The test split is used here, once, with the weights of the best validation epoch.
         model.load_state_dict(load_file(job.folder / BEST))
         tested = evaluate(model, data.test, images, batch_size, precision)
-        run.status["test_acc"] = write_test(job.folder, tested, data.classes)["accuracy"]
+        summary = write_test(job.folder, tested, data.classes)
+        run.status["test_acc"] = summary["accuracy"]
         write_figures(job.folder, model, data, device)
         best_acc = run.status["best_val_acc"]
-        log.info(f"best      epoch {run.status['best_epoch']}: validation accuracy {100 * best_acc:.2f} %")
-        log.info(f"test      accuracy {100 * tested.accuracy:.2f} %, loss {tested.loss:.4f}")
+        log.info(f"best      epoch {run.status['best_epoch']}: validation accuracy {best_acc:.2%}")
+        per_class = summary["mean_class_accuracy"]
+        log.info(
+            f"test      accuracy {tested.accuracy:.2%}, mean of the classes {per_class:.2%}, loss {tested.loss:.4f}"
+        )
 
     terminal.show_pairs(run.next_steps())
     return best_acc

@@ -5,6 +5,7 @@ Letters: B batch, K classes. Sums stay on the device and are read once per epoch
 
 import contextlib
 import copy
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from . import metrics
 from .augment import Augmentation, normalize
-from .data import Preprocessing, Split, iterate_batches, shuffled_order
+from .data import Preprocessing, Split, balanced_order, iterate_batches, shuffled_order
 from .model import VisionTransformer
 from .seeding import generator_for, seed_for
 
@@ -82,26 +83,59 @@ class Trainer:
     seed: int
     label_smoothing: float
     clip_norm: float | None
+    class_weights: Tensor | None = None  # (K,), see `balanced_weights`
+    mix_until: float = math.inf  # step from which images are no longer mixed
+    balanced_sampling: bool = False
+    repeats: int = 1
 
-    def step(self, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Take optimizer step number `step` on a uint8 batch (B,C,H,W); return mean loss and number right, 0-d."""
+    def step(self, images: Tensor, labels: Tensor, ratios: Tensor | None, step: int) -> tuple[Tensor, Tensor]:
+        """Take optimizer step number `step` on a uint8 batch (B,C,H,W); return mean loss and number right, 0-d.
+
+        Of mixed labels the one with the larger share counts as right.
+        """
         torch.manual_seed(seed_for("dropout", self.seed, step))
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
-        images = self.augmentation(images, generator_for("augment", self.seed, step))
+        generator = generator_for("augment", self.seed, step)
+        images, targets = self.augmentation(images, labels, generator, ratios, mix=step < self.mix_until)
         with autocast(self.device, self.precision):
             logits = self.model(images).float()
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+            loss = weighted_cross_entropy(logits, targets, self.class_weights, self.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.optimizer.step()
-        return loss.detach(), (logits.argmax(1) == labels).sum()
+        wanted = targets if targets.ndim == 1 else targets.argmax(1)
+        return loss.detach(), (logits.argmax(1) == wanted).sum()
+
+    def order(self, split: Split, epoch: int) -> Tensor:
+        """Return the positions (N,) of an epoch's samples, a function of (seed, epoch) alone."""
+        if self.balanced_sampling:
+            return balanced_order(split.labels, self.seed, epoch, self.repeats)
+        return shuffled_order(len(split), self.seed, epoch, self.repeats)
 
     def state_dict(self, epoch: int) -> dict[str, Any]:
         """Return what continuing after `epoch` needs: randomness and learning rate follow from the step."""
         return {"epoch": epoch, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+
+def weighted_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
+    """Return the mean cross-entropy of logits (B,K) with labels (B,) or shares (B,K), over the weight of the batch.
+
+    weights: (K,) or None for all equal. The mean is over the weights that the samples carry, as in torch for labels,
+    where for shares torch would divide by B.
+    """
+    if weights is None:
+        return F.cross_entropy(logits, targets, label_smoothing=smoothing)
+    carried = weights[targets] if targets.ndim == 1 else targets @ weights
+    return F.cross_entropy(logits, targets, weights, reduction="sum", label_smoothing=smoothing) / carried.sum()
+
+
+def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:
+    """Return weights (K,) inverse to how often a class is among labels (N,); their mean over the samples is 1."""
+    counts = torch.bincount(labels, minlength=num_classes)
+    return len(labels) / (counts.clamp(min=1) * (counts > 0).sum())
 
 
 @dataclass
@@ -117,19 +151,18 @@ class Epoch:
 def train_epoch(
     trainer: Trainer, split: Split, batch_size: int, epoch: int, on_step: Callable[[int, Tensor, int], None]
 ) -> Epoch:
-    """Train one epoch (counted from 1), each sample once. `on_step` gets steps done, loss (0-d) and images seen.
+    """Train one epoch (counted from 1). `on_step` gets steps done, loss (0-d) and images seen.
 
     Raises FloatingPointError where the loss is no longer finite.
     """
     trainer.model.train()
     started = time.perf_counter()
-    order = shuffled_order(len(split), trainer.seed, epoch)
     steps = -(-len(split) // batch_size)
     loss_sum = torch.zeros((), device=trainer.device)
     num_right = torch.zeros((), device=trainer.device, dtype=torch.long)
     step, seen = (epoch - 1) * steps, 0
-    for images, labels in iterate_batches(split, batch_size, trainer.device, order):
-        loss, right = trainer.step(images, labels, step)
+    for images, labels, ratios in iterate_batches(split, batch_size, trainer.device, trainer.order(split, epoch)):
+        loss, right = trainer.step(images, labels, ratios, step)
         loss_sum += loss * len(labels)
         num_right += right
         step, seen = step + 1, seen + len(labels)
@@ -169,7 +202,7 @@ def evaluate(
     loss_sum = torch.zeros((), device=device)
     in_top5 = torch.zeros((), device=device, dtype=torch.long)
     confusion = torch.zeros(num_classes, num_classes, device=device, dtype=torch.long)
-    for images, labels in iterate_batches(split, batch_size, device):
+    for images, labels, _ in iterate_batches(split, batch_size, device):
         with autocast(device, precision):
             logits = model(normalize(images, preprocessing.mean, preprocessing.std)).float()
         loss_sum += F.cross_entropy(logits, labels, reduction="sum")

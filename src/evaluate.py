@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from . import metrics, plots
 from . import run as files
-from .augment import normalize
-from .data import Data, Split
+from .augment import Augmentation, normalize
+from .data import Data
 from .engine import Evaluation
 from .model import VisionTransformer
 
-NUM_PREDICTIONS, NUM_ATTENTION = 24, 6
+NUM_PREDICTIONS, NUM_ATTENTION, NUM_AUGMENTED = 24, 6, 32
 
 
 def write_test(folder: Path, result: Evaluation, classes: list[str]) -> dict[str, float]:
@@ -23,7 +23,8 @@ def write_test(folder: Path, result: Evaluation, classes: list[str]) -> dict[str
     summary = {"loss": result.loss, "accuracy": result.accuracy}
     if result.top5_accuracy is not None:
         summary["top5_accuracy"] = result.top5_accuracy
-    summary |= {"macro_precision": precision, "macro_recall": recall, "macro_f1": f1}
+    # The mean accuracy per class, which Caltech-101 and other uneven sets are compared by, is the macro recall.
+    summary |= {"mean_class_accuracy": recall, "macro_precision": precision, "macro_recall": recall, "macro_f1": f1}
     files.write_json(folder / files.TEST_METRICS, summary)
     columns = [values.tolist() for values in metrics.per_class(result.confusion)]
     support = result.confusion.sum(1).tolist()
@@ -41,19 +42,20 @@ def write_figures(folder: Path, model: VisionTransformer, data: Data, device: to
     """Write `figures/`: predictions and attention over test images, position embeddings, patch filters."""
     model.eval()
     (folder / files.PREDICTIONS).parent.mkdir(exist_ok=True)
-    sample = _spread(data.test, NUM_PREDICTIONS)
-    pictures = sample.images.permute(0, 2, 3, 1).numpy()
-    images = normalize(sample.images.to(device), data.preprocessing.mean, data.preprocessing.std)
+    chosen, labels = _spread(data.test.labels, NUM_PREDICTIONS)
+    taken = data.test.images.take(chosen)
+    pictures = taken.permute(0, 2, 3, 1).cpu().numpy()
+    images = normalize(taken.to(device), data.preprocessing.mean, data.preprocessing.std)
     confidences, predicted = model(images).softmax(1).max(1)
     plots.plot_predictions(
         pictures,
-        [data.classes[label] for label in sample.labels.tolist()],
+        [data.classes[label] for label in labels.tolist()],
         [data.classes[label] for label in predicted.tolist()],
         confidences.tolist(),
         folder / files.PREDICTIONS,
     )
     layers = sorted({0, len(model.blocks) // 2, len(model.blocks) - 1})
-    shown = torch.linspace(0, len(sample) - 1, min(NUM_ATTENTION, len(sample))).round().long()
+    shown = torch.linspace(0, len(labels) - 1, min(NUM_ATTENTION, len(labels))).round().long()
     maps = attention_to_patches(model, images[shown.to(device)], layers)
     names = [f"layer {layer + 1}" for layer in layers]
     plots.plot_attention(pictures[shown.numpy()], maps, names, folder / files.ATTENTION)
@@ -61,14 +63,39 @@ def write_figures(folder: Path, model: VisionTransformer, data: Data, device: to
     plots.plot_patch_filters(principal_filters(model), folder / files.PATCH_FILTERS)
 
 
-def _spread(split: Split, count: int) -> Split:
-    """Return up to `count` samples, evenly spaced over the split sorted by class, so that all classes show."""
-    order = torch.argsort(split.labels, stable=True)
-    chosen = order[torch.linspace(0, len(split) - 1, min(count, len(split))).round().long()]
-    return Split(split.images[chosen], split.labels[chosen])
+def write_augmentations(
+    folder: Path, augmentation: Augmentation, data: Data, order: Tensor, generator: torch.Generator
+) -> None:
+    """Write a picture of training images as the model will see them: those at the positions `order`, augmented."""
+    chosen = order[:NUM_AUGMENTED]
+    ratios = None if data.train.ratios is None else data.train.ratios[chosen]
+    stored, labels = data.train.images.take(chosen).cpu(), data.train.labels[chosen]
+    images, targets = augmentation(stored, labels, generator, ratios)
+    shape = (1, -1, 1, 1)
+    mean, std = (torch.tensor(values).view(shape) for values in (data.preprocessing.mean, data.preprocessing.std))
+    pictures = ((images * std + mean) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+    captions = [_describe_target(target, data.classes) for target in targets]
+    (folder / files.AUGMENTATIONS).parent.mkdir(exist_ok=True)
+    plots.plot_augmentations(pictures.numpy(), captions, folder / files.AUGMENTATIONS)
 
 
-def attention_to_patches(model: VisionTransformer, images: torch.Tensor, layers: list[int]) -> np.ndarray:
+def _describe_target(target: Tensor, classes: list[str]) -> list[tuple[str, float]]:
+    """Return the classes of a label (0-d), or of shares (K,), with their shares, the largest first."""
+    if target.ndim == 0:
+        return [(classes[int(target)], 1.0)]
+    shares, labels = target.topk(min(2, len(target)))
+    pairs = zip(labels.tolist(), shares.tolist(), strict=True)
+    return [(classes[label], share) for label, share in pairs if share > 0]
+
+
+def _spread(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return up to `count` positions and their labels, evenly spaced over labels (N,) sorted: all classes show."""
+    order = torch.argsort(labels, stable=True)
+    chosen = order[torch.linspace(0, len(labels) - 1, min(count, len(labels))).round().long()]
+    return chosen, labels[chosen]
+
+
+def attention_to_patches(model: VisionTransformer, images: Tensor, layers: list[int]) -> np.ndarray:
     """Return the attention that patches get, mean over heads: (n, L, rows, columns) for the layers named.
 
     From the class token; with mean pooling, which has none, from all patches alike.

@@ -68,6 +68,11 @@ def plot_predictions(
     _save(_draw_predictions(images, true, predicted, confidences), path, crop=True)
 
 
+def plot_augmentations(images: Bytes, targets: list[list[tuple[str, float]]], path: Path) -> None:
+    """Draw images (n, H, W, C), each with its classes and, where labels are mixed, their shares."""
+    _save(_draw_augmentations(images, targets), path, crop=True)
+
+
 def plot_attention(images: Bytes, maps: Floats, layer_names: list[str], path: Path) -> None:
     """Draw images (n, H, W, C), and beside each its attention to the patches, maps (n, L, rows, columns).
 
@@ -214,6 +219,19 @@ def _draw_predictions(images: Bytes, true: list[str], predicted: list[str], conf
         for drop, line, tint in ((4, outcome, color), (16, f"true: {_label(label, 12)}", MUTED)):
             text = _text(8.5, tint, ha="center", va="top")
             axes.annotate(line, (0.5, 0), (0, -drop), "axes fraction", "offset points", **text)
+    return figure
+
+
+def _draw_augmentations(images: Bytes, targets: list[list[tuple[str, float]]]) -> Figure:
+    rows = math.ceil(len(images) / 8)
+    lines = max(len(target) for target in targets)
+    figure, grid = _new_grid(rows, math.ceil(len(images) / rows), images.shape[1:3], gap=0.1 + 0.16 * lines)
+    for axes, image, target in zip(grid.flat, images, targets, strict=False):
+        _show_image(axes, image)
+        for line, (name, share) in enumerate(target):
+            caption = _label(name, 12) if len(target) == 1 else f"{_label(name, 9.3)} ({100 * share:.0f} %)"
+            text = _text(8.5, MUTED if line else INK, ha="center", va="top")
+            axes.annotate(caption, (0.5, 0), (0, -4 - 12 * line), "axes fraction", "offset points", **text)
     return figure
 
 

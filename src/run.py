@@ -34,6 +34,7 @@ CURVES, TENSORBOARD = "curves.png", "tensorboard"
 BEST, LAST = "checkpoints/best.safetensors", "checkpoints/last.pt"
 TEST_METRICS, PER_CLASS, CONFUSION = "test/metrics.json", "test/per_class.csv", "test/confusion_matrix.png"
 PREDICTIONS, ATTENTION = "figures/predictions.png", "figures/attention.png"
+AUGMENTATIONS = "figures/augmentations.png"
 POSITION_EMBEDDINGS, PATCH_FILTERS = "figures/position_embeddings.png", "figures/patch_filters.png"
 
 log = logging.getLogger("vit")

@@ -108,6 +108,19 @@ def show_pairs(pairs: Sequence[tuple[str, str]]) -> None:
         say(f"{name:<9} {text}")
 
 
+def show_report(counts: Mapping[str, Sequence[int]], sections: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """Print images per class and split, then headings with lines below them."""
+    columns = ("class", "train", "val", "test")
+    totals = [sum(column) for column in zip(*counts.values(), strict=True)]
+    rows = [(name, *map("{:,}".format, row)) for name, row in [*counts.items(), ("all", totals)]]
+    show_table(columns, rows, right=columns[1:])
+    for heading, lines in sections:
+        console.print()
+        console.print(heading, style="bold", markup=False, soft_wrap=True)
+        for line in lines:
+            say(f"  {line}")
+
+
 def printable(text: str) -> str:
     """Return the text with a ? for what no terminal can show: parts of file names that are not UTF-8."""
     return text.encode("utf-8", "replace").decode()

@@ -1,13 +1,13 @@
+import tempfile
 from pathlib import Path
 
-import hydra
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from src.config import Job, TrainConfig
-from src.config.compose import CONFIGS, to_config
+from src.config import Job, TrainConfig, compose_config
+from src.data import Images, Split
 from src.run import SavedRun, read_run
 from train import train
 
@@ -17,11 +17,22 @@ TINY = ["model.embedding_dim=16", "model.num_layers=2", "model.num_heads=2", "tr
 COLORS = {"blue": (30, 60, 220), "green": (40, 200, 60), "red": (220, 40, 30)}
 
 
+CACHE = tempfile.TemporaryDirectory()  # goes away with the process
+
+
 def compose(*overrides: str) -> TrainConfig:
-    """Compose and check a training configuration as the command line does."""
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3", job_name="test"):
-        cfg = hydra.compose("config", overrides=list(overrides))
-    return to_config(TrainConfig, cfg, list(overrides))
+    """Compose and check a training configuration as the command line does, with a cache of its own."""
+    return compose_config(f"dataset.cache_dir='{CACHE.name}'", *overrides)
+
+
+def hold_images(images: torch.Tensor) -> Images:
+    """Hold uint8 images (N,C,H,W) as the data path does, channels last."""
+    return Images(images.permute(0, 2, 3, 1).contiguous())
+
+
+def pixels_of(split: Split) -> torch.Tensor:
+    """Return all images (N,C,H,W) of a split."""
+    return split.images.take(torch.arange(len(split)))
 
 
 def make_picture(color: tuple[int, int, int], seed: int, size: tuple[int, int] = (20, 16)) -> Image.Image:

@@ -98,7 +98,7 @@ def test_a_typo_is_answered_without_the_heavy_libraries() -> None:
 
 def test_help_and_completion_name_the_groups() -> None:
     help_text = subprocess.run([sys.executable, "train.py", "--help"], cwd=ROOT, capture_output=True, text=True).stdout
-    assert "dataset: cifar10, cifar100, digits" in help_text and "num_layers: 4" in help_text
+    assert "dataset: caltech101, cifar10, cifar100, csv, digits" in help_text and "num_layers: 4" in help_text
     result = subprocess.run(
         [sys.executable, "train.py", "-sc", "query=bash"],
         cwd=ROOT,
@@ -128,6 +128,7 @@ def readme_commands() -> list[str]:
 def test_every_command_of_the_readme_is_accepted(command: str, tmp_path: Path) -> None:
     """Composed and checked as typed, from a folder that holds what the README says there is."""
     (tmp_path / "photos").mkdir()
+    (tmp_path / "labels.csv").touch()
     words = shlex.split(command)
     arguments = [word for word in words[2:] if word != "--multirun"]
     if "--help" in arguments:

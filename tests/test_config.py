@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import compose
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,6 +20,16 @@ OPTIONS = sorted(
     for path in CONFIGS.glob("*/*.yaml")
     if path.parent.name not in ("task", "experiment")
 )
+
+
+def needed(option: str, folder: Path) -> list[str]:
+    """Return what a data set cannot do without: a folder, a table, a handle."""
+    if option in ("dataset=image_folder", "dataset=imagenet"):
+        return [f"dataset.root='{folder}'"]
+    if option == "dataset=csv":
+        (folder / "table.csv").touch()
+        return [f"dataset.table='{folder}/table.csv'"]
+    return ["dataset.handle=owner/name"] if option == "dataset=kaggle" else []
 
 
 def run_cli(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, list[tuple[TrainConfig, Job]]]:
@@ -61,10 +72,24 @@ BAD = {
     "model.pooling=max": "model.pooling=max is not known; allowed: cls, mean",
     "scheduler.warmup_epochs=1000": "scheduler.warmup_epochs=1000 must be shorter than training.epochs=",
     "dataset=image_folder": "dataset.root is not set; write dataset.root=FOLDER",
+    "augmentation.hue=0.6": "augmentation.hue=0.6 is a share of the color circle: from 0 to 0.5",
+    "augmentation.erasing=nan": "augmentation.erasing=nan is a probability: from 0 to 1",
+    "augmentation.mixup=-1": "augmentation.mixup=-1.0 must not be negative; 0 turns it off",
+    "augmentation.crop_ratio=[2,1]": "augmentation.crop_ratio=[2.0, 1.0] must be two numbers, the smaller first",
+    "augmentation.policy=auto": "augmentation.policy=auto is not known; allowed: randaugment, trivialaugment",
+    "augmentation.repeats=0": "augmentation.repeats=0 must be at least 1",
     "device=gpu": "device=gpu is not known; allowed: auto, cpu, cuda",
     "model.num_layers=4,6": "model.num_layers=4,6 gives several values: add --multirun",
     "seed=99999999999999999999": "seed=99999999999999999999 must lie from 0 to below 2^63",
     "dataset.split_seed=-1": "dataset.split_seed=-1 must not be negative",
+    "dataset=imagenet": "dataset.root is not set; write dataset.root=FOLDER",
+    "dataset=csv": "dataset.table is not set; write dataset.table=FILE.csv",
+    "dataset=kaggle": "dataset.handle is not set; write dataset.handle=OWNER/NAME",
+    "dataset.handle=a/b": "dataset.handle means nothing for dataset=digits; its keys: cache, cache_dir, channels",
+    "dataset.split=grouped": "dataset.split means nothing for dataset=digits",
+    "dataset.cache=ram": "dataset.cache=ram is not known; allowed: auto, device, memory, disk, off",
+    "dataset.val_size=0.2": "dataset.val_size is not a key. Did you mean dataset.val_share?",
+    "dataset.val_share=null": "dataset.val_share must not be null",
     "model.layer_scale=nan": "model.layer_scale=nan must be above 0",
     "--epochs=5": "--epochs=5 is not an option; settings are typed without dashes: training.epochs=5",
     "lr": "'lr' is not of the form key=value",
@@ -86,6 +111,38 @@ def test_bad_input_names_the_key_in_three_lines_and_leaves_nothing(
 def test_a_missing_folder_is_named(empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     code, _ = run_cli(monkeypatch, "dataset=image_folder", f"dataset.root={empty}/no such folder")
     assert code == 1 and f"dataset.root={empty}/no such folder is not a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "overrides", "message"),
+    [
+        ("gtsrb", ["split=random"], "dataset.split=random is not known; allowed: stratified, grouped, blocks"),
+        ("gtsrb", ["split=grouped", "group_pattern=null"], "dataset.split=grouped needs dataset.group_pattern"),
+        ("gtsrb", ["group_pattern=x"], "dataset.group_pattern=x has no group in parentheses"),
+        ("gtsrb", ["group_pattern='(x'"], "dataset.group_pattern=(x is not a regular expression: missing )"),
+        ("tom_and_jerry", ["block_size=0"], "dataset.block_size=0 must be at least 1"),
+        ("tom_and_jerry", ["split=grouped", "block_size=9"], "dataset.split=grouped needs dataset.group_pattern"),
+        (
+            "food101",
+            ["block_size=9"],
+            "dataset.block_size means nothing for dataset.split=stratified; it needs dataset.",
+        ),
+        ("food101", ["group_pattern='(x)'"], "it needs dataset.split=grouped or dataset.split=blocks"),
+        ("kaggle", ["handle=name"], "dataset.handle=name is not of the form OWNER/NAME or OWNER/NAME/versions/3"),
+        ("kaggle", ["handle=a/b/versions/x"], "dataset.handle=a/b/versions/x is not of the form OWNER/NAME"),
+        ("emnist", ["variant=all"], "dataset.variant=all is not known; allowed: balanced, byclass"),
+        ("csv", ["table=/nowhere.csv"], "dataset.table=/nowhere.csv is not a file"),
+        (
+            "csv",
+            ["table=/x", "split=grouped"],
+            "dataset.split=grouped needs dataset.group_pattern or dataset.group_column",
+        ),
+        ("dtd", ["val_share=0.1"], "dataset.val_share means nothing for dataset=dtd"),
+    ],
+)
+def test_splits_and_sources_that_cannot_be_are_refused_by_key(option: str, overrides: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        compose(f"dataset={option}", *(f"dataset.{override}" for override in overrides))
 
 
 @pytest.mark.parametrize(
@@ -240,8 +297,7 @@ def test_a_convolutional_stem_gets_a_patch_of_a_power_of_two() -> None:
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_group_file_composes(option: str, tmp_path: Path) -> None:
     group = option.split("=")[0]
-    root = [f"dataset.root='{tmp_path}'"] if option == "dataset=image_folder" else []
-    config = compose(option, *root)
+    config = compose(option, *needed(option, tmp_path))
     if group != "model":
         assert getattr(config, group) is not None
 
@@ -249,19 +305,26 @@ def test_every_group_file_composes(option: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", [option for option in OPTIONS if option.startswith("model=")])
 @pytest.mark.parametrize("dataset", [option for option in OPTIONS if option.startswith("dataset=")])
 def test_any_model_works_with_any_data_set(model: str, dataset: str, tmp_path: Path) -> None:
-    root = [f"dataset.root='{tmp_path}'"] if dataset == "dataset=image_folder" else []
-    config = compose(model, dataset, *root)
+    config = compose(model, dataset, *needed(dataset, tmp_path))
     height, width = config.model.image_size
     assert config.model.patch_size and height % config.model.patch_size == 0
     assert (height // config.model.patch_size) * (width // config.model.patch_size) >= (49 if height > 8 else 16)
 
 
-def test_the_tables_of_meaningful_keys_are_those_of_the_files() -> None:
-    import yaml
+def meaningful_keys(path: Path) -> set[str]:
+    """Return the keys of an option's file and of the one it inherits, but for those it sets to null."""
+    values = yaml.safe_load(path.read_text())
+    keys: set[str] = set()
+    for base in values.pop("defaults", []):
+        if base != "_self_":
+            keys = meaningful_keys(path.with_name(f"{base}.yaml"))
+    absent = {key for key in keys & set(values) if values[key] is None}
+    return (keys | set(values)) - absent - {"name"}
 
+
+def test_the_tables_of_meaningful_keys_are_those_of_the_files() -> None:
     for group, table in (("optimizer", OPTIMIZER_KEYS), ("scheduler", SCHEDULER_KEYS), ("dataset", DATASET_KEYS)):
-        files = {path.stem: set(yaml.safe_load(path.read_text())) - {"name"} for path in (CONFIGS / group).glob("*")}
-        assert files == table
+        assert {path.stem: meaningful_keys(path) for path in (CONFIGS / group).glob("*")} == table
 
 
 def test_synonyms_point_at_keys_that_exist() -> None:
@@ -278,6 +341,28 @@ def test_shifts_and_flips_follow_the_data_unless_typed() -> None:
     assert (photo.augmentation.pad_crop, photo.augmentation.horizontal_flip) == (0.125, 0.5)
     assert (digits.augmentation.pad_crop, digits.augmentation.horizontal_flip) == (0.0, 0.0)
     assert compose("augmentation.pad_crop=0.25").augmentation.pad_crop == 0.25
+
+
+def test_large_images_are_cropped_and_resized_small_ones_shifted() -> None:
+    def crop(*overrides: str) -> tuple[float | None, float | None]:
+        augmentation = compose("dataset=cifar10", *overrides).augmentation
+        return augmentation.random_resized_crop, augmentation.pad_crop
+
+    assert crop() == crop("model.image_size=48") == (0.0, 0.125)
+    assert crop("model.image_size=64") == crop("model.image_size=224", "augmentation=medium") == (0.35, 0.0)
+    assert crop("model.image_size=64", "augmentation=strong") == (0.2, 0.0)
+    assert crop("model.image_size=64", "augmentation=none") == (0.0, 0.0)
+    # What is typed decides for the other one.
+    assert crop("model.image_size=64", "augmentation.pad_crop=0.1") == (0.0, 0.1)
+    assert crop("augmentation.random_resized_crop=0.5") == (0.5, 0.0)
+    with pytest.raises(ValueError, match=r"random_resized_crop=0.5 and augmentation.pad_crop=0.1 are two ways"):
+        crop("augmentation.random_resized_crop=0.5", "augmentation.pad_crop=0.1")
+
+
+@pytest.mark.parametrize("strength", ["light", "medium", "strong"])
+def test_digits_are_never_mirrored(strength: str) -> None:
+    assert compose("dataset=digits", f"augmentation={strength}").augmentation.horizontal_flip == 0
+    assert compose("dataset=cifar10", f"augmentation={strength}").augmentation.horizontal_flip == 0.5
 
 
 def test_a_typed_learning_rate_wins_in_both_spellings() -> None:

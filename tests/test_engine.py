@@ -2,14 +2,14 @@
 
 import copy
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import compose
+from conftest import compose, hold_images, pixels_of
 from test_optim import make_model
 from torch import nn
 
@@ -17,7 +17,16 @@ from src.augment import Augmentation, normalize
 from src.config import complete
 from src.config.compose import CONFIGS
 from src.data import Preprocessing, Split
-from src.engine import Trainer, choose_device, choose_precision, count_gflops, evaluate, train_epoch
+from src.engine import (
+    Trainer,
+    balanced_weights,
+    choose_device,
+    choose_precision,
+    count_gflops,
+    evaluate,
+    train_epoch,
+    weighted_cross_entropy,
+)
 from src.model import VisionTransformer
 from src.optim import LearningRate, build_optimizer
 
@@ -28,12 +37,14 @@ LOOK = Preprocessing((8, 8), "crop", "bicubic", 1, (0.5,), (0.25,))
 def make_split(count: int, num_classes: int = 3) -> Split:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (count, 1, 8, 8), generator=generator, dtype=torch.uint8)
-    return Split(images, torch.randint(num_classes, (count,), generator=generator))
+    return Split(hold_images(images), torch.randint(num_classes, (count,), generator=generator))
 
 
 def make_trainer(model: VisionTransformer, clip_norm: float | None = 1.0, pad_crop: float = 0.25) -> Trainer:
     optimizer = build_optimizer(model, compose().optimizer)
-    augmentation = Augmentation(pad_crop, 0.5, LOOK.mean, LOOK.std)
+    augmentation = Augmentation(
+        size=(8, 8), mean=LOOK.mean, std=LOOK.std, num_classes=model.num_classes, pad_crop=pad_crop, horizontal_flip=0.5
+    )
     return Trainer(model, optimizer, lambda step: 1e-3, augmentation, CPU, torch.float32, 0, 0.1, clip_norm)
 
 
@@ -47,7 +58,7 @@ def test_evaluation_is_exact_for_any_batch_size(batch_size: int, num_classes: in
     torch.manual_seed(0)
     model, split = make_model(num_classes=num_classes).eval(), make_split(23, num_classes)
     with torch.no_grad():
-        logits = model(normalize(split.images, LOOK.mean, LOOK.std))
+        logits = model(normalize(pixels_of(split), LOOK.mean, LOOK.std))
     result = evaluate(model, split, LOOK, batch_size, torch.float32)
     assert result.loss == pytest.approx(F.cross_entropy(logits, split.labels).item(), rel=1e-5)
     assert result.accuracy == pytest.approx((logits.argmax(1) == split.labels).float().mean().item())
@@ -91,9 +102,9 @@ def test_a_step_equals_the_textbook_step() -> None:
     reference = copy.deepcopy(model)
     trainer = make_trainer(model, clip_norm=0.01, pad_crop=0.0)
     trainer.augmentation.horizontal_flip = 0.0
-    loss, _ = trainer.step(split.images, split.labels, step=0)
+    loss, _ = trainer.step(pixels_of(split), split.labels, None, step=0)
     optimizer = build_optimizer(reference, compose("training.lr=1e-3").optimizer)
-    logits = reference(normalize(split.images, LOOK.mean, LOOK.std))
+    logits = reference(normalize(pixels_of(split), LOOK.mean, LOOK.std))
     expected = F.cross_entropy(logits, split.labels, label_smoothing=0.1)
     expected.backward()
     nn.utils.clip_grad_norm_(reference.parameters(), 0.01)
@@ -101,6 +112,46 @@ def test_a_step_equals_the_textbook_step() -> None:
     assert loss.item() == pytest.approx(expected.item())
     for a, b in zip(model.parameters(), reference.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-7)
+
+
+def test_weighted_loss_equals_torch_and_counts_shares_by_the_weight_they_carry() -> None:
+    torch.manual_seed(0)
+    logits, labels, weights = torch.randn(6, 3), torch.tensor([0, 1, 1, 2, 2, 2]), torch.tensor([3.0, 1.5, 1.0])
+    assert weighted_cross_entropy(logits, labels, weights, 0.0) == F.cross_entropy(logits, labels, weights)
+    shares = F.one_hot(labels, 3).float()
+    assert torch.allclose(
+        weighted_cross_entropy(logits, shares, weights, 0.0), F.cross_entropy(logits, labels, weights)
+    )
+    mixed = 0.7 * shares + 0.3 * shares.flip(0)
+    expected = -(mixed * weights * logits.log_softmax(1)).sum() / (mixed * weights).sum()
+    assert weighted_cross_entropy(logits, mixed, weights, 0.0).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert weighted_cross_entropy(logits, labels, None, 0.1) == F.cross_entropy(logits, labels, label_smoothing=0.1)
+
+
+def test_balanced_weights_give_each_class_the_same_total() -> None:
+    labels = torch.tensor([0] * 6 + [2] * 3 + [3])
+    weights = balanced_weights(labels, 4)
+    totals = torch.bincount(labels, weights[labels].double(), minlength=4)
+    assert totals.tolist() == pytest.approx([10 / 3, 0, 10 / 3, 10 / 3])
+
+
+def test_mixing_ends_at_its_step_and_the_larger_share_counts_as_right() -> None:
+    trainer = make_trainer(make_model())
+    trainer.augmentation = replace(trainer.augmentation, mixup=1.0)
+    trainer.mix_until = 1
+    seen: list[torch.Tensor] = []
+
+    def remember(logits: torch.Tensor, targets: torch.Tensor, *_: object) -> torch.Tensor:
+        seen.append(targets)
+        return logits.sum()
+
+    split = make_split(6)
+    trainer.model.eval()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("src.engine.weighted_cross_entropy", remember)
+        rights = [trainer.step(pixels_of(split), split.labels, None, step)[1] for step in (0, 1)]
+    assert seen[0].shape == (6, 3) and torch.allclose(seen[0].sum(1), torch.ones(6))
+    assert torch.equal(seen[1], split.labels) and all(0 <= right <= 6 for right in rights)
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice() -> None:
@@ -166,10 +217,13 @@ def test_every_experiment_trains_a_step(path: Path) -> None:
     config = complete(config, 100, 10, channels, [0.5] * channels, [0.25] * channels)
     model = VisionTransformer(**asdict(config.model))
     before = model.head.weight.detach().clone()
-    augmentation = Augmentation(**asdict(config.augmentation), mean=[0.5] * channels, std=[0.25] * channels)
+    parts = asdict(config.augmentation)
+    del parts["mix_off_share"], parts["repeats"]
+    look = {"size": config.model.image_size, "mean": [0.5] * channels, "std": [0.25] * channels}
+    augmentation = Augmentation(**look, **parts, num_classes=10)
     rate = LearningRate(config.scheduler, config.optimizer.lr, 10, config.training.epochs)
     optimizer = build_optimizer(model, config.optimizer)
     trainer = Trainer(model, optimizer, rate, augmentation, CPU, torch.float32, 0, 0.1, config.training.clip_norm)
     images = torch.randint(256, (4, channels, *config.model.image_size), dtype=torch.uint8)
-    loss, _ = trainer.step(images, torch.arange(4), step=0)
+    loss, _ = trainer.step(images, torch.arange(4), None, step=0)
     assert math.isfinite(loss.item()) and not torch.equal(before, model.head.weight)

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, compose, photo_overrides, train_run
+from conftest import TINY, compose, hold_images, photo_overrides, train_run
 from PIL import Image
 from safetensors.torch import load_file
 
 from src import run as files
 from src.config import Job, load_config
 from src.data import Data, Preprocessing, Split
+from src.data.cache import index_arrays
 from src.run import Run, SavedRun, best_run, choose_run, find_runs, read_run, write_json
 from train import train
 
@@ -39,6 +40,7 @@ def test_a_run_leaves_everything_the_design_promises(photo_run: SavedRun) -> Non
         "figures/attention.png",
         "figures/position_embeddings.png",
         "figures/patch_filters.png",
+        "figures/augmentations.png",
     ]:
         assert (photo_run.folder / name).stat().st_size > 0, name
     assert list((photo_run.folder / "tensorboard").glob("events*"))
@@ -63,7 +65,7 @@ def test_status_and_test_results_agree(photo_run: SavedRun) -> None:
     assert status["status"] == "finished" and status["error"] is None and status["epoch"] == 2
     assert status["best_val_acc"] == max(float(row["val_acc"]) for row in rows)
     assert status["test_acc"] == test["accuracy"]
-    assert list(test) == ["loss", "accuracy", "macro_precision", "macro_recall", "macro_f1"]
+    assert list(test) == ["loss", "accuracy", "mean_class_accuracy", "macro_precision", "macro_recall", "macro_f1"]
     per_class = list(csv.DictReader((photo_run.folder / "test/per_class.csv").read_text().splitlines()))
     assert [row["class"] for row in per_class] == ["blue", "green", "red"]
     assert np.mean([float(row["f1"]) for row in per_class]) == pytest.approx(test["macro_f1"])
@@ -73,7 +75,8 @@ def test_figures_are_drawn_for_the_other_kinds_of_model_too(tmp_path: Path) -> N
     kind = ["model.stem=conv", "model.pooling=mean", "model.position_embedding=sincos2d", "model.num_registers=2"]
     run = train_run(tmp_path / "conv", *TINY, *kind, "training.epochs=1", "training.tensorboard=false")
     names = {path.name for path in (run.folder / "figures").iterdir()}
-    assert names == {"predictions.png", "attention.png", "position_embeddings.png", "patch_filters.png"}
+    kinds = ("augmentations", "predictions", "attention", "position_embeddings", "patch_filters")
+    assert names == {f"{kind}.png" for kind in kinds}
 
 
 def test_top5_accuracy_is_there_for_more_than_five_classes(tmp_path: Path) -> None:
@@ -115,8 +118,10 @@ def test_the_same_command_gives_the_same_numbers(photo_run: SavedRun, tmp_path: 
 
 
 def make_data() -> Data:
-    split = Split(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.zeros(1, dtype=torch.long))
-    return Data(split, split, split, ["a"], Preprocessing((8, 8), "crop", "bicubic", 1, (0.5,), (0.5,)), [])
+    split = Split(hold_images(torch.zeros(1, 1, 8, 8, dtype=torch.uint8)), torch.zeros(1, dtype=torch.long))
+    indexes = dict.fromkeys(("train", "val", "test"), index_arrays(np.zeros((1, 8, 8, 1), np.uint8)))
+    look = Preprocessing((8, 8), "crop", "bicubic", 1, (0.5,), (0.5,))
+    return Data(split, split, split, ["a"], look, [], indexes=indexes)
 
 
 @pytest.mark.parametrize(
@@ -145,6 +150,22 @@ def test_a_run_is_never_written_over_another(photo_run: SavedRun) -> None:
     with pytest.raises(FileExistsError, match="already holds a run; choose another hydra.run.dir"):
         Run(photo_run.folder, config, Job(photo_run.folder, [], {}), make_data(), 1)
     assert (photo_run.folder / "config.yaml").read_bytes() == before
+
+
+def test_a_check_reports_and_leaves_no_run(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (photos / "red" / "broken.jpg").write_bytes(b"")
+    (tmp_path / "run").mkdir()
+    config = compose("dataset=image_folder", f"dataset.root='{photos}'", "check=true")
+    train(config, Job(tmp_path / "run", [], {}))
+    shown = capsys.readouterr().out
+    assert "unreadable files: 1\n" in shown and "broken.jpg: not an image" in shown
+    assert "notes.txt: not an image (.txt)" in shown and not list((tmp_path / "run").iterdir())
+
+
+def test_class_weights_and_a_balanced_sampler_train(photos: Path, tmp_path: Path) -> None:
+    uneven = ["training.class_weights=balanced", "training.sampler=balanced", "augmentation=strong"]
+    run = train_run(tmp_path / "uneven", *photo_overrides(photos), *uneven, "training.epochs=1")
+    assert run.status == "finished" and (run.folder / "figures/augmentations.png").is_file()
 
 
 def test_broken_data_leaves_no_run(photos: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Configuration: `schema` names and checks the keys, `resolve` fills in nulls, `compose` starts with Hydra."""
 
-from .compose import Job, dump_config, launch, load_config
+from .compose import Job, compose_config, dump_config, launch, load_config
 from .resolve import complete
 from .schema import (
     AugmentationConfig,
@@ -26,6 +26,7 @@ __all__ = [
     "TrainConfig",
     "TrainingConfig",
     "complete",
+    "compose_config",
     "launch",
     "load_config",
     "dump_config",

@@ -32,7 +32,11 @@ from .resolve import resolve
 from .schema import AnyConfig, InferenceConfig, TrainConfig
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-PATH_KEYS = ("dataset.root", "input", "output", "run")
+# Taken literally, without Hydra's grammar; a regular expression needs that as much as a path.
+PATH_KEYS = (
+    *("dataset.root", "dataset.table", "dataset.cache_dir", "dataset.subfolder", "dataset.group_pattern"),
+    *("input", "output", "run"),
+)
 # What a user can mend; anything else is a defect of ours and shows its traceback.
 USER_ERRORS = (ValueError, OSError, FloatingPointError, HydraException, OmegaConfBaseException, yaml.YAMLError)
 
@@ -203,6 +207,13 @@ def _map_leaves(value: Any, function: Callable[[Any], Any]) -> Any:
 def _escape(value: Any) -> Any:
     """Keep text that looks like an interpolation as it is: a folder may be called `${x}`, a run be a stranger's."""
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) and value != "???" else value
+
+
+def compose_config(*overrides: str) -> TrainConfig:
+    """Compose and check a training configuration from overrides, as the command line does."""
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3", job_name="compose"):
+        cfg = hydra.compose("config", overrides=list(overrides))
+    return to_config(TrainConfig, cfg, list(overrides))
 
 
 def dump_config(config: TrainConfig) -> str:

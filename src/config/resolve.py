@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from .schema import (
-    AugmentationConfig,
     DatasetConfig,
     TrainConfig,
     check,
@@ -26,18 +25,34 @@ def resolve(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
     one wins, and a warm-up from a file gives way to a typed, shorter run (a typed one is refused).
     """
     _check_root(config.dataset)
+    _check_split(config.dataset, typed)
     config = _resolve_augmentation(_resolve_sizes(config))
     return _resolve_schedule(_resolve_lr(config, typed), typed)
 
 
 def _check_root(dataset: DatasetConfig) -> None:
-    """Refuse a missing folder; not part of the schema's own checks, as a run outlives the folder of its data."""
-    if dataset.name == "image_folder":
+    """Refuse a missing folder or table; not part of the schema's own checks, as a run outlives its data's folder."""
+    if dataset.name in ("image_folder", "imagenet"):
         check(
             dataset.root is not None,
             "dataset.root is not set; write dataset.root=FOLDER with a folder per class",
         )
-        check(Path(str(dataset.root)).is_dir(), f"dataset.root={dataset.root} is not a folder")
+    if dataset.name in ("image_folder", "imagenet", "csv") and dataset.root is not None:
+        check(Path(dataset.root).is_dir(), f"dataset.root={dataset.root} is not a folder")
+    if dataset.table is not None:
+        check(Path(dataset.table).is_file(), f"dataset.table={dataset.table} is not a file")
+
+
+def _check_split(dataset: DatasetConfig, typed: Collection[str]) -> None:
+    """Refuse a typed key that the chosen kind of split would silently ignore."""
+    for key, kinds in (
+        ("group_pattern", ("grouped", "blocks")),
+        ("group_column", ("grouped",)),
+        ("block_size", ("blocks",)),
+    ):
+        unused = f"dataset.{key}" in typed and dataset.split not in kinds and getattr(dataset, key) is not None
+        needed = " or ".join(f"dataset.split={kind}" for kind in kinds)
+        check(not unused, f"dataset.{key} means nothing for dataset.split={dataset.split}; it needs {needed}")
 
 
 def _resolve_sizes(config: TrainConfig) -> TrainConfig:
@@ -47,13 +62,19 @@ def _resolve_sizes(config: TrainConfig) -> TrainConfig:
 
 
 def _resolve_augmentation(config: TrainConfig) -> TrainConfig:
-    flip, pad = config.augmentation.horizontal_flip, config.augmentation.pad_crop
+    augmentation, smallest_side = config.augmentation, min(config.model.image_size)
+    flip, pad, crop = augmentation.horizontal_flip, augmentation.pad_crop, augmentation.random_resized_crop
     if flip is None:
         flip = 0.5 if config.dataset.flips else 0.0
+    if crop is None:
+        # Crops of other scales suit objects of any size in a photo; small images are cut close already.
+        mixed = augmentation.mixup > 0 or augmentation.cutmix > 0
+        crop = (0.2 if mixed else 0.35) if smallest_side >= 64 and not pad else 0.0
     if pad is None:
         # Below 16 px one pixel is the width of a stroke: on the digits (8 px) shifts lower the accuracy.
-        pad = 0.125 if min(config.model.image_size) >= 16 else 0.0
-    return replace(config, augmentation=AugmentationConfig(pad, flip))
+        pad = 0.125 if smallest_side >= 16 and not crop else 0.0
+    augmentation = replace(augmentation, horizontal_flip=flip, pad_crop=pad, random_resized_crop=crop)
+    return replace(config, augmentation=augmentation)
 
 
 def _resolve_lr(config: TrainConfig, typed: Collection[str]) -> TrainConfig:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..augment import normalize
-from ..data import find_images, is_image, read_image
+from ..data import find_images, is_image
 from ..engine import autocast, choose_device, choose_precision
 from ..model import VisionTransformer
 from ..run import BEST, SavedRun, write_csv, write_json
@@ -45,7 +45,7 @@ class Predictor:
             read, images, errors = [], [], []
             for path in files[first : first + batch_size]:
                 try:
-                    images.append(self.preprocessing(read_image(path)))
+                    images.append(self.preprocessing.read(path))
                     read.append(path)
                 except OSError as error:
                     errors.append(str(error))
