@@ -29,6 +29,7 @@ def train(config: TrainConfig, job: Job) -> float:
         choose_precision,
         count_gflops,
         evaluate,
+        keep_freed_memory,
         limit_threads,
         train_epoch,
     )
@@ -40,6 +41,7 @@ def train(config: TrainConfig, job: Job) -> float:
 
     # Device and images. What fails here leaves no run folder behind.
     terminal.log_to_console(log)
+    keep_freed_memory()
     device, reason = choose_device(config.device)
     precision = choose_precision(config.training.precision, device)
     parts = asdict(config.augmentation)

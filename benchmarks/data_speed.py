@@ -4,8 +4,8 @@
 
 The usual loader decodes with PIL and augments with torchvision's v2 transforms, image by image, in a DataLoader with 0
 and 2 persistent workers. The images are cut out of scikit-learn's two sample photographs: JPEG files of 500x375 px
-for 224 px, an array of 32 px images for the other half. Rounds take turns; the table shows medians, and their ratio to
-the better of the two usual loaders.
+for 224 px, an array of 32 px images for the other half. Rounds take turns; the table shows medians and their ratios.
+First epochs begin with nothing: workers are started, or all images decoded into the cache.
 """
 
 import argparse
@@ -31,8 +31,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from src.augment import Augmentation
 from src.config import DatasetConfig, compose_config
 from src.data import Images, Split, iterate_batches, load_data, shuffled_order
+from src.engine import keep_freed_memory
 from src.seeding import generator_for
 
+BATCH, SMALL_BATCH = 64, 256
+WORKERS = (0, 2)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Epoch = Callable[[int], int]  # epoch -> number of images gone through
 
@@ -94,53 +97,59 @@ def ours(split: Split, augmentation: Augmentation, batch: int, device: torch.dev
     return run
 
 
-def measure(epochs: dict[str, Epoch], rounds: int) -> dict[str, float]:
-    """Return the median images/s of each, after one round to warm up; rounds take turns."""
+def measure(epochs: dict[str, Epoch], rounds: int, warm: bool = True) -> dict[str, float]:
+    """Return the median images/s of each; rounds take turns. `warm` leaves a first round out."""
     rates: dict[str, list[float]] = {name: [] for name in epochs}
-    for number in range(rounds + 1):
+    for number in range(rounds + warm):
         for name, epoch in epochs.items():
             started = time.perf_counter()
             count = epoch(number)
-            if number:
+            if number >= warm:
                 rates[name].append(count / (time.perf_counter() - started))
     return {name: statistics.median(values) for name, values in rates.items()}
 
 
 def print_row(title: str, rates: dict[str, float]) -> None:
-    best = max(rates["0 workers"], rates["2 workers"])
-    cells = [f"{rates[name]:,.0f}" for name in ("0 workers", "2 workers", "ours")]
-    print(f"| {title} | {' | '.join(cells)} | {rates['ours'] / best:.1f}× |", flush=True)
+    usual_rates, own = [rates[f"{workers} workers"] for workers in WORKERS], rates["ours"]
+    cells = [f"{rate:,.0f}" for rate in (*usual_rates, own)] + [f"{own / rate:.1f}×" for rate in usual_rates]
+    print(f"| {title} | {' | '.join(cells)} |", flush=True)
 
 
-def compare_photographs(folder: Path, count: int, rounds: int, device: torch.device) -> None:
-    """Print the rows for JPEG files of 500x375 px at 224 px."""
+def save_photographs(folder: Path, count: int) -> list[Path]:
     files = []
     for number, pixels in enumerate(cut_photographs(count, 500, 375)):
-        path = folder / "photos" / f"class {number % 4}" / f"{number:05d}.jpg"
+        path = folder / f"class {number % 4}" / f"{number:05d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path, quality=90)
         files.append(path)
+    return files
+
+
+def compare_photographs(files: list[Path], folder: Path, policy: str, rounds: int, device: torch.device) -> None:
+    """Print the rows for JPEG files of 500x375 px at 224 px, with a policy of augmentation."""
+    augmentation = Augmentation(
+        size=(224, 224), mean=MEAN, std=STD, num_classes=4, random_resized_crop=0.08, horizontal_flip=0.5,
+        policy=policy or None,
+    )  # fmt: skip
+    root = files[0].parents[1]
+    configs = [configure(root, folder / f"cache {policy} {number}") for number in range(rounds)]
+
+    def begin(number: int) -> int:
+        """Decode everything into a new cache, then go through the training split."""
+        data = load_data(configs[number], (224, 224), no_bar, device, augmentation.stored_size)
+        ours(data.train, augmentation, BATCH, device)(0)
+        return sum(len(split) for split in data.splits().values())
+
+    def begin_usual(workers: int) -> Epoch:
+        return lambda _: usual(files, crop, policy, workers, BATCH)(0)
+
     crop: list[v2.Transform] = [v2.RandomResizedCrop(224), v2.RandomHorizontalFlip()]
-    for policy in ("", "trivialaugment"):
-        name = f"224 px, random-resized crop, flip{', TrivialAugment' if policy else ''}"
-        augmentation = Augmentation(
-            size=(224, 224), mean=MEAN, std=STD, num_classes=4, random_resized_crop=0.08, horizontal_flip=0.5,
-            policy=policy or None,
-        )  # fmt: skip
-        first = []
-        for number in range(3):
-            config = configure(folder / "photos", folder / f"cache {policy} {number}")
-            started = time.perf_counter()
-            split = load_data(config, (224, 224), no_bar, device, augmentation.stored_size).train
-            decoding = (time.perf_counter() - started) / count  # of all splits, which together are all images
-            epoch = ours(split, augmentation, 64, device)
-            started = time.perf_counter()
-            seen = epoch(0)
-            first.append(1 / (decoding + (time.perf_counter() - started) / seen))
-        epochs = {f"{workers} workers": usual(files, crop, policy, workers, 64) for workers in (0, 2)}
-        rates = measure(epochs | {"ours": epoch}, rounds)
-        print_row(name, rates)
-        print_row("… first epoch, decoding included", rates | {"ours": statistics.median(first)})
+    name = f"224 px: random-resized crop, flip{', TrivialAugment' if policy else ''}"
+    first = {f"{workers} workers": begin_usual(workers) for workers in WORKERS}
+    print_row(f"{name}; first epoch, from files", measure(first | {"ours": begin}, rounds, warm=False))
+    train = load_data(configs[0], (224, 224), no_bar, device, augmentation.stored_size).train
+    epochs = {f"{workers} workers": usual(files, crop, policy, workers, BATCH) for workers in WORKERS}
+    print_row(f"{name}; later epochs", measure(epochs | {"ours": ours(train, augmentation, BATCH, device)}, rounds))
 
 
 def configure(root: Path, cache_dir: Path) -> DatasetConfig:
@@ -156,7 +165,7 @@ def no_bar(items: Iterable[Any], total: int, description: str) -> Iterator[Any]:
 def compare_small(count: int, rounds: int, device: torch.device) -> None:
     """Print the rows for 32 px images."""
     pixels = np.stack(list(cut_photographs(count, 32, 32)))
-    held = torch.from_numpy(pixels).to(device)
+    held = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().to(device)
     split = Split(Images(held), torch.zeros(count, dtype=torch.long))
     for policy, title in (
         ("", "normalise"),
@@ -168,9 +177,10 @@ def compare_small(count: int, rounds: int, device: torch.device) -> None:
             policy=policy or None,
         )  # fmt: skip
         first = [v2.RandomCrop(32, padding=4, padding_mode="reflect"), v2.RandomHorizontalFlip()]
-        epochs = {f"{workers} workers": usual(pixels, first, policy, workers, 128) for workers in (0, 2)}
+        epochs = {f"{workers} workers": usual(pixels, first, policy, workers, SMALL_BATCH) for workers in WORKERS}
         print_row(
-            f"32 px, crop, flip, {title}", measure(epochs | {"ours": ours(split, augmentation, 128, device)}, rounds)
+            f"32 px: shift, flip, {title}",
+            measure(epochs | {"ours": ours(split, augmentation, SMALL_BATCH, device)}, rounds),
         )
 
 
@@ -182,12 +192,15 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     device = torch.device(arguments.device)
+    keep_freed_memory()  # as train.py does; for the usual loader too
     torch.set_num_threads(1)  # the usual setting beside DataLoader workers; our pool uses all cores
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, Python {platform.python_version()}"
     print(f"{versions}, {device}")
-    print("\n| images/s | usual, 0 workers | usual, 2 workers | ours | ratio |\n|---|---|---|---|---|")
+    print("\n| images/s | usual, 0 workers | 2 workers | ours | ratio to 0 | to 2 |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        compare_photographs(Path(folder), arguments.images, arguments.rounds, device)
+        files = save_photographs(Path(folder, "photos"), arguments.images)
+        for policy in ("", "trivialaugment"):
+            compare_photographs(files, Path(folder), policy, arguments.rounds, device)
     compare_small(10 * arguments.images, arguments.rounds, device)
 
 

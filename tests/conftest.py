@@ -26,8 +26,8 @@ def compose(*overrides: str) -> TrainConfig:
 
 
 def hold_images(images: torch.Tensor) -> Images:
-    """Hold uint8 images (N,C,H,W) as the data path does, channels last."""
-    return Images(images.permute(0, 2, 3, 1).contiguous())
+    """Hold uint8 images (N,C,H,W) as the data path does in memory."""
+    return Images(images)
 
 
 def pixels_of(split: Split) -> torch.Tensor:

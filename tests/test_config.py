@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from src.config import Job, TrainConfig, complete, dump_config, launch, load_config
 from src.config.compose import CONFIGS, quote_path
+from src.config.dataset import DATASET_KEYS
 from src.config.messages import SYNONYMS, list_keys
-from src.config.schema import DATASET_KEYS, OPTIMIZER_KEYS, SCHEDULER_KEYS, InferenceConfig
+from src.config.schema import OPTIMIZER_KEYS, SCHEDULER_KEYS, InferenceConfig
 
 OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"

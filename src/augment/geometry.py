@@ -30,17 +30,14 @@ def inverse_affine(
     pivot: (x, y) from the center to the upper left corner of the pixel grid if shears hold it still, or (0, 0).
     """
     radians = angle.double().deg2rad()
-    zero, one = torch.zeros_like(radians), torch.ones_like(radians)
     cos, sin = radians.cos(), radians.sin()
-    last = (zero, zero, one)
-    shear = _stack((one, shear_x, -shear_x * pivot[1]), (shear_y, one, -shear_y * pivot[0]), last)
-    rotation = _stack((cos, -sin, zero), (sin, cos, zero), last)
-    shift = _stack((one, zero, -shift_x), (zero, one, -shift_y), last)
-    return shear @ rotation @ shift
-
-
-def _stack(*rows: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    return torch.stack([torch.stack([value.double() for value in row], 1) for row in rows], 1)
+    shear_x, shear_y, shift_x, shift_y = (values.double() for values in (shear_x, shear_y, shift_x, shift_y))
+    # The product of the three matrices, written out: on a batch of a hundred that takes a third of the time.
+    xx, xy, yx, yy = cos + shear_x * sin, shear_x * cos - sin, sin + shear_y * cos, cos - shear_y * sin
+    x = -shear_x * pivot[1] - xx * shift_x - xy * shift_y
+    y = -shear_y * pivot[0] - yx * shift_x - yy * shift_y
+    zero, one = torch.zeros_like(x), torch.ones_like(x)
+    return torch.stack((xx, xy, x, yx, yy, y, zero, zero, one), 1).view(-1, 3, 3)
 
 
 def compose(moves: Moves, size: tuple[int, int]) -> Tensor:
@@ -51,11 +48,8 @@ def compose(moves: Moves, size: tuple[int, int]) -> Tensor:
     scale_x, scale_y = box_width / width, box_height / height
     zero, one = torch.zeros_like(top), torch.ones_like(top)
     # From the frame's center to the stored image.
-    crop = _stack(
-        (mirror * scale_x, zero, left + (box_width - 1) / 2),
-        (zero, scale_y, top + (box_height - 1) / 2),
-        (zero, zero, one),
-    )
+    x, y = left + (box_width - 1) / 2, top + (box_height - 1) / 2
+    crop = torch.stack((mirror * scale_x, zero, x, zero, scale_y, y, zero, zero, one), 1).view(-1, 3, 3)
     center = torch.eye(3, dtype=torch.float64)
     center[0, 2], center[1, 2] = -(width - 1) / 2, -(height - 1) / 2
     return (crop @ moves.inverses @ center)[:, :2]
@@ -70,10 +64,14 @@ def move_pixels(images: Tensor, moves: Moves, size: tuple[int, int], fill: Tenso
     shifts = moves.inverses[:, :2, 2]
     unturned = (moves.inverses[:, :2, :2] == torch.eye(2)).all((1, 2))
     unscaled = (moves.boxes[:, 2:] == torch.tensor(size)).all(1)
-    whole = unturned & unscaled & (shifts == shifts.round()).all(1)
-    scaled = unturned & ~unscaled & (shifts == 0).all(1) & torch.tensor(one_by_one)
+    still = unturned & (shifts == 0).all(1)
+    straight = unturned & (shifts == shifts.round()).all(1)
+    whole = straight & unscaled
+    scaled = straight & ~unscaled & torch.tensor(one_by_one)
+    # Shifted images have some of them filled: apart from the others, which are most.
+    ways = ((whole & still, _copy_rows), (whole & ~still, _copy_rows), (scaled, _crop_and_resize))
     order, pieces = [], []
-    for chosen, function in ((whole, _copy_pixels), (scaled, _crop_and_resize), (~whole & ~scaled, _sample_pixels)):
+    for chosen, function in (*ways, (~whole & ~scaled, _sample_pixels)):
         group = chosen.nonzero().flatten()
         if len(group):
             part = Moves(moves.boxes[group], moves.flips[group], moves.inverses[group])
@@ -86,36 +84,59 @@ def move_pixels(images: Tensor, moves: Moves, size: tuple[int, int], fill: Tenso
 
 
 def _crop_and_resize(images: Tensor, group: Tensor, moves: Moves, size: tuple[int, int], fill: Tensor) -> Tensor:
-    """Cut the boxes out of the `group` of images and resize them one by one, antialiased as in Pillow."""
+    """Cut the boxes out of the `group` of images and resize them one by one, antialiased as in Pillow.
+
+    Flips and shifts, of the result's own pixels, are made on the way into the result.
+    """
     result = torch.empty((len(group), images.shape[1], *size), dtype=torch.uint8)
-    for i, box, flip, out in zip(group.tolist(), moves.boxes.tolist(), moves.flips.tolist(), result, strict=True):
-        top, left, height, width = box
+    plans = zip(
+        group.tolist(), moves.boxes.tolist(), moves.flips.tolist(), moves.inverses[:, :2, 2].tolist(), strict=True
+    )
+    for (i, (top, left, height, width), flip, shift), out in zip(plans, result, strict=True):
         crop = images[i : i + 1, :, top : top + height, left : left + width]
-        resized = F.interpolate(crop, size=size, mode="bilinear", antialias=True)
-        out.copy_(resized[0].flip(2) if flip else resized[0])
+        frame = F.interpolate(crop, size=size, mode="bilinear", antialias=True)[0]
+        frame = frame.flip(2) if flip else frame
+        if any(shift):
+            out.copy_(fill.view(-1, 1, 1).expand_as(out))
+            right, down = (max(-side, min(int(by), side)) for by, side in zip(shift, (size[1], size[0]), strict=True))
+            frame = frame[:, max(down, 0) : size[0] + min(down, 0), max(right, 0) : size[1] + min(right, 0)]
+            out = out[:, max(-down, 0) : size[0] - max(down, 0), max(-right, 0) : size[1] - max(right, 0)]
+        out.copy_(frame)
     return result
 
 
-def _copy_pixels(images: Tensor, group: Tensor, moves: Moves, size: tuple[int, int], fill: Tensor) -> Tensor:
-    """Move the `group` (n,) of images by whole pixels; group and moves lie on the CPU."""
+def _copy_rows(images: Tensor, group: Tensor, moves: Moves, size: tuple[int, int], fill: Tensor) -> Tensor:
+    """Crop, flip and shift the `group` (n,) of images by whole pixels; group and moves lie on the CPU.
+
+    Each row of a result is one piece of a longer row: the image's with its mirror image at each side, so that a flip
+    is a piece of it too. On a CPU an order of magnitude faster than pixel by pixel.
+    """
     channels, height, width = images.shape[1:]
-    matrices = compose(moves, size)
-    top, left, box_height, box_width = moves.boxes.view(-1, 4, 1).unbind(1)
-    columns = (matrices[:, 0, :1] * torch.arange(size[1]) + matrices[:, 0, 2:]).long()
-    rows = (torch.arange(size[0]) + matrices[:, 1, 2:]).long()
-    inside_columns = (columns >= left) & (columns < left + box_width)
-    inside_rows = (rows >= top) & (rows < top + box_height)
-    # What lies outside is filled below; until then any pixel will do.
-    columns = _reflect(columns.clamp(left, left + box_width - 1), width)
-    rows = _reflect(rows.clamp(top, top + box_height - 1), height)
-    starts = (group.view(-1, 1) * height + rows) * width
-    starts, columns = (index.to(images.device, non_blocking=True) for index in (starts, columns))
-    index = (starts.unsqueeze(2) + columns.unsqueeze(1)).flatten()
-    # All channels of a pixel at once: free if the storage is channels-last.
-    pixels = images.permute(0, 2, 3, 1).reshape(-1, channels)
-    moved = pixels.index_select(0, index).view(-1, *size, channels).permute(0, 3, 1, 2).contiguous()
-    if inside_rows.all() and inside_columns.all():
+    top, left = moves.boxes[:, :2].int().view(-1, 2, 1).unbind(1)
+    right_shift, down_shift = moves.inverses[:, :2, 2].int().view(-1, 2, 1).unbind(1)
+    chosen = images.index_select(0, group.to(images.device, non_blocking=True)).contiguous()
+    mirrored = chosen.flip(3)
+    # Shifted pieces may stick out at both ends; what lies there is filled, and so does not matter.
+    buffer = images.new_zeros(chosen.numel() * 3 + 2 * size[1])
+    long = buffer[size[1] : -size[1]].view(-1, channels, height, 3 * width)
+    # The mirrors share the outer pixels with the image: reflection does not repeat them.
+    for first, part in ((1, mirrored), (width, chosen), (2 * width - 1, mirrored)):
+        long[..., first : first + width] = part
+    right = width - size[1] - left  # where the piece begins in the mirror image; below 0, in the one after the image
+    column = torch.where(moves.flips.view(-1, 1), right + torch.where(right < 0, 2 * width - 1, 1), width + left)
+    frame_rows = torch.arange(size[0], dtype=torch.int32) + down_shift
+    rows = _reflect(frame_rows.clamp(0, size[0] - 1) + top, height)
+    planes = torch.arange(len(group) * channels).view(-1, channels, 1) * height
+    column = column + size[1] + right_shift.clamp(-size[1], size[1])
+    starts = (planes + rows.unsqueeze(1)) * (3 * width) + column.unsqueeze(1)
+    pieces = buffer.as_strided((len(buffer) - size[1] + 1, size[1]), (1, 1))
+    moved = pieces.index_select(0, starts.flatten().to(images.device, non_blocking=True)).view(-1, channels, *size)
+    if not (right_shift.any() or down_shift.any()):
         return moved
+    frame_columns = torch.arange(size[1], dtype=torch.int32) + right_shift
+    inside_rows, inside_columns = (
+        (place >= 0) & (place < side) for place, side in zip((frame_rows, frame_columns), size, strict=True)
+    )
     inside = (inside_rows.unsqueeze(2) & inside_columns.unsqueeze(1)).unsqueeze(1).to(torch.uint8)
     return _fill(moved, inside.to(images.device, non_blocking=True), fill.to(torch.uint8))
 
@@ -129,7 +150,8 @@ def _sample_pixels(images: Tensor, group: Tensor, moves: Moves, size: tuple[int,
     inside = (x >= left - 0.5) & (x <= left + width - 0.5) & (y >= top - 0.5) & (y <= top + height - 0.5)
     # align_corners: -1 and 1 are the centers of the outer pixels, about which the padding reflects.
     last_row, last_column = (max(side - 1, 1) for side in images.shape[2:])
-    grid = torch.stack((x * (2 / last_column) - 1, y * (2 / last_row) - 1), 3)
+    # Pairs, as of torch.stack(…, 3), which takes three times as long.
+    grid = torch.view_as_real(torch.complex(x * (2 / last_column) - 1, y * (2 / last_row) - 1))
     chosen = images.index_select(0, group.to(device, non_blocking=True)).float()
     sampled = F.grid_sample(chosen, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
     return _fill(sampled, inside.unsqueeze(1).float(), fill).round_().to(torch.uint8)

@@ -4,6 +4,8 @@ RandAugment gives each image `num_ops` operations of one strength, TrivialAugmen
 ones become part of the image's one resampling, so they come before those on color.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -20,6 +22,7 @@ SIGNED = torch.tensor([0 < index <= OPS.index("sharpness") for index in range(le
 POLICIES = ("randaugment", "trivialaugment")
 
 
+@cache
 def magnitude_table(policy: str, size: tuple[int, int]) -> Tensor:
     """Return the magnitudes (operation, bin) of a policy for images of `size` (H, W).
 

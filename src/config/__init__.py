@@ -1,10 +1,13 @@
-"""Configuration: `schema` names and checks the keys, `resolve` fills in nulls, `compose` starts with Hydra."""
+"""Configuration: `schema` names and checks the keys, `resolve` fills in nulls, `compose` starts with Hydra.
 
+`dataset` and `augmentation` are the schema's two large groups.
+"""
+
+from .augmentation import AugmentationConfig
 from .compose import Job, compose_config, dump_config, launch, load_config
+from .dataset import DatasetConfig
 from .resolve import complete
 from .schema import (
-    AugmentationConfig,
-    DatasetConfig,
     InferenceConfig,
     ModelConfig,
     OptimizerConfig,

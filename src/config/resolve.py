@@ -8,14 +8,9 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
-from .schema import (
-    DatasetConfig,
-    TrainConfig,
-    check,
-    check_channels,
-    common_divisors,
-    format_size,
-)
+from .checks import check, common_divisors, format_size
+from .dataset import DatasetConfig, check_channels
+from .schema import TrainConfig
 
 
 def resolve(config: TrainConfig, typed: Collection[str]) -> TrainConfig:

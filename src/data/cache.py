@@ -11,9 +11,11 @@ Letters: N images, H W pixels, C channels.
 import contextlib
 import errno
 import hashlib
+import itertools
 import logging
 import os
 import shutil
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
@@ -24,10 +26,11 @@ import numpy as np
 from filelock import FileLock, Timeout
 from PIL import Image
 
-from .images import ORIENTATION, SIDEWAYS, Picture, Preprocessing, Track
+from .images import ORIENTATION, SIDEWAYS, Preprocessing, Track
 
 PIXELS, INDEX, BUILDING = "pixels.u8", "index.npz", ".building"
 VERSION = 1  # of the decoder: a change in `images.py` that changes pixels raises it, and old caches are left aside
+TOGETHER = 16  # images that a thread decodes before it hands them over: handing over costs as much as a small image
 Items = Sequence[Path] | np.ndarray
 
 log = logging.getLogger("vit")
@@ -67,12 +70,14 @@ class Index:
 
 @dataclass
 class _Decoded:
-    """One image, decoded: its pixels (H,W,C) are None where `error` says why."""
+    """One image, decoded: its pixels (H,W,C), their counts (C,256), what its file says."""
 
-    pixels: np.ndarray | None
-    picture: Picture | None
+    pixels: np.ndarray
+    counts: np.ndarray
+    width: int
+    height: int
+    mode: str
     digest: bytes
-    error: str = ""
 
 
 class Cache:
@@ -210,25 +215,25 @@ def index_arrays(images: np.ndarray) -> Index:
 def _decode(items: Items, preprocessing: Preprocessing, file: BinaryIO | None, track: Track, description: str) -> Index:
     """Decode all items with all cores, write the readable ones to `file` in their order, return the index."""
     histogram = np.zeros((preprocessing.channels, 256), np.int64)
-    rows: list[tuple[int, Picture, bytes]] = []
+    rows: list[tuple[int, int, int, str, bytes]] = []
     errors: list[str] = []
     grey = True
-    decoded = _decode_in_order(items, preprocessing)
-    for position, image in enumerate(track(decoded, len(items), description)):
-        if image.pixels is None:
-            errors.append(image.error)
+    for position, image in enumerate(track(_decode_in_order(items, preprocessing), len(items), description)):
+        if isinstance(image, OSError):
+            errors.append(str(image))
             continue
         if file is not None:
             file.write(image.pixels.data)
-        histogram += _count_values(image.pixels)
+        histogram += image.counts
         grey = grey and _is_grey(image.pixels)  # stops looking at the first colour image
-        rows.append((position, image.picture, image.digest))
+        rows.append((position, image.width, image.height, image.mode, image.digest))
+    kept, widths, heights, modes, digests = zip(*rows, strict=True) if rows else ((), (), (), (), ())
     return Index(
-        kept=np.array([position for position, _, _ in rows], np.int64),
-        width=np.array([picture.width for _, picture, _ in rows], np.int32),
-        height=np.array([picture.height for _, picture, _ in rows], np.int32),
-        mode=np.array([picture.mode for _, picture, _ in rows], dtype=str),
-        digest=np.frombuffer(b"".join(digest for *_, digest in rows), np.uint8).reshape(-1, 16),
+        kept=np.array(kept, np.int64),
+        width=np.array(widths, np.int32),
+        height=np.array(heights, np.int32),
+        mode=np.array(modes, dtype=str),
+        digest=np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16),
         shape=np.array([*preprocessing.size, preprocessing.channels]),
         histogram=histogram,
         grey=np.array(grey),
@@ -236,35 +241,38 @@ def _decode(items: Items, preprocessing: Preprocessing, file: BinaryIO | None, t
     )
 
 
-def _decode_in_order(items: Items, preprocessing: Preprocessing) -> Iterator[_Decoded]:
-    """Yield every item decoded, in order, a few hundred ahead at most."""
+def _decode_in_order(items: Items, preprocessing: Preprocessing) -> Iterator[_Decoded | OSError]:
+    """Yield every item decoded, or why it could not be, in order; a few hundred are decoded ahead at most."""
 
-    def decode_one(position: int) -> _Decoded:
-        item = items[position]
-        if isinstance(item, np.ndarray):
-            picture = Picture(item, item.shape[1], item.shape[0], "L" if item.ndim == 2 else f"uint8x{item.shape[2]}")
-            return _Decoded(
-                preprocessing.pixels(item), picture, hashlib.blake2b(item.tobytes(), digest_size=16).digest()
-            )
+    def decode_some(first: int) -> list[_Decoded | OSError]:
+        return [_decode_one(items[i], preprocessing) for i in range(first, min(first + TOGETHER, len(items)))]
+
+    # Pillow decodes and resamples outside the interpreter lock, so threads share the work without copies.
+    workers = os.cpu_count() or 1
+    starts = iter(range(0, len(items), TOGETHER))
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = deque(pool.submit(decode_some, first) for first in itertools.islice(starts, 4 * workers))
+        try:
+            while waiting:
+                yield from waiting.popleft().result()
+                waiting.extend(pool.submit(decode_some, first) for first in itertools.islice(starts, 1))
+        finally:  # after Ctrl-C or a full disk nothing that still waits is begun
+            pool.shutdown(cancel_futures=True)
+
+
+def _decode_one(item: Path | np.ndarray, preprocessing: Preprocessing) -> _Decoded | OSError:
+    if isinstance(item, np.ndarray):
+        pixels, content = preprocessing.pixels(item), item.tobytes()
+        (height, width), mode = item.shape[:2], "L" if item.ndim == 2 else f"uint8x{item.shape[2]}"
+    else:
         try:
             content = item.read_bytes()
             pixels, picture = preprocessing.parse(content, item)
         except OSError as error:
-            return _Decoded(None, None, b"", str(error))
-        return _Decoded(pixels, picture, hashlib.blake2b(content, digest_size=16).digest())
-
-    # Pillow decodes and resamples outside the interpreter lock, so threads share the work without copies.
-    workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
-        ahead = 64 * workers
-        waiting = [pool.submit(decode_one, position) for position in range(min(ahead, len(items)))]
-        try:
-            for position in range(len(items)):
-                yield waiting[position % ahead].result()
-                if position + ahead < len(items):
-                    waiting[position % ahead] = pool.submit(decode_one, position + ahead)
-        finally:  # after Ctrl-C or a full disk nothing that still waits is begun
-            pool.shutdown(cancel_futures=True)
+            return error
+        width, height, mode = picture.width, picture.height, picture.mode
+    digest = hashlib.blake2b(content, digest_size=16).digest()
+    return _Decoded(pixels, _count_values(pixels), width, height, mode, digest)
 
 
 def _count_values(pixels: np.ndarray) -> np.ndarray:

@@ -158,7 +158,8 @@ class _Part:
         if self.pixels is None:
             images = Stream(readable, replace(self.decoder, channels=channels))
         else:
-            images = hold(self.pixels, place, device, channels)
+            # What is stored whole will be resampled.
+            images = hold(self.pixels, place, device, channels, channels_last=self.whole)
         labels = torch.tensor([self.labels[i] for i in kept], dtype=torch.long)
         return Split(images, labels, [] if isinstance(readable, np.ndarray) else readable)
 

@@ -1,7 +1,6 @@
 """Where the decoded images are while training: on the device, in memory, on disk, or decoded again each time.
 
-Letters: N images, B batch, C channels, H W pixels. Images are kept channels-last, (N,H,W,C), and handed out as a view
-(B,C,H,W) of it: a picture is then one piece of memory.
+Letters: N images, B batch, C channels, H W pixels.
 """
 
 import os
@@ -25,23 +24,30 @@ PREFETCH = 3  # batches made ready ahead
 
 
 class Images:
-    """uint8 images (N,C,H,W) in one tensor: on the device, in memory, or mapped from a file."""
+    """uint8 images (N,C,H,W) in one tensor: on the device, in memory, or mapped from a file.
 
-    def __init__(self, pixels: Tensor, mapped: bool = False) -> None:
-        """pixels: uint8 (N,H,W,C); `mapped` where reading it reads a file."""
-        self.pixels, self.mapped = pixels, mapped
+    They lie there channel after channel, or channels-last, (N,H,W,C): flips and shifts move whole rows of a channel,
+    resampling reads all channels of a pixel.
+    """
+
+    def __init__(self, pixels: Tensor, channels_last: bool = False, mapped: bool = False) -> None:
+        """pixels: uint8, (N,H,W,C) if `channels_last`, else (N,C,H,W); `mapped` where reading it reads a file."""
+        self.pixels, self.channels_last, self.mapped = pixels, channels_last, mapped
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        count, height, width, channels = self.pixels.shape
-        return count, channels, height, width
+        return tuple(self._view(self.pixels).shape)
+
+    def _view(self, pixels: Tensor) -> Tensor:
+        return pixels.permute(0, 3, 1, 2) if self.channels_last else pixels
 
     def take(self, positions: Tensor) -> Tensor:
-        """Return the images (B,C,H,W) at positions (B,) on the CPU, from wherever they are."""
-        return self.pixels[positions.to(self.pixels.device)].permute(0, 3, 1, 2)
+        """Return the images (B,C,H,W) at positions (B,) on the CPU, on the device where they are."""
+        # Twenty times as fast as pixels[positions], which does not see that whole images are copied.
+        return self._view(self.pixels.index_select(0, positions.to(self.pixels.device, non_blocking=True)))
 
     def batches(self, positions: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
         """Yield the images (B,C,H,W) of each tensor of positions on the device."""
@@ -56,7 +62,7 @@ class Images:
             images = torch.empty(
                 len(batch), *self.pixels.shape[1:], dtype=torch.uint8, pin_memory=device.type == "cuda"
             )
-            yield torch.index_select(self.pixels, 0, batch, out=images).permute(0, 3, 1, 2)
+            yield self._view(torch.index_select(self.pixels, 0, batch, out=images))
 
 
 class Stream:
@@ -191,15 +197,15 @@ def available_memory() -> int:
         return free
 
 
-def hold(pixels: np.ndarray, place: str, device: torch.device, channels: int) -> Images:
+def hold(pixels: np.ndarray, place: str, device: torch.device, channels: int, channels_last: bool) -> Images:
     """Put images (N,H,W,C) into their place; with channels=1 only the first channel of grey pictures is kept."""
     tensor = torch.from_numpy(pixels)[..., :channels]
-    if place == "memory" and not isinstance(pixels, np.memmap) and tensor.is_contiguous():
-        return Images(tensor)  # it is there already
     if place == "disk":
-        return Images(tensor, mapped=True)
+        return Images(tensor, channels_last=True, mapped=True)
+    if not channels_last:
+        tensor = tensor.permute(0, 3, 1, 2)
     # In pieces: reading a file and copying it to a device take turns, and no second copy is made.
     held = torch.empty(tensor.shape, dtype=torch.uint8, device=device if place == "device" else "cpu")
     for first in range(0, len(tensor), 1024):
         held[first : first + 1024] = tensor[first : first + 1024]
-    return Images(held)
+    return Images(held, channels_last)
