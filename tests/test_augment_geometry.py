@@ -112,9 +112,11 @@ def test_resized_crops_equal_torchvision_image_by_image(stored: tuple[int, int])
         assert torch.equal(result, TV.horizontal_flip(expected) if flip else expected)
 
 
-def test_the_whole_batch_path_agrees_with_the_one_by_one_path_up_to_interpolation() -> None:
+@pytest.mark.parametrize("shift", [(0, 0), (3, -2), (-9, 31), (40, 0)])
+def test_the_whole_batch_path_agrees_with_the_one_by_one_path_up_to_interpolation(shift: tuple[int, int]) -> None:
     images, size = make_smooth_images(16, (36, 36)), (32, 32)
     moves = still(16, size)
+    moves.inverses = undo(shift_x=shift[0], shift_y=shift[1]).expand(16, 3, 3)
     moves.boxes = draw_resized_crops((36, 36), torch.ones(16), 0.5, (0.8, 1.25), generator_for("crops"))
     moves.flips = torch.arange(16) % 2 == 1
     one_by_one, at_once = (move(images, moves, size, way).int() for way in (True, False))
