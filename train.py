@@ -50,7 +50,7 @@ def train(config: TrainConfig, job: Job) -> float:
     data = load_data(config.dataset, augmentation.size, terminal.track, device, augmentation.stored_size, config.check)
     report = inspect_data(data)
     if config.check:
-        terminal.show_report(report.counts, [*report.sections(), ("notes", data.notes)])
+        terminal.show_report(report.counts, [*report.sections(), (f"notes: {len(data.notes)}", data.notes)])
         return 0.0
     images = data.preprocessing
     augmentation = replace(augmentation, mean=images.mean, std=images.std, num_classes=len(data.classes))

@@ -170,6 +170,12 @@ def test_with_automatic_caching_a_small_disk_means_streaming(photos: Path, monke
     assert equal(cached, streamed) and cached.fingerprint() == streamed.fingerprint()
 
 
+def test_streaming_knows_from_a_cache_what_was_read_before(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached = load(photos)
+    forbid_reading(monkeypatch)
+    assert load(photos, "dataset.cache=off").fingerprint() == cached.fingerprint()
+
+
 def test_streamed_epochs_hold_the_images_of_the_order_and_find_broken_files_before(photos: Path) -> None:
     cached, streamed = load(photos), load(photos, "dataset.cache=off")
     for order in (torch.tensor([3, 1, 2, 0, 7]), torch.tensor([5, 5, 4])):
@@ -329,7 +335,8 @@ def test_a_cache_of_one_list_is_not_taken_for_another(photos: Path, tmp_path: Pa
     folders = {Cache(files[:-1], LOOK, tmp_path, "x").folder, Cache(files, LOOK, tmp_path, "x").folder}
     folders.add(Cache(files, Preprocessing((8, 8), "squash", "bicubic", 3), tmp_path, "x").folder)
     folders.add(Cache(files, Preprocessing((8, 8), "crop", "bicubic", 1), tmp_path, "x").folder)
-    assert len(folders) == 4
+    folders.add(Cache(files, LOOK, tmp_path, "x", shrink=True).folder)
+    assert len(folders) == 5
 
 
 def test_equal_content_elsewhere_has_an_equal_fingerprint(photos: Path, tmp_path: Path) -> None:

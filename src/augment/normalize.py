@@ -8,9 +8,9 @@ from torch import Tensor
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float], out: Tensor | None = None) -> Tensor:
     """Return (pixel/255 - mean) / std per channel, float32, for uint8 images (B,C,H,W); written to `out` if given."""
-    scale = 1 / torch.tensor(std)
-    offset = -torch.tensor(mean) * scale
     # Moved without blocking: a copy that blocks would wait for all that the device has yet to do.
-    scale, offset = (values.view(1, -1, 1, 1).to(images.device, non_blocking=True) for values in (scale / 255, offset))
+    offset, scale = (
+        (torch.tensor(values) * 255).view(1, -1, 1, 1).to(images.device, non_blocking=True) for values in (mean, std)
+    )
     result = images.float() if out is None else out.copy_(images)
-    return result.mul_(scale).add_(offset)  # twice as fast on a CPU as one torch.addcmul
+    return result.sub_(offset).div_(scale)

@@ -97,13 +97,14 @@ class Cache:
         `shrink` lets the size be smaller than asked for, where all pictures are.
         """
         self.items, self.preprocessing, self.store, self.shrink = items, preprocessing, True, shrink
-        self.folder = folder / f"{name}-{_fingerprint(items, preprocessing)}"
+        self.folder = folder / f"{name}-{_fingerprint(items, preprocessing, shrink)}"
         if not store:
             self.keep_index_only()
 
     def keep_index_only(self) -> None:
-        if self.store:
-            self.store, self.folder = False, self.folder.with_name(f"{self.folder.name}-index")
+        self.store = False
+        if not (self.folder / INDEX).is_file():  # that of a whole cache is as good
+            self.folder = self.folder.with_name(f"{self.folder.name}-index")
 
     def missing_bytes(self) -> int:
         """Return what building the cache will take on the disk; nothing where it is there."""
@@ -288,8 +289,15 @@ def _is_grey(pixels: np.ndarray) -> bool:
     return bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all())
 
 
-def _fingerprint(items: Items, preprocessing: Preprocessing) -> str:
-    decoding = (VERSION, preprocessing.size, preprocessing.resize, preprocessing.interpolation, preprocessing.channels)
+def _fingerprint(items: Items, preprocessing: Preprocessing, shrink: bool) -> str:
+    decoding = (
+        VERSION,
+        shrink,
+        preprocessing.size,
+        preprocessing.resize,
+        preprocessing.interpolation,
+        preprocessing.channels,
+    )
     digest = hashlib.blake2b(repr(decoding).encode(), digest_size=8)
     if isinstance(items, np.ndarray):
         digest.update(repr(items.shape).encode() + items.tobytes())
