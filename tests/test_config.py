@@ -58,6 +58,8 @@ BAD = {
     "+model.num_layer=1": "model.num_layer is not a key. Did you mean model.num_layers?",
     "model=vit_tny": "model=vit_tny is not an option. Did you mean model=vit_tiny?",
     "model.embedding_dim=abc": "model.embedding_dim=abc is not a whole number",
+    "training.class_weights=on": "training.class_weights=on is not known; allowed: balanced",
+    "training.class_weights=balanced training.sampler=balanced": "training.class_weights=balanced and training.sampler",
     "training.epochs=2.5": "training.epochs=2.5 is not a whole number",
     "training.lr=fast": "training.lr=fast is not a number",
     "model.qk_norm=maybe": "model.qk_norm=maybe is not true or false",
@@ -102,7 +104,7 @@ BAD = {
 def test_bad_input_names_the_key_in_three_lines_and_leaves_nothing(
     argument: str, empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    code, calls = run_cli(monkeypatch, argument)
+    code, calls = run_cli(monkeypatch, *argument.split())
     error = capsys.readouterr().err
     assert code == 1 and not calls
     assert error.startswith(f"error: {BAD[argument]}")

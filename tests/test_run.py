@@ -162,9 +162,10 @@ def test_a_check_reports_and_leaves_no_run(photos: Path, tmp_path: Path, capsys:
     assert "notes.txt: not an image (.txt)" in shown and not list((tmp_path / "run").iterdir())
 
 
-def test_class_weights_and_a_balanced_sampler_train(photos: Path, tmp_path: Path) -> None:
-    uneven = ["training.class_weights=balanced", "training.sampler=balanced", "augmentation=strong"]
-    run = train_run(tmp_path / "uneven", *photo_overrides(photos), *uneven, "training.epochs=1")
+@pytest.mark.parametrize("key", ["class_weights", "sampler"])
+def test_balanced_classes_train_with_every_augmentation(key: str, photos: Path, tmp_path: Path) -> None:
+    overrides = [*photo_overrides(photos), f"training.{key}=balanced", "augmentation=strong", "augmentation.repeats=2"]
+    run = train_run(tmp_path / "uneven", *overrides, "training.epochs=1")
     assert run.status == "finished" and (run.folder / "figures/augmentations.png").is_file()
 
 

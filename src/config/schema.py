@@ -160,6 +160,10 @@ class TrainingConfig:
         if self.class_weights is not None:
             check_choice("training.class_weights", self.class_weights, ("balanced",))
         check_choice("training.sampler", self.sampler, ("shuffled", "balanced"))
+        check(
+            self.class_weights is None or self.sampler == "shuffled",
+            "training.class_weights=balanced and training.sampler=balanced together favour rare classes twice; use one",
+        )
         check_choice("training.precision", self.precision, ("auto", "bf16", "float32"))
 
 

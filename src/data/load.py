@@ -89,7 +89,7 @@ def load_data(
     streamed = _find_caches(list(parts.values()), config, source.notes)
     for part in parts.values():
         part.open(track)
-    problems = _find_unreadable(parts, config, source.notes)
+    problems = [] if inspecting else _find_unreadable(parts, config, source.notes)  # a report lists them itself
     if config.channels is None and all(bool(part.index.grey) for part in parts.values()):
         final = replace(final, channels=1)
     final = _add_statistics(final, parts["train"].index, config)
