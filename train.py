@@ -41,23 +41,23 @@ def train(config: TrainConfig, job: Job) -> float:
 
     # Device and images. What fails here leaves no run folder behind.
     terminal.log_to_console(log)
-    keep_freed_memory()
     device, reason = choose_device(config.device)
     precision = choose_precision(config.training.precision, device)
     parts = asdict(config.augmentation)
     mix_off_share, repeats = parts.pop("mix_off_share"), parts.pop("repeats")
     augmentation = Augmentation(size=config.model.image_size, mean=(), std=(), num_classes=0, **parts)
     data = load_data(config.dataset, augmentation.size, terminal.track, device, augmentation.stored_size, config.check)
-    report = inspect_data(data)
-    if config.check:
-        terminal.show_report(report.counts, [*report.sections(), (f"notes: {len(data.notes)}", data.notes)])
-        return 0.0
+    keep_freed_memory()
     images = data.preprocessing
-    augmentation = replace(augmentation, mean=images.mean, std=images.std, num_classes=len(data.classes))
     counts = len(data.train), len(data.classes), images.channels
     config = complete(config, *counts, list(images.mean), list(images.std))
     training, batch_size = config.training, config.training.batch_size
     assert batch_size is not None  # `complete` has filled in every null
+    report = inspect_data(data, batch_size)
+    if config.check:
+        terminal.show_report(report.counts, report.sections())
+        return 0.0
+    augmentation = replace(augmentation, mean=images.mean, std=images.std, num_classes=len(data.classes))
 
     # The model; its initial weights are a function of the seed alone.
     torch.manual_seed(config.seed)
@@ -67,26 +67,25 @@ def train(config: TrainConfig, job: Job) -> float:
     limit_threads(device, 3 * gflops * batch_size)  # the backward pass costs two forward ones
 
     with Run(job.folder, config, job, data, parameters) as run:
-        color = "grey" if images.channels == 1 else "colour"
+        color = {1: "grey", 3: "colour"}.get(images.channels, f"{images.channels} channels")
         sizes = f"{len(data.train):,} training, {len(data.val):,} validation, {len(data.test):,} test images"
         log.info(f"device    {device}, {str(precision).removeprefix('torch.')} ({reason})")
         log.info(
             f"data      {config.dataset.name}: {len(data.classes)} classes, {images.size[0]} × {images.size[1]} px, "
             f"{color}; {sizes}"
         )
-        log.info(f"images    {data.place}")
+        log.info(f"images    {report.summary}")
+        log.info(f"held      {data.place}")
         log.info(
             f"model     {job.choices.get('model')}: {parameters:,} parameters, {model.num_tokens} tokens "
             f"(patch {model.patch_size} px), {gflops:.3g} GFLOPs per image"
         )
         log.info(f"run       {terminal.short_path(job.folder)}")
-        for note in [*data.notes, *report.warnings()]:
-            log.warning(note)
+        for warning in report.warnings:
+            log.warning(warning)
         num_patches = model.num_tokens - model.num_prefix_tokens
         if num_patches < 16:
             log.warning(f"only {num_patches} patches per image; a smaller model.patch_size sees more")
-        if len(data.train) < batch_size:
-            log.warning(f"fewer training images than training.batch_size={batch_size}: one batch per epoch")
 
         # Training: each epoch is trained, validated and recorded before the next one begins.
         steps = -(-len(data.train) // batch_size)
@@ -110,7 +109,8 @@ def train(config: TrainConfig, job: Job) -> float:
             repeats=repeats,
         )
         first = trainer.order(data.train, epoch=1)[:batch_size]
-        write_augmentations(job.folder, augmentation, data, first, generator_for("augment", config.seed, 0))
+        draws = generator_for("augment", config.seed, 0)
+        write_augmentations(job.folder, augmentation, data, first, draws, mix=trainer.mix_until > 0)
         with terminal.TrainingBar(training.epochs, steps) as bar:
             for epoch in range(1, training.epochs + 1):
                 bar.start_epoch(epoch)

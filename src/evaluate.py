@@ -64,13 +64,14 @@ def write_figures(folder: Path, model: VisionTransformer, data: Data, device: to
 
 
 def write_augmentations(
-    folder: Path, augmentation: Augmentation, data: Data, order: Tensor, generator: torch.Generator
+    folder: Path, augmentation: Augmentation, data: Data, batch: Tensor, generator: torch.Generator, mix: bool
 ) -> None:
-    """Write a picture of training images as the model will see them: those at the positions `order`, augmented."""
-    chosen = order[:NUM_AUGMENTED]
-    ratios = None if data.train.ratios is None else data.train.ratios[chosen]
-    stored, labels = data.train.images.take(chosen).cpu(), data.train.labels[chosen]
-    images, targets = augmentation(stored, labels, generator, ratios)
+    """Write a picture of the first training images as the model will see them; batch: the positions (B,) of theirs."""
+    ratios = None if data.train.ratios is None else data.train.ratios[batch]
+    stored, labels = data.train.images.take(batch), data.train.labels[batch]
+    # All of the batch, as the draws of an image are those of its place in it.
+    images, targets = augmentation(stored, labels.to(stored.device), generator, ratios, mix)
+    images, targets = images[:NUM_AUGMENTED].cpu(), targets[:NUM_AUGMENTED].cpu()
     shape = (1, -1, 1, 1)
     mean, std = (torch.tensor(values).view(shape) for values in (data.preprocessing.mean, data.preprocessing.std))
     pictures = ((images * std + mean) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)

@@ -184,7 +184,8 @@ def test_a_resized_crop_of_all_is_the_resized_picture_from_any_size(stored: tupl
     images = make_images(3, size=stored)
     augmentation = build((16, 12), random_resized_crop=1.0, crop_ratio=(0.01, 100.0))
     # The only box of the whole area is the picture, found by its central fallback or at once.
-    augmentation.crop_ratio = (stored[1] / stored[0], stored[1] / stored[0])
+    ratio = (stored[1] / stored[0]) / (12 / 16)  # of the crop to the result
+    augmentation.crop_ratio = (ratio, ratio)
     result = augment(augmentation, images, "all")
     expected = TV.resize(images, [16, 12], antialias=True)
     assert (result - normalize(expected, [0.5] * 3, [0.25] * 3)).abs().max() < 1e-6

@@ -104,7 +104,7 @@ def test_shifts_and_rotations_of_one_image_are_one_interpolation() -> None:
 def test_resized_crops_equal_torchvision_image_by_image(stored: tuple[int, int]) -> None:
     images, size = make_images(8, size=stored).contiguous(memory_format=torch.channels_last), (14, 16)
     moves = still(8, size)
-    moves.boxes = draw_resized_crops(stored, torch.ones(8), 0.2, (0.5, 2.0), generator_for("crops"))
+    moves.boxes = draw_resized_crops(stored, (1, 1), torch.ones(8), 0.2, (0.5, 2.0), generator_for("crops"))
     moves.flips = torch.arange(8) % 2 == 1
     moved = move(images, moves, size)
     for image, box, flip, result in zip(images, moves.boxes.tolist(), moves.flips, moved, strict=True):
@@ -117,7 +117,7 @@ def test_the_whole_batch_path_agrees_with_the_one_by_one_path_up_to_interpolatio
     images, size = make_smooth_images(16, (36, 36)), (32, 32)
     moves = still(16, size)
     moves.inverses = undo(shift_x=shift[0], shift_y=shift[1]).expand(16, 3, 3)
-    moves.boxes = draw_resized_crops((36, 36), torch.ones(16), 0.5, (0.8, 1.25), generator_for("crops"))
+    moves.boxes = draw_resized_crops((36, 36), size, torch.ones(16), 0.5, (0.8, 1.25), generator_for("crops"))
     moves.flips = torch.arange(16) % 2 == 1
     one_by_one, at_once = (move(images, moves, size, way).int() for way in (True, False))
     difference = (one_by_one - at_once)[:, :, 1:-1, 1:-1].abs().float()
@@ -167,7 +167,9 @@ def test_the_layout_in_memory_does_not_matter() -> None:
 def test_crops_have_the_asked_area_and_ratio_of_the_original_picture() -> None:
     ratios = torch.tensor([0.5, 1.0, 1.5]).repeat(2000)
     stored = (300, 400)  # each picture was squeezed into this
-    top, left, height, width = draw_resized_crops(stored, ratios, 0.25, (0.75, 4 / 3), generator_for("a")).unbind(1)
+    top, left, height, width = draw_resized_crops(
+        stored, (1, 1), ratios, 0.25, (0.75, 4 / 3), generator_for("a")
+    ).unbind(1)
     assert ((top >= 0) & (left >= 0) & (top + height <= 300) & (left + width <= 400)).all()
     area = height * width / (300 * 400)
     assert area.min() > 0.245 and area.max() > 0.9 and area[ratios == 1].mean().item() == pytest.approx(0.59, abs=0.04)
@@ -179,12 +181,12 @@ def test_crops_have_the_asked_area_and_ratio_of_the_original_picture() -> None:
     ("ratio", "box"), [(8.0, [0, 41, 100, 17]), (0.125, [41, 0, 17, 100]), (1.0, [0, 0, 100, 100])]
 )
 def test_a_picture_that_no_crop_fits_is_cut_in_its_middle(ratio: float, box: list[int]) -> None:
-    boxes = draw_resized_crops((100, 100), torch.tensor([ratio]), 1.0, (0.75, 4 / 3), generator_for("middle"))
+    boxes = draw_resized_crops((100, 100), (1, 1), torch.tensor([ratio]), 1.0, (0.75, 4 / 3), generator_for("middle"))
     assert boxes[0].tolist() == box
 
 
 def test_crops_reach_every_place_equally() -> None:
-    boxes = draw_resized_crops((10, 10), torch.ones(20_000), 0.25, (1.0, 1.0), generator_for("places"))
+    boxes = draw_resized_crops((10, 10), (10, 10), torch.ones(20_000), 0.25, (1.0, 1.0), generator_for("places"))
     for place, side in ((0, 2), (1, 3)):
         counts = torch.bincount(boxes[boxes[:, side] == 7, place])
         assert counts.tolist() == pytest.approx([counts.float().mean().item()] * 4, rel=0.12)

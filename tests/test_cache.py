@@ -1,5 +1,6 @@
 """The decoded cache: decoded once, never half, never stale; and wherever images are held, they are the same."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -12,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import COLORS, compose, make_folder, make_picture, pixels_of
+from conftest import COLORS, compose, make_picture, pixels_of
 from PIL import Image
 
+from src.augment.boxes import draw_resized_crops
 from src.data import Data, Preprocessing, Split, Stream, inspect_data, iterate_batches, load_data, read_image
 from src.data.cache import BUILDING, INDEX, Cache
 from src.data.images import parse_image
@@ -155,8 +157,18 @@ def make_disk_small(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
 
 def test_a_full_disk_says_how_much_is_needed(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_disk_small(monkeypatch, 1000)
-    with pytest.raises(OSError, match=r"need 4.5 KiB, but dataset.cache_dir=.* has 1000 B free; choose another"):
+    with pytest.raises(OSError, match=r"need 6.8 KiB, but dataset.cache_dir=.* has 1000 B free; choose another"):
         load(photos, "dataset.cache=disk")
+    assert not (photos.parent / "cache").exists()
+
+
+def test_a_disk_that_fills_up_while_decoding_says_so_too(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("src.data.cache._reserve", fill)
+    with pytest.raises(OSError, match=r"image_folder-train.* need .* choose another one, or dataset.cache=off"):
+        load(photos)
     assert listing(photos.parent / "cache") == set()
 
 
@@ -185,6 +197,75 @@ def test_streamed_epochs_hold_the_images_of_the_order_and_find_broken_files_befo
     (photos / "red" / "00.png").write_bytes(b"broken")
     with pytest.raises(OSError, match="1 unreadable"):
         load(photos, "dataset.cache=off")
+
+
+def test_files_swapped_without_a_new_time_or_size_are_noticed(tmp_path: Path) -> None:
+    root = make_arrays(tmp_path / "arrays", 1)
+    files = [root / label / "0.npy" for label in "01"]
+    for path in root.rglob("*.npy"):
+        os.utime(path, ns=(1, 1))
+    before = load(root)
+    files[0].rename(root / "x")
+    files[1].rename(files[0])
+    (root / "x").rename(files[1])
+    assert before.fingerprint() != load(root).fingerprint()
+
+
+@pytest.mark.parametrize("damage", ["no index", "empty index", "no pixels", "half of the pixels"])
+def test_a_damaged_cache_is_made_again(damage: str, photos: Path) -> None:
+    whole = load(photos)
+    for folder in (photos.parent / "cache").glob("*-train-*[0-9a-f]"):
+        index, pixels = folder / INDEX, folder / "pixels.u8"
+        if damage == "no index":
+            index.unlink()
+        elif damage == "empty index":
+            index.write_bytes(b"")
+        elif damage == "no pixels":
+            pixels.unlink()
+        else:
+            pixels.write_bytes(pixels.read_bytes()[:99])
+    assert equal(whole, load(photos))
+
+
+def test_a_file_that_can_be_read_again_is(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = load(photos)
+    broken: list[Path] = []
+    shutil.rmtree(photos.parent / "cache")
+    read = Path.read_bytes
+
+    def fail_once(path: Path) -> bytes:
+        if not broken:
+            broken.append(path)
+            raise OSError(errno.EMFILE, "Too many open files")
+        return read(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", fail_once)
+        assert len(load(photos, "dataset.on_error=skip").train) == len(whole.train) - 1
+    assert equal(whole, load(photos))
+
+
+def test_links_that_lead_in_a_circle_are_ignored(photos: Path) -> None:
+    before = load(photos)
+    (photos / "red" / "loop").symlink_to(photos / "red")
+    (photos / "red" / "up").symlink_to(photos)
+    after = load(photos)
+    assert after.fingerprint() == before.fingerprint()
+    assert sum("looked through anyway" in reason for _, reason in after.ignored) == 2
+
+
+@pytest.mark.parametrize("resize", ["crop", "squash"])
+def test_crops_stretch_pictures_as_evaluation_does(resize: str, photos: Path) -> None:
+    """The pictures are 20 x 16, the model's input 8 x 16: a crop is stretched by as much as the whole, in the mean."""
+    overrides = ["dataset=image_folder", f"dataset.root='{photos}'", f"dataset.resize={resize}"]
+    config = compose(*overrides, "model.image_size=[8,16]", "model.patch_size=4")
+    train = load_data(config.dataset, (8, 16), lambda items, *_: iter(items), CPU, (64, 64)).train
+    assert train.ratios is not None
+    ratios = train.ratios[:1].expand(2000)
+    boxes = draw_resized_crops((64, 64), (8, 16), ratios, 0.2, (0.75, 4 / 3), torch.Generator().manual_seed(0))
+    crop_width, crop_height = boxes[:, 3] * 20 / 64, boxes[:, 2] * 16 / 64
+    stretch = (16 / crop_width) / (8 / crop_height)  # horizontally, to vertically
+    assert stretch.median().item() == pytest.approx(1.0 if resize == "crop" else (16 / 20) / (8 / 16), rel=0.1)
 
 
 @pytest.mark.parametrize("place", ["memory", "disk", "device"])
@@ -227,6 +308,12 @@ def test_a_cuda_device_gets_the_same_batches_from_everywhere(place: str, photos:
     assert images.device.type == "cuda" and torch.equal(images.cpu(), pixels_of(expected).flip(0))
 
 
+def test_more_than_there_is_room_for_is_refused_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("src.data.storage.available_memory", lambda: 1000)
+    with pytest.raises(ValueError, match="dataset.cache=memory: the images need 2.0 KiB, 1000 B are free; use"):
+        choose_place("memory", 2048, CPU)
+
+
 def test_a_batch_that_fails_while_made_ready_is_raised_where_it_is_used() -> None:
     def fail() -> Iterator[torch.Tensor]:
         yield torch.zeros(1)
@@ -257,6 +344,48 @@ def test_a_file_cut_short_is_refused_wherever_it_is_cut(tmp_path: Path) -> None:
             cut.write_bytes(whole[:length] + rest)
             with pytest.raises(OSError, match="cut.jpg"):
                 read_image(cut)
+
+
+def test_what_a_camera_writes_behind_the_picture_does_not_matter(tmp_path: Path) -> None:
+    picture, path = make_picture((90, 20, 30), 0, (64, 48)), tmp_path / "moving.jpg"
+    picture.save(path)
+    expected = read_image(path)
+    path.write_bytes(path.read_bytes() + b"ftypmp4 \xff\xda\x00\x01 a film")
+    assert read_image(path) == expected
+    picture.save(path, "MPO", save_all=True, append_images=[picture])
+    read_image(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 4] + bytes(len(content) - len(content) // 4))
+    with pytest.raises(OSError, match="the end of the JPEG is missing"):
+        read_image(path)
+
+
+def test_half_a_webp_filled_with_zeros_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.webp"
+    make_picture((90, 20, 30), 0, (64, 48)).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+    with pytest.raises(OSError, match="x.webp"):
+        read_image(path)
+
+
+def test_16_bits_keep_their_upper_half_with_a_transparent_level_too(tmp_path: Path) -> None:
+    levels = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1024
+    Image.fromarray(levels).save(tmp_path / "x.png", transparency=3)
+    assert np.array_equal(np.asarray(read_image(tmp_path / "x.png")), levels >> 8)
+
+
+@pytest.mark.parametrize("kind", ["int64", "int8", "complex64"])
+def test_pixels_that_cannot_be_told_from_black_are_refused(kind: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones((4, 4), kind))
+    with pytest.raises(OSError, match=f"pixels of type {kind}; uint8, uint16, or floats"):
+        read_image(tmp_path / "x.npy")
+
+
+def test_a_program_under_the_name_of_a_picture_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    with pytest.raises(OSError, match="x.jpg: not an image"):
+        read_image(tmp_path / "x.jpg")
 
 
 def test_large_photos_are_decoded_smaller_with_nearly_the_same_pixels(tmp_path: Path) -> None:
@@ -301,7 +430,7 @@ def test_arrays_that_are_no_images_and_mixed_channels_are_named(tmp_path: Path) 
     np.save(root / "1" / "z.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(OSError, match="3 unreadable") as raised:
         load(root)
-    for reason in ("(2, 2, 2, 2)", "z.png: the image has 3 channel(s), the data set 5", "z.npy: Object arrays"):
+    for reason in ("(2, 2, 2, 2)", "z.png: 3 channel(s), where dataset.channels is 5", "z.npy: Object arrays"):
         assert reason in str(raised.value)
 
 
@@ -319,15 +448,21 @@ def test_the_report_finds_copies_broken_and_ignored_files(photos: Path) -> None:
     shutil.copy(data.val.files[0], root / "val" / data.val.files[0].parent.name / "again.png")
     (root / "val" / "red" / "broken.png").write_bytes(b"")
     (root / "train" / "red" / "notes.txt").write_text("x")
-    report = inspect_data(load(root, inspecting=True))
+    report = inspect_data(load(root, inspecting=True), batch_size=128)
     assert report.counts["red"][1] == 2 and sum(map(sum, report.counts.values())) == 38
-    ((first, second),) = report.duplicates
+    ((first, second),) = report.copies
     assert first.startswith(f"train: {root}/train/") and second == f"test: {root}/test/green/leak.png (green)"
     assert report.repeated == 1
     assert len(report.unreadable) == 1 and "broken.png" in report.unreadable[0]
     assert [reason for path, reason in report.ignored] == ["not an image (.txt)"]
+    assert report.summary.endswith("training images per class; 20 x 16 px; RGB")
+    assert "fewer training images than training.batch_size=128: one batch per epoch" in report.warnings
+    shutil.copy(data.test.files[0], root / "test" / "blue" / "other.png")
+    shutil.copy(data.test.files[0], root / "test" / "red" / "other.png")
+    *_, conflict = sorted(inspect_data(load(root, inspecting=True), 8).conflicts, key=len)
+    assert len(conflict) == 3 and all("other.png" in name or data.test.files[0].name in name for name in conflict)
     assert report.sizes == [("20 x 16", 38)] and report.modes == [("RGB", 38)]
-    assert "2 images have an exact copy in another split" in report.warnings()[0]
+    assert "2 images have an exact copy in another split" in " ".join(report.warnings)
 
 
 def test_a_cache_of_one_list_is_not_taken_for_another(photos: Path, tmp_path: Path) -> None:
@@ -358,8 +493,3 @@ def test_an_order_is_a_function_of_seed_and_epoch_whatever_is_balanced_or_repeat
 
 def test_a_split_knows_its_length() -> None:
     assert len(Split(Stream([], LOOK), torch.zeros(0))) == 0
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    return make_folder(tmp_path / "photos")

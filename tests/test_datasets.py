@@ -296,6 +296,14 @@ def test_a_table_gives_labels_splits_and_groups(tmp_path: Path) -> None:
     assert len(read(*overrides).splits["test"][0]) == 6  # without a column that says it, splits are drawn
 
 
+@pytest.mark.parametrize("given", [("train", "test"), ("train", "val", "test")])
+def test_a_group_in_two_given_splits_is_refused(given: tuple[str, ...], tmp_path: Path) -> None:
+    rows = [f"{i}.png,{'ab'[i % 2]},{given[i % len(given)]},p{i // 4}" for i in range(40)]
+    columns = ["dataset.split_column=fold", "dataset.group_column=patient", "dataset.split=grouped"]
+    with pytest.raises(ValueError, match=r"dataset.split=grouped: the group 'p\d' lies in \w+ and in \w+"):
+        read(*write_table(tmp_path, ["path,label,fold,patient", *rows]), *columns)
+
+
 def test_a_tab_separated_table_lies_beside_its_images(tmp_path: Path) -> None:
     rows = [f"{i} ä.png\t{'ab'[i % 2]}" for i in range(10)]
     overrides = write_table(tmp_path, ["file\tkind, broadly", *rows], "table.tsv")

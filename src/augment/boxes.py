@@ -29,6 +29,7 @@ def draw_shifts(shifts: Tensor, share: float, size: tuple[int, int]) -> Tensor:
 
 def draw_resized_crops(
     stored: tuple[int, int],
+    size: tuple[int, int],
     ratios: Tensor,
     smallest: float,
     crop_ratio: Sequence[float],
@@ -37,11 +38,13 @@ def draw_resized_crops(
     """Return crop boxes in stored pixels (h,w), drawn in the proportions of the original pictures.
 
     ratios: (B,) width/height of the originals. The area is uniform in [smallest, 1] of the picture, the width/height
-    of the crop log-uniform in `crop_ratio` (arXiv 1409.4842, section 6; torchvision's RandomResizedCrop).
+    of the crop log-uniform in `crop_ratio` (arXiv 1409.4842, section 6; torchvision's RandomResizedCrop), times that of
+    the result's `size` (H,W): what is seen is stretched by no more than crop_ratio whatever its shape.
     """
     area, log_ratio, down, right = torch.rand(4, TRIES, len(ratios), generator=generator)
     area = smallest + (1 - smallest) * area
     low, high = math.log(crop_ratio[0]), math.log(crop_ratio[1])
+    ratios = ratios * size[0] / size[1]
     relative = (low + (high - low) * log_ratio).exp() / ratios
     heights, widths = (area / relative).sqrt(), (area * relative).sqrt()
     found, height, width, down, right = _take_first((heights <= 1) & (widths <= 1), heights, widths, down, right)

@@ -28,6 +28,11 @@ def run_chunks(function: Callable[[slice], object], chunks: list[slice]) -> None
         pass
 
 
+def count_cores() -> int:
+    """Return how many cores this process may use, which in a container or on a cluster are not all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def one_core() -> Iterator[None]:
     """Let the operations of the calling thread use one core: the small ones here lose by being shared among cores."""
@@ -42,7 +47,7 @@ def one_core() -> Iterator[None]:
 @cache
 def _start_pool() -> ThreadPoolExecutor:
     """Start a thread per core whose operations use that one core; torch releases the interpreter lock in them."""
-    workers = os.cpu_count() or 1
+    workers = count_cores()
     pool = ThreadPoolExecutor(workers, "augment", torch.set_num_threads, (1,))
     # All start here, inside `one_core`: a thread's own number is also what threads that start later get.
     barrier = Barrier(workers)

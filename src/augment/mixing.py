@@ -1,5 +1,6 @@
 """Mixup (arXiv 1710.09412) and cutmix (arXiv 1905.04899): two images in one, and their labels in the same shares."""
 
+import random
 from dataclasses import dataclass
 
 import torch
@@ -49,10 +50,9 @@ def _draw_beta(alpha: float, batch: int, generator: torch.Generator) -> Tensor:
     seed = int(torch.randint(2**62, (), generator=generator))
     if alpha == 0:
         return torch.ones(batch)
-    # The distribution takes no generator; the global one is put back afterwards.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return torch.distributions.Beta(alpha, alpha).sample((batch,))
+    # torch's own distribution takes no generator, and seeding the global one would reseed every device.
+    draw = random.Random(seed)
+    return torch.tensor([draw.betavariate(alpha, alpha) for _ in range(batch)])
 
 
 def mix_images(images: Tensor, partners: Tensor, mixing: Mixing, part: slice) -> None:

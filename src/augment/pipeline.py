@@ -127,7 +127,7 @@ class Augmentation:
         crop, affine, color, policy, erase = (_spawn(generator) for _ in range(5))
         if self.random_resized_crop > 0:
             ratios = torch.full((batch,), stored[1] / stored[0]) if ratios is None else ratios
-            boxes = draw_resized_crops(stored, ratios, self.random_resized_crop, self.crop_ratio, crop)
+            boxes = draw_resized_crops(stored, self.size, ratios, self.random_resized_crop, self.crop_ratio, crop)
         else:
             assert stored == self.size, f"images of {stored} without random_resized_crop must be of {self.size}"
             boxes = draw_shifts(torch.stack(shifts), self.pad_crop, self.size)

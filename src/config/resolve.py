@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
+from .augmentation import AugmentationConfig
 from .checks import check, common_divisors, format_size
 from .dataset import DatasetConfig, check_channels
 from .schema import TrainConfig
@@ -22,6 +23,7 @@ def resolve(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
     _check_root(config.dataset)
     _check_split(config.dataset, typed)
     config = _resolve_augmentation(_resolve_sizes(config))
+    _check_augmentation(config.augmentation, typed)
     return _resolve_schedule(_resolve_lr(config, typed), typed)
 
 
@@ -72,6 +74,24 @@ def _resolve_augmentation(config: TrainConfig) -> TrainConfig:
     return replace(config, augmentation=augmentation)
 
 
+def _check_augmentation(augmentation: AugmentationConfig, typed: Collection[str]) -> None:
+    """Refuse a typed key of a part that is off."""
+    mixed = augmentation.mixup > 0 or augmentation.cutmix > 0
+    random = augmentation.policy == "randaugment"
+    for keys, used, needed in (
+        (("num_ops", "magnitude"), random, "policy=randaugment"),
+        (("crop_ratio",), augmentation.random_resized_crop, "random_resized_crop"),
+        (("posterize_bits",), augmentation.posterize, "posterize"),
+        (("solarize_threshold",), augmentation.solarize, "solarize"),
+        (("sharpness_factor",), augmentation.sharpness, "sharpness"),
+        (("erasing_area",), augmentation.erasing, "erasing"),
+        (("mix_prob", "mix_off_share"), mixed, "mixup or augmentation.cutmix"),
+        (("mix_switch",), augmentation.mixup > 0 and augmentation.cutmix > 0, "mixup and augmentation.cutmix"),
+    ):
+        for key in (f"augmentation.{name}" for name in keys):
+            check(key not in typed or bool(used), f"{key} means nothing without augmentation.{needed}")
+
+
 def _resolve_lr(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
     by_training, by_optimizer = config.training.lr, config.optimizer.lr
     if {"training.lr", "optimizer.lr"} <= set(typed) and by_training not in (None, by_optimizer):
@@ -100,7 +120,7 @@ def _resolve_schedule(config: TrainConfig, typed: Collection[str]) -> TrainConfi
 
 def default_batch_size(num_train: int) -> int:
     """Return the power of two from 16 to 128 that gives about 64 steps per epoch: small sets need steps."""
-    return 2 ** min(7, max(4, round(math.log2(num_train / 64))))
+    return 2 ** min(7, max(4, round(math.log2(max(1, num_train) / 64))))
 
 
 def complete(

@@ -15,6 +15,7 @@ import itertools
 import logging
 import os
 import shutil
+import zipfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,10 +24,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import PIL
+import PIL.features
+import torch
 from filelock import FileLock, Timeout
 from PIL import Image
 
-from .images import ORIENTATION, SIDEWAYS, Preprocessing, Track
+from ..augment.chunks import count_cores
+from .images import FORMATS, ORIENTATION, SIDEWAYS, Preprocessing, Track
 
 PIXELS, INDEX, BUILDING = "pixels.u8", "index.npz", ".building"
 VERSION = 1  # of the decoder: a change in `images.py` that changes pixels raises it, and old caches are left aside
@@ -103,23 +108,46 @@ class Cache:
 
     def keep_index_only(self) -> None:
         self.store = False
-        if not (self.folder / INDEX).is_file():  # that of a whole cache is as good
+        if self._read() is None:  # that of a whole cache is as good
             self.folder = self.folder.with_name(f"{self.folder.name}-index")
 
     def missing_bytes(self) -> int:
         """Return what building the cache will take on the disk; nothing where it is there."""
-        if not self.store or (self.folder / INDEX).is_file():
+        if not self.store or self._read() is not None:
             return 0
-        return len(self.items) * int(np.prod((*self.preprocessing.size, self.preprocessing.channels)))
+        return len(self.items) * int(np.prod((*self._final().size, self.preprocessing.channels)))
 
     def open(self, track: Track, description: str) -> Index:
         """Return the index, after decoding what no earlier start has decoded."""
-        if not (self.folder / INDEX).is_file():
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            with _wait_for(FileLock(f"{self.folder}.lock"), self.folder):
-                if not (self.folder / INDEX).is_file():
-                    self._build(track, description)
-        return Index.load(self.folder / INDEX)
+        index = self._read()
+        if index is not None and not self._is_mended(index):
+            return index
+        with _wait_for(self.folder):
+            index = self._read()
+            if index is None or self._is_mended(index):
+                self._build(track, description)
+                index = self._read()
+        assert index is not None
+        return index
+
+    def _read(self) -> Index | None:
+        """Return the index of a whole cache, or None where there is none, or something is missing in it."""
+        try:
+            index = Index.load(self.folder / INDEX)
+            size = (self.folder / PIXELS).stat().st_size
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+            return None
+        return index if size in (index.num_bytes, 0 if not self.store else index.num_bytes) else None
+
+    def _is_mended(self, index: Index) -> bool:
+        """Tell whether a file that could not be read can be now: it may have been the disk, or a permission."""
+        failed = set(range(len(self.items))) - set(index.kept.tolist())
+        return any(isinstance(_decode_one(self.items[i], self.preprocessing), _Decoded) for i in failed)
+
+    def _final(self) -> Preprocessing:
+        if not self.shrink:
+            return self.preprocessing
+        return replace(self.preprocessing, size=fit_to_pictures(self.preprocessing.size, self.items))
 
     def pixels(self, index: Index) -> np.ndarray:
         """Return the stored images as a memory map (N,H,W,C); writing to it changes no file."""
@@ -133,9 +161,7 @@ class Cache:
         shutil.rmtree(building, ignore_errors=True)
         _remove_leftovers(self.folder.parent)
         building.mkdir()
-        preprocessing = self.preprocessing
-        if self.shrink:
-            preprocessing = replace(preprocessing, size=fit_to_pictures(preprocessing.size, self.items))
+        preprocessing = self._final()
         needed = len(self.items) * int(np.prod((*preprocessing.size, preprocessing.channels))) if self.store else 0
         try:
             with (building / PIXELS).open("wb") as file:
@@ -144,6 +170,9 @@ class Cache:
                 file.truncate(index.num_bytes if self.store else 0)
                 os.fsync(file.fileno())
             index.save(building / INDEX)
+            for path in (building / INDEX, building):  # names and contents are on the disk before the new name is
+                _flush(path)
+            shutil.rmtree(self.folder, ignore_errors=True)  # what is there is damaged
             os.replace(building, self.folder)
         except BaseException as error:
             shutil.rmtree(building, ignore_errors=True)
@@ -157,17 +186,28 @@ class Cache:
 
 
 @contextlib.contextmanager
-def _wait_for(lock: FileLock, folder: Path) -> Iterator[None]:
-    """Hold the lock; say so where another process has it, which is then building what is needed here."""
+def _wait_for(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; say so where another process has it, which is then building what is needed here."""
+    lock = FileLock(f"{folder}.lock")
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except Timeout:
         log.info("waiting    for another process that decodes the same images into %s", folder)
         lock.acquire()
+    except OSError as error:
+        raise OSError(f"dataset.cache_dir={folder.parent} cannot be written to: {error}") from error
     try:
         yield
     finally:
         lock.release()
+
+
+def _flush(path: Path) -> None:
+    with contextlib.suppress(PermissionError):  # Windows does not open folders
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
 
 
 def fit_to_pictures(size: tuple[int, int], items: Items) -> tuple[int, int]:
@@ -175,14 +215,14 @@ def fit_to_pictures(size: tuple[int, int], items: Items) -> tuple[int, int]:
 
     Read off the headers of up to 64 pictures, evenly spread.
     """
-    heights, widths = [1], [1]
+    heights, widths = [], []
     for position in np.linspace(0, len(items) - 1, min(64, len(items))).astype(int):
         item = items[position]
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(Exception):  # what is broken is found, and named, when it is decoded
             sides = item.shape[:2] if isinstance(item, np.ndarray) else _upright_size(item)
             heights.append(sides[0])
             widths.append(sides[1])
-    return min(size[0], max(heights)), min(size[1], max(widths))
+    return min([size[0], max(heights, default=size[0])]), min([size[1], max(widths, default=size[1])])
 
 
 def _upright_size(path: Path) -> tuple[int, int]:
@@ -190,21 +230,25 @@ def _upright_size(path: Path) -> tuple[int, int]:
     if path.suffix.lower() == ".npy":
         height, width = np.load(path, mmap_mode="r", allow_pickle=False).shape[:2]
         return height, width
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         return image.size if image.getexif().get(ORIENTATION) in SIDEWAYS else image.size[::-1]
 
 
-def index_arrays(images: np.ndarray) -> Index:
-    """Return the index of images (N,H,W,C) that need no decoding, because they came as an array of the right size."""
+def index_arrays(images: np.ndarray, items: np.ndarray | None = None) -> Index:
+    """Return the index of images (N,H,W,C) that need no decoding, because they came as an array of the right size.
+
+    items: that array, where its channels were repeated.
+    """
     count, height, width, channels = images.shape
-    digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
+    sources = images if items is None else items
+    digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in sources]
     histogram = np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(channels)])
     grey = channels == 1 or bool(channels == 3 and all(_is_grey(image) for image in images))
     return Index(
         kept=np.arange(count),
         width=np.full(count, width),
         height=np.full(count, height),
-        mode=np.full(count, {1: "L", 3: "RGB"}.get(channels, f"uint8x{channels}")),
+        mode=np.full(count, _array_mode(sources[0])) if count else np.array([], dtype=str),
         digest=np.frombuffer(b"".join(digests), np.uint8).reshape(count, 16),
         shape=np.array([height, width, channels]),
         histogram=histogram,
@@ -243,13 +287,13 @@ def _decode(items: Items, preprocessing: Preprocessing, file: BinaryIO | None, t
 
 
 def _decode_in_order(items: Items, preprocessing: Preprocessing) -> Iterator[_Decoded | OSError]:
-    """Yield every item decoded, or why it could not be, in order; a few hundred are decoded ahead at most."""
+    """Yield every item decoded, or why it could not be, in order; per core 64 are decoded ahead at most."""
 
     def decode_some(first: int) -> list[_Decoded | OSError]:
         return [_decode_one(items[i], preprocessing) for i in range(first, min(first + TOGETHER, len(items)))]
 
     # Pillow decodes and resamples outside the interpreter lock, so threads share the work without copies.
-    workers = os.cpu_count() or 1
+    workers = count_cores()
     starts = iter(range(0, len(items), TOGETHER))
     with ThreadPoolExecutor(workers) as pool:
         waiting = deque(pool.submit(decode_some, first) for first in itertools.islice(starts, 4 * workers))
@@ -264,7 +308,7 @@ def _decode_in_order(items: Items, preprocessing: Preprocessing) -> Iterator[_De
 def _decode_one(item: Path | np.ndarray, preprocessing: Preprocessing) -> _Decoded | OSError:
     if isinstance(item, np.ndarray):
         pixels, content = preprocessing.pixels(item), item.tobytes()
-        (height, width), mode = item.shape[:2], "L" if item.ndim == 2 else f"uint8x{item.shape[2]}"
+        (height, width), mode = item.shape[:2], _array_mode(item)
     else:
         try:
             content = item.read_bytes()
@@ -274,6 +318,11 @@ def _decode_one(item: Path | np.ndarray, preprocessing: Preprocessing) -> _Decod
         width, height, mode = picture.width, picture.height, picture.mode
     digest = hashlib.blake2b(content, digest_size=16).digest()
     return _Decoded(pixels, _count_values(pixels), width, height, mode, digest)
+
+
+def _array_mode(image: np.ndarray) -> str:
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    return {1: "L", 3: "RGB"}.get(channels, f"uint8x{channels}")
 
 
 def _count_values(pixels: np.ndarray) -> np.ndarray:
@@ -292,6 +341,7 @@ def _is_grey(pixels: np.ndarray) -> bool:
 def _fingerprint(items: Items, preprocessing: Preprocessing, shrink: bool) -> str:
     decoding = (
         VERSION,
+        (PIL.__version__, PIL.features.version("jpg"), torch.__version__),  # they make the pixels
         shrink,
         preprocessing.size,
         preprocessing.resize,
@@ -303,10 +353,12 @@ def _fingerprint(items: Items, preprocessing: Preprocessing, shrink: bool) -> st
         digest.update(repr(items.shape).encode() + items.tobytes())
     else:
         for path in items:
-            size, time = 0, 0
+            facts: tuple[int, ...] = ()
             with contextlib.suppress(OSError):  # a dangling link is found, and named, when it is to be read
-                size, time = (stat := os.stat(path)).st_size, stat.st_mtime_ns
-            digest.update(f"{os.fspath(path)}\0{size}\0{time}\n".encode(errors="surrogateescape"))
+                status = os.stat(path)
+                # The second time is the system's own: files that were swapped or unpacked anew keep the first.
+                facts = status.st_size, status.st_mtime_ns, status.st_ctime_ns
+            digest.update(f"{os.fspath(path)}\0{facts}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

@@ -1,6 +1,5 @@
 """Images in class folders: what is found, under which label, and what is left out."""
 
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..config import DatasetConfig
-from .images import is_hidden, is_image
+from .images import is_hidden, walk
 
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
 SPLIT_NAMES |= {"test": "test", "testing": "test"}
@@ -87,17 +86,11 @@ def _ignore_others(folder: Path, used: Collection[str], reason: str, source: Sou
 def _list_images(folder: Path, source: Source) -> list[Path]:
     """Return the images below a class folder, sorted, as `find_images` does; record what else is there."""
     found = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        source.ignored += [(Path(parent, name), "hidden") for name in folders + files if is_hidden(name)]
-        folders[:] = [name for name in folders if not is_hidden(name)]
-        for name in files:
-            if is_hidden(name):
-                continue
-            if is_image(name):
-                found.append(Path(parent, name))
-            else:
-                kind = os.path.splitext(name)[1].lower() or "no extension"
-                source.ignored.append((Path(parent, name), f"not an image ({kind})"))
+    for path, reason in walk(folder):
+        if reason:
+            source.ignored.append((path, reason))
+        else:
+            found.append(path)
     return sorted(found)
 
 

@@ -14,9 +14,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".npy"}
+# Only these (MPO comes with JPEG), whatever a file is called: Pillow would start other programs for some formats.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -29,11 +32,33 @@ Track = Callable[[Iterable[Any], int, str], Iterator[Any]]  # (items, how many, 
 
 def find_images(folder: Path) -> list[Path]:
     """Return all image files below `folder`, sorted; hidden files and folders and other file types are left out."""
-    found = []
+    return sorted(path for path, reason in walk(folder) if not reason)
+
+
+def walk(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Yield each file below `folder` with the reason to ignore it, "" for images; folders only where ignored.
+
+    Links to folders are followed, but never into a folder for the second time, nor into one that holds `folder`.
+    """
+    seen = {_identity(above) for above in folder.absolute().parents}
     for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not is_hidden(name)]
-        found += [Path(parent, name) for name in files if not is_hidden(name) and is_image(name)]
-    return sorted(found)
+        seen.add(_identity(Path(parent)))
+        for name in sorted(folders):
+            identity = _identity(Path(parent, name))
+            reason = "hidden" if is_hidden(name) else "a link to a folder that is looked through anyway"
+            if is_hidden(name) or identity in seen:
+                folders.remove(name)
+                yield Path(parent, name), reason
+            seen.add(identity)
+        for name in files:
+            kind = os.path.splitext(name)[1].lower() or "no extension"
+            reason = "hidden" if is_hidden(name) else "" if is_image(name) else f"not an image ({kind})"
+            yield Path(parent, name), reason
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
 
 
 def is_hidden(name: str) -> bool:
@@ -72,14 +97,11 @@ def parse_image(content: bytes, path: Path, least: int = 0) -> Picture:
     try:
         if path.suffix.lower() == ".npy":
             return _parse_array(content)
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             (width, height), mode = image.size, image.mode
-            if image.format == "JPEG":
-                # A file filled up with zeros by a broken download decodes, half grey: its end marker is missing.
-                if content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
-                    raise OSError("image file is truncated: the end of the JPEG is missing")
-                if least:
-                    image.draft(None, (least, least))
+            _check_end(content, str(image.format))
+            if least and isinstance(image, JpegImageFile):
+                image.draft(None, (least, least))
             image.load()
             orientation = image.getexif().get(ORIENTATION, 1)
             if orientation in SIDEWAYS:
@@ -87,19 +109,47 @@ def parse_image(content: bytes, path: Path, least: int = 0) -> Picture:
             # Pillow's functions return a copy where there is nothing to do, which costs as much as a small resize.
             upright = image if orientation == 1 else ImageOps.exif_transpose(image)
             return Picture(to_eight_bit(upright), width, height, mode)
-    except FileNotFoundError:
+    except MemoryError:  # no fault of the file
         raise
     except Exception as error:  # Pillow's decoders raise a dozen types on broken files
         reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else error
         raise OSError(f"{path}: {reason}") from error
 
 
+def _check_end(content: bytes, kind: str) -> None:
+    """Refuse what a broken download has filled up with zeros: it decodes without an error, to an image half grey."""
+    if kind in ("JPEG", "MPO") and content.find(b"\xff\xd9", _find_scan(content)) < 0:
+        raise OSError("image file is truncated: the end of the JPEG is missing")
+    if kind == "WEBP" and not any(content[-64:]):
+        raise OSError("image file is truncated: it ends in zeros")
+
+
+def _find_scan(content: bytes) -> int:
+    """Return where the pixels of a JPEG begin; what comes before, and a thumbnail in there, is told by lengths."""
+    position = 2
+    while position + 4 <= len(content):
+        marker = content[position + 1]
+        if content[position] != 0xFF or marker == 0xFF:
+            position += 1
+        elif marker == 0xDA:
+            return position
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD9:  # these stand alone
+            position += 2
+        else:
+            position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
+    return len(content)
+
+
 def _parse_array(content: bytes) -> Picture:
     array = np.load(io.BytesIO(content), allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        raise ValueError("an archive of arrays, where one array is an image")
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or not array.size:
         raise ValueError(f"an image must have the shape (H,W) or (H,W,C), this array has {array.shape}")
+    if array.shape[0] <= 4 < array.shape[2]:
+        raise ValueError(f"an image must have the shape (H,W,C), this array looks like (C,H,W): {array.shape}")
     height, width, channels = array.shape
     mode = f"{array.dtype}x{channels}"
     if channels == 1:
@@ -112,8 +162,10 @@ def _bytes(array: np.ndarray) -> np.ndarray:
     """Return pixels as uint8: 16-bit ones keep their upper 8 bits, float ones count from 0 to 1."""
     if array.dtype == np.uint8:
         return array
-    if array.dtype.kind in "iu":
-        return (array.astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+    if array.dtype == np.uint16:
+        return (array >> 8).astype(np.uint8)
+    if array.dtype != bool and array.dtype.kind != "f":
+        raise ValueError(f"pixels of type {array.dtype}; uint8, uint16, or floats from 0 to 1 are read")
     if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
         raise ValueError("float pixels outside 0 to 1")
     return (array * 255).round().astype(np.uint8)
@@ -122,6 +174,13 @@ def _bytes(array: np.ndarray) -> np.ndarray:
 def to_eight_bit(image: Image.Image) -> Image.Image:
     """Return the image in mode L or RGB."""
     mode = image.mode
+    if mode == "I":  # 16-bit files, and 32-bit ones that hold no more
+        levels = np.asarray(image)
+        if levels.min() < 0 or levels.max() > 0xFFFF:
+            raise ValueError("32-bit pixels that are no 16-bit levels")
+        return Image.fromarray(_bytes(levels.astype(np.uint16)))
+    if mode == "F" or mode.startswith("I;16"):
+        return Image.fromarray(_bytes(np.asarray(image).astype(np.float64 if mode == "F" else np.uint16)))
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
@@ -130,8 +189,6 @@ def to_eight_bit(image: Image.Image) -> Image.Image:
         return image
     if mode == "1":
         return image.convert("L")
-    if mode in ("I", "F") or mode.startswith("I;16"):
-        return Image.fromarray(_bytes(np.asarray(image)))
     return image.convert("RGB")
 
 
@@ -195,10 +252,10 @@ class Preprocessing:
             if image.ndim == 3 and image.shape[2] == self.channels and self.channels not in (1, 3):
                 return [Image.fromarray(np.ascontiguousarray(image[..., i])) for i in range(self.channels)]
             if image.ndim == 3 and image.shape[2] not in (1, 3):
-                raise ValueError(f"the image has {image.shape[2]} channels, the data set {self.channels}")
+                raise ValueError(f"{image.shape[2]} channels, where dataset.channels is {self.channels}")
             image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image)
         if self.channels not in (1, 3):
-            raise ValueError(f"the image has {len(image.getbands())} channel(s), the data set {self.channels}")
+            raise ValueError(f"{len(image.getbands())} channel(s), where dataset.channels is {self.channels}")
         image, mode = to_eight_bit(image), "L" if self.channels == 1 else "RGB"
         return [image if image.mode == mode else image.convert(mode)]
 

@@ -1,5 +1,6 @@
 """From a data set's configuration to its splits, decoded once and held where they fit."""
 
+import contextlib
 import hashlib
 import os
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..augment.chunks import count_cores
 from ..config import DatasetConfig
 from .cache import Cache, Index, Items, fit_to_pictures, format_bytes, free_space, index_arrays
 from .images import Preprocessing, Track, read_image
@@ -80,6 +82,7 @@ def load_data(
     source = load_source(config)
     carve_splits(source, config)
     channels = config.channels or _count_channels(source.splits["train"][0])
+    _check_channels(source, channels)
     final = Preprocessing(size, config.resize, config.interpolation, channels)
     parts = {name: _Part(name, *source.splits[name], final) for name in SPLITS}
     cropped = stored_size is not None and stored_size != size
@@ -96,12 +99,17 @@ def load_data(
 
     num_bytes = sum(part.held_bytes() for part in parts.values()) * final.channels // channels
     device = device or torch.device("cpu")
-    place, why = choose_place(config.cache or "auto", num_bytes, device)
+    wanted = config.cache
+    if wanted in ("disk", "off") and not any(part.cache for part in parts.values()):
+        wanted = "memory"  # where the data set's own files are one array
+    place, why = choose_place(wanted, num_bytes, device)
     splits = {name: part.hold(place, device, final.channels) for name, part in parts.items()}
-    if cropped and config.resize == "crop":
+    if cropped:
         index = parts["train"].index
-        splits["train"].ratios = torch.from_numpy(index.width / index.height).float()
-    problems += _find_empty(splits, source, config)
+        squashed = np.full(len(index.kept), size[1] / size[0])  # to evaluation the picture has the shape of its input
+        ratios = squashed if config.resize == "squash" else index.width / index.height
+        splits["train"].ratios = torch.from_numpy(ratios).float()
+    problems += _find_empty(splits, source, config, sum(len(part.index.errors) for part in parts.values()))
     if problems and not inspecting:
         raise problems[0]
     return Data(
@@ -142,7 +150,7 @@ class _Part:
             assert isinstance(self.items, np.ndarray)
             grey = self.items.ndim == 3
             self.pixels = np.repeat(self.items[..., None], self.decoder.channels, axis=3) if grey else self.items
-            self.index = index_arrays(self.pixels)
+            self.index = index_arrays(self.pixels, self.items)
             return
         self.index = self.cache.open(track, f"decoding {self.name} images")
         self.decoder = replace(self.decoder, size=(int(self.index.shape[0]), int(self.index.shape[1])))
@@ -166,7 +174,7 @@ class _Part:
 
 def _describe_place(parts: dict[str, _Part], streamed: bool, why: str) -> str:
     if streamed:
-        return f"decoded from the files each epoch, by {os.cpu_count()} worker processes"
+        return f"decoded from the files each epoch, by {count_cores()} worker processes for each split"
     folders = {part.cache.folder.parent for part in parts.values() if part.cache}
     return why + "".join(f"; decoded once, into {os.path.relpath(folder)}" for folder in folders)
 
@@ -175,10 +183,21 @@ def _count_channels(items: Items) -> int:
     """Return 3 for pictures, which may turn out to be all grey, or what an array of another kind holds."""
     if isinstance(items, np.ndarray):
         return 1 if items.ndim == 3 else items.shape[3]
-    if items and items[0].suffix.lower() == ".npy":
-        pixels = read_image(items[0])
-        return pixels.shape[2] if isinstance(pixels, np.ndarray) else 3
+    for path in items:
+        if path.suffix.lower() != ".npy":
+            break
+        with contextlib.suppress(OSError):  # what is broken is reported later
+            pixels = read_image(path)
+            return pixels.shape[2] if isinstance(pixels, np.ndarray) else 3
     return 3
+
+
+def _check_channels(source: Source, channels: int) -> None:
+    """Refuse channels that the images of an array cannot give: grey ones become colour, and the reverse, no more."""
+    for items, _ in source.splits.values():
+        found = _count_channels(items) if isinstance(items, np.ndarray) else channels
+        if found != channels and not {found, channels} <= {1, 3}:
+            raise ValueError(f"dataset.channels={channels}, but the images have {found}; leave it out")
 
 
 def _find_caches(parts: list[_Part], config: DatasetConfig, notes: list[str]) -> bool:
@@ -190,14 +209,20 @@ def _find_caches(parts: list[_Part], config: DatasetConfig, notes: list[str]) ->
             title = f"{config.name}-{part.name}-{height}x{width}"
             part.cache = Cache(part.items, part.decoder, folder, title, store=config.cache != "off", shrink=part.whole)
     caches = [part.cache for part in parts if part.cache]
-    needed = sum(cache.missing_bytes() for cache in caches)
-    if config.cache != "auto" or needed <= DISK_SHARE * free_space(folder):
+    needed, free = {cache: cache.missing_bytes() for cache in caches}, free_space(folder)
+    total = sum(needed.values())
+    if config.cache == "off" or total <= DISK_SHARE * free:
         return config.cache == "off" and bool(caches)
-    for cache in caches:
+    if config.cache != "auto":
+        raise OSError(
+            f"the decoded images need {format_bytes(total)}, but dataset.cache_dir={folder} has {format_bytes(free)} "
+            "free; choose another one, or dataset.cache=off"
+        )
+    for cache in (cache for cache, missing in needed.items() if missing):
         cache.keep_index_only()
     notes.append(
-        f"the decoded images would take {format_bytes(needed)}, where dataset.cache_dir has "
-        f"{format_bytes(free_space(folder))} free: they are decoded anew each epoch"
+        f"the decoded images would take {format_bytes(total)}, where dataset.cache_dir has {format_bytes(free)} free: "
+        "they are decoded anew each epoch"
     )
     return True
 
@@ -219,20 +244,22 @@ def _add_statistics(preprocessing: Preprocessing, index: Index, config: DatasetC
     return replace(preprocessing, mean=tuple(mean), std=tuple(std))
 
 
-def _find_empty(splits: dict[str, Split], source: Source, config: DatasetConfig) -> list[Exception]:
+def _find_empty(
+    splits: dict[str, Split], source: Source, config: DatasetConfig, num_unreadable: int
+) -> list[Exception]:
     """Return what forbids training; classes that only validation or test lack are noted."""
     where = f" in dataset.root={config.root}" if config.root else ""
+    few = "too few images" + (f" ({num_unreadable} are unreadable)" if num_unreadable else "")
     problems: list[Exception] = []
     for name, split in splits.items():
         counts = torch.bincount(split.labels, minlength=len(source.classes))
         absent = ", ".join(source.classes[i] for i in (counts == 0).nonzero().flatten().tolist())
         if len(split) == 0:
-            reason = "too few images" + where
-            problems.append(ValueError(f"the {name} split is empty: {reason}; each class should have 3 or more"))
+            problems.append(ValueError(f"the {name} split is empty: {few}{where}; each class should have 3 or more"))
         elif absent and name == "train":
-            problems.append(ValueError(f"no training image of class {absent}{where}"))
+            problems.append(ValueError(f"no training image of class {absent}: {few}{where}"))
         elif absent:
-            source.notes.append(f"no {name} image of class {absent}: too few images to split")
+            source.notes.append(f"no {name} image of class {absent}: {few} to split")
     return problems
 
 

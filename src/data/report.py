@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,9 @@ from .load import Data
 class Report:
     """What is worth knowing of a data set; every list names files, or positions where a set comes in one file.
 
-    counts: class -> images in train, val, test. duplicates: groups of images of equal content that lie in more than
-    one split, each image as "split: file (class)"; repeated: images equal to another of the same split.
+    counts: class -> images in train, val, test. copies: groups of images of equal content that lie in more than one
+    split, each image as "split: file (class)"; conflicts: those of one content and several classes; repeated: how many
+    images equal another of the same split. summary: a line for every run; warnings: what none should begin without.
     """
 
     counts: dict[str, tuple[int, int, int]]
@@ -23,40 +25,28 @@ class Report:
     modes: list[tuple[str, int]]
     unreadable: list[str]
     ignored: list[tuple[str, str]]
-    duplicates: list[list[str]]
+    copies: list[list[str]]
+    conflicts: list[list[str]]
     repeated: int
-
-    def warnings(self) -> list[str]:
-        """Return a line for each finding that a run should not begin without knowing."""
-        lines = []
-        if self.duplicates:
-            count = sum(len(group) for group in self.duplicates)
-            lines.append(
-                f"{count} images have an exact copy in another split, which flatters validation or test; "
-                "check=true lists them"
-            )
-        reasons = Counter(reason for _, reason in self.ignored if reason != "hidden").most_common(3)
-        if reasons:
-            listed = ", ".join(f"{count} {reason}" for reason, count in reasons)
-            lines.append(f"files ignored: {listed}; check=true lists them")
-        return lines
+    summary: str
+    warnings: list[str]
 
     def sections(self) -> list[tuple[str, list[str]]]:
         """Return headings with the lines below them, for reading."""
+        copies, conflicts = ([" = ".join(group) for group in groups] for groups in (self.copies, self.conflicts))
         return [
             ("sizes (width x height)", [f"{count:>8,}  {size}" for size, count in self.sizes]),
             ("modes", [f"{count:>8,}  {mode}" for mode, count in self.modes]),
             (f"unreadable files: {len(self.unreadable)}", self.unreadable),
             (f"ignored files: {len(self.ignored)}", [f"{path}: {reason}" for path, reason in self.ignored]),
-            (
-                f"exact copies in more than one split: {len(self.duplicates)} groups",
-                [" = ".join(group) for group in self.duplicates],
-            ),
+            (f"exact copies in more than one split: {len(copies)} groups", copies),
+            (f"exact copies in more than one class: {len(conflicts)} groups", conflicts),
             (f"exact copies within a split: {self.repeated} images", []),
+            (f"warnings: {len(self.warnings)}", self.warnings),
         ]
 
 
-def inspect_data(data: Data) -> Report:
+def inspect_data(data: Data, batch_size: int) -> Report:
     """Look through what decoding has told about a data set; reads no image."""
     splits, indexes = data.splits(), data.indexes
     counted = [torch.bincount(split.labels, minlength=len(data.classes)).tolist() for split in splits.values()]
@@ -68,36 +58,66 @@ def inspect_data(data: Data) -> Report:
     common, rest = sizes.most_common(8), len(sizes) - 8
     if rest > 0:
         common.append((f"{rest} other sizes, {_range(data)}", sum(sizes.values()) - sum(count for _, count in common)))
-    duplicates, repeated = _find_copies(data)
-    return Report(
+    copies, conflicts, repeated = _find_copies(data)
+    report = Report(
         counts=dict(zip(data.classes, zip(*counted, strict=True), strict=True)),
         sizes=common,
         modes=modes.most_common(),
         unreadable=[line for index in indexes.values() for line in index.errors.tolist()],
         ignored=[(os.fspath(path), reason) for path, reason in data.ignored],
-        duplicates=duplicates,
+        copies=copies,
+        conflicts=conflicts,
         repeated=repeated,
+        summary=f"{_describe(counted[0])} training images per class; {_range(data)} px; {', '.join(sorted(modes))}",
+        warnings=list(data.notes),
     )
+    report.warnings += _find_warnings(report, len(data.train), batch_size)
+    return report
+
+
+def _find_warnings(report: Report, num_train: int, batch_size: int) -> list[str]:
+    lines = []
+    if report.copies:
+        count = sum(len(group) for group in report.copies)
+        lines.append(
+            f"{count} images have an exact copy in another split, which flatters validation or test; "
+            "check=true lists them"
+        )
+    if report.conflicts:
+        lines.append(f"{len(report.conflicts)} images occur in more than one class; check=true lists them")
+    reasons = Counter(reason for _, reason in report.ignored if reason != "hidden").most_common(3)
+    if reasons:
+        listed = ", ".join(f"{count} {reason}" for reason, count in reasons)
+        lines.append(f"files ignored: {listed}; check=true lists them")
+    if num_train < batch_size:
+        lines.append(f"fewer training images than training.batch_size={batch_size}: one batch per epoch")
+    return lines
+
+
+def _describe(numbers: Sequence[int]) -> str:
+    smallest, largest = min(numbers, default=0), max(numbers, default=0)
+    return f"{smallest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"
 
 
 def _range(data: Data) -> str:
-    widths, heights = (
-        np.concatenate([getattr(index, side) for index in data.indexes.values()]) for side in ("width", "height")
-    )
-    return f"from {widths.min()} to {widths.max()} wide, {heights.min()} to {heights.max()} high"
+    sides = [np.concatenate([getattr(index, side) for index in data.indexes.values()]) for side in ("width", "height")]
+    return " x ".join(_describe(side.tolist()) for side in sides)
 
 
-def _find_copies(data: Data) -> tuple[list[list[str]], int]:
-    """Return groups of equal images that lie in several splits, and the number of copies inside splits."""
+def _find_copies(data: Data) -> tuple[list[list[str]], list[list[str]], int]:
+    """Return groups of equal images in several splits, those in several classes, and the number inside splits."""
     digests = np.concatenate([index.digest for index in data.indexes.values()])
     keys = np.ascontiguousarray(digests).view("V16").ravel()
     split_of = np.repeat(np.arange(3), [len(split) for split in data.splits().values()])
+    labels = torch.cat([split.labels for split in data.splits().values()]).numpy()
     order = np.argsort(keys, kind="stable")
     starts = np.flatnonzero(np.r_[True, keys[order][1:] != keys[order][:-1]])
     groups = [group for group in np.split(order, starts[1:]) if len(group) > 1]
-    across = [group for group in groups if len(set(split_of[group])) > 1]
-    within = sum(len(group) - len(set(split_of[group])) for group in groups)
-    return [[_name(data, position) for position in group.tolist()] for group in across], within
+    across, conflicts = (
+        [[_name(data, position) for position in group.tolist()] for group in groups if len(set(of[group])) > 1]
+        for of in (split_of, labels)
+    )
+    return across, conflicts, sum(len(group) - len(set(split_of[group])) for group in groups)
 
 
 def _name(data: Data, position: int) -> str:

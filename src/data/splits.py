@@ -29,14 +29,34 @@ def carve_splits(source: Source, config: DatasetConfig) -> None:
         _check_parts(parts, groups, config)
     else:
         parts = stratified_split(labels, list(missing.values()), config.split_seed or 0)
-    source.groups.pop(base, None)
+    named = source.groups.pop(base, None)
     for name, part in zip(["train", *missing], parts, strict=True):
         chosen = items[part] if isinstance(items, np.ndarray) else [items[i] for i in part]
         source.splits[name] = (chosen, [labels[i] for i in part])
-        if groups is not None:
-            source.groups[name] = [groups[i] for i in part]
+        if names := groups or named:
+            source.groups[name] = [names[i] for i in part]
+    _check_apart(source, config)
     if base == "train" and "test" in missing:
         source.notes.append("no test split is given: test images were taken out of the training images")
+
+
+def _check_apart(source: Source, config: DatasetConfig) -> None:
+    """Refuse splits that came with the data, or are left in it, and share a group that the user wants together."""
+    if config.split != "grouped":
+        return
+    owner: dict[str, str] = {}
+    for split, (items, _) in source.splits.items():
+        names = source.groups.get(split)
+        if names is None and config.group_pattern and not isinstance(items, np.ndarray):
+            root = str(source.root or config.root or "")
+            matches = [re.search(config.group_pattern, _relative(path, root)) for path in items]
+            names = ["/".join(part or "" for part in match.groups()) for match in matches if match]
+        for name in set(names or ()):
+            if owner.setdefault(name, split) != split:
+                raise ValueError(
+                    f"dataset.split=grouped: the group '{name}' lies in {owner[name]} and in {split}; mend the data, "
+                    "or take it as it is by dataset.split=stratified"
+                )
 
 
 def stratified_split(labels: Sequence[int], shares: Sequence[float], seed: int) -> list[list[int]]:

@@ -3,7 +3,6 @@
 Letters: N images, B batch, C channels, H W pixels.
 """
 
-import os
 import queue
 import threading
 from collections.abc import Generator, Iterator, Sequence
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ..augment.chunks import count_cores
 from .cache import format_bytes
 from .images import Preprocessing
 
@@ -82,7 +82,7 @@ class Stream:
 
     def take(self, positions: Tensor) -> Tensor:
         """Return the images (B,C,H,W) at positions (B,)."""
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(count_cores()) as pool:
             return torch.stack(list(pool.map(self._files.__getitem__, positions.tolist()))).permute(0, 3, 1, 2)
 
     def batches(self, positions: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
@@ -91,7 +91,7 @@ class Stream:
             self._loader = DataLoader(
                 self._files,
                 batch_sampler=self._order,
-                num_workers=os.cpu_count() or 1,
+                num_workers=count_cores(),
                 pin_memory=device.type == "cuda",
                 prefetch_factor=PREFETCH,
                 persistent_workers=True,
@@ -173,16 +173,26 @@ def choose_place(wanted: str, num_bytes: int, device: torch.device) -> tuple[str
     size = format_bytes(num_bytes)
     if wanted == "disk":
         return "disk", f"{size} read from disk as needed (dataset.cache=disk)"
-    if device.type != "cpu" and wanted == "device":
-        return "device", f"{size} on the device (dataset.cache=device)"
-    if device.type == "cuda" and wanted == "auto":
+    if device.type == "cuda" and wanted in ("auto", "device"):
         free = torch.cuda.mem_get_info(device)[0]
-        if num_bytes <= DEVICE_SHARE * free:
+        if num_bytes <= DEVICE_SHARE * free or wanted == "device":
+            _check_room("device", num_bytes, free)
             return "device", f"{size} on the device, which has {format_bytes(free)} free"
+    elif device.type != "cpu" and wanted == "device":
+        return "device", f"{size} on the device (dataset.cache=device)"
     free = available_memory()
     if wanted in ("device", "memory") or num_bytes <= MEMORY_SHARE * free:
+        _check_room(wanted, num_bytes, free)
         return "memory", f"{size} in memory, which has {format_bytes(free)} free"
     return "disk", f"{size} read from disk as needed: more than {MEMORY_SHARE:.0%} of the free memory"
+
+
+def _check_room(wanted: str, num_bytes: int, free: int) -> None:
+    if num_bytes > free:
+        raise ValueError(
+            f"dataset.cache={wanted}: the images need {format_bytes(num_bytes)}, {format_bytes(free)} are free; use "
+            "dataset.cache=disk"
+        )
 
 
 def available_memory() -> int:

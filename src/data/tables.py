@@ -1,5 +1,6 @@
 """Images listed in a table (.csv, .tsv): a path and a label for each, perhaps a split and a group."""
 
+import os
 from pathlib import Path
 
 from ..config import DatasetConfig
@@ -68,8 +69,9 @@ def _check_files(files: list[Path], table: Path) -> None:
             f"{len(missing)} of the {len(files)} images in dataset.table={table} do not exist: {shown}\n"
             "paths are relative to dataset.root, by default the table's own folder"
         )
-    seen: set[Path] = set()
-    if twice := [file for file in files if file in seen or seen.add(file)]:  # type: ignore[func-returns-value]
+    seen: set[str] = set()
+    names = [os.path.realpath(file) for file in files]
+    if twice := [name for name in names if name in seen or seen.add(name)]:  # type: ignore[func-returns-value]
         raise ValueError(f"dataset.table={table} lists {len(twice)} image(s) more than once, as {twice[0]}")
 
 
