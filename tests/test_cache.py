@@ -105,7 +105,7 @@ def test_an_interrupted_build_leaves_nothing_and_the_next_one_is_whole(
         return np.zeros((3, 256), np.int64)
 
     with monkeypatch.context() as patched:
-        patched.setattr("src.data.cache._count_values", interrupt)
+        patched.setattr("src.data.decode._count_values", interrupt)
         with pytest.raises(KeyboardInterrupt):
             load(photos)
     assert listing(photos.parent / "cache") == set()
@@ -116,11 +116,12 @@ SCRIPT = """
 import os, sys
 from pathlib import Path
 import src.data.cache as cache
+import src.data.decode as decode
 from src.data import Preprocessing
 if sys.argv[3] == "die":
     seen = []
-    count = cache._count_values
-    cache._count_values = lambda pixels: os._exit(9) if len(seen) > 4 else (seen.append(1), count(pixels))[1]
+    count = decode._count_values
+    decode._count_values = lambda pixels: os._exit(9) if len(seen) > 4 else (seen.append(1), count(pixels))[1]
 def track(items, total, description):
     print("building", flush=True)
     return iter(items)

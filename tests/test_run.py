@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from src import run as files
 from src.config import Job, load_config
 from src.data import Data, Preprocessing, Split
-from src.data.cache import index_arrays
+from src.data.decode import index_arrays
 from src.run import Run, SavedRun, best_run, choose_run, find_runs, read_run, write_json
 from train import train
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..augment.chunks import count_cores
 from ..config import DatasetConfig
-from .cache import Cache, Index, Items, fit_to_pictures, format_bytes, free_space, index_arrays
+from .cache import Cache, format_bytes, free_space
+from .decode import Index, Items, fit_to_pictures, index_arrays
 from .images import Preprocessing, Track, read_image
 from .sources import Source, load_source
 from .splits import carve_splits
