@@ -17,7 +17,7 @@ from conftest import COLORS, compose, make_picture, pixels_of
 from PIL import Image
 
 from src.augment.boxes import draw_resized_crops
-from src.data import Data, Preprocessing, Split, Stream, inspect_data, iterate_batches, load_data, read_image
+from src.data import Data, Preprocessing, Stream, inspect_data, iterate_batches, load_data, read_image
 from src.data.cache import BUILDING, INDEX, Cache
 from src.data.images import parse_image
 from src.data.storage import choose_place, prefetch
@@ -109,7 +109,8 @@ def test_an_interrupted_build_leaves_nothing_and_the_next_one_is_whole(
         with pytest.raises(KeyboardInterrupt):
             load(photos)
     assert listing(photos.parent / "cache") == set()
-    load(photos)
+    train = load(photos).train
+    assert torch.equal(pixels_of(train), torch.stack([LOOK.read(path) for path in train.files]))
 
 
 SCRIPT = """
@@ -490,7 +491,3 @@ def test_an_order_is_a_function_of_seed_and_epoch_whatever_is_balanced_or_repeat
     repeated = shuffled_order(10, seed=0, epoch=1, repeats=3)
     assert repeated.tolist() == [i for i in shuffled_order(10, 0, 1).tolist()[:4] for _ in range(3)][:10]
     assert torch.equal(balanced_order(labels, 0, 1, repeats=2)[::2], balanced_order(labels, 0, 1, repeats=2)[1::2])
-
-
-def test_a_split_knows_its_length() -> None:
-    assert len(Split(Stream([], LOOK), torch.zeros(0))) == 0

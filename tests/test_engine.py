@@ -139,19 +139,20 @@ def test_mixing_ends_at_its_step_and_the_larger_share_counts_as_right() -> None:
     trainer = make_trainer(make_model())
     trainer.augmentation = replace(trainer.augmentation, mixup=1.0)
     trainer.mix_until = 1
-    seen: list[torch.Tensor] = []
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def remember(logits: torch.Tensor, targets: torch.Tensor, *_: object) -> torch.Tensor:
-        seen.append(targets)
+        seen.append((logits.argmax(1), targets))
         return logits.sum()
 
-    split = make_split(6)
-    trainer.model.eval()
+    split = make_split(60)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("src.engine.weighted_cross_entropy", remember)
         rights = [trainer.step(pixels_of(split), split.labels, None, step)[1] for step in (0, 1)]
-    assert seen[0].shape == (6, 3) and torch.allclose(seen[0].sum(1), torch.ones(6))
-    assert torch.equal(seen[1], split.labels) and all(0 <= right <= 6 for right in rights)
+    (guesses, mixed), (later_guesses, labels) = seen
+    assert mixed.shape == (60, 3) and torch.allclose(mixed.sum(1), torch.ones(60)) and (mixed.max(1)[0] < 1).any()
+    assert rights[0] == (guesses == mixed.argmax(1)).sum() and not torch.equal(mixed.argmax(1), split.labels)
+    assert torch.equal(labels, split.labels) and rights[1] == (later_guesses == labels).sum()
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice() -> None:

@@ -45,7 +45,7 @@ class Images:
         return pixels.permute(0, 3, 1, 2) if self.channels_last else pixels
 
     def take(self, positions: Tensor) -> Tensor:
-        """Return the images (B,C,H,W) at positions (B,) on the CPU, on the device where they are."""
+        """Return the images (B,C,H,W) at positions (B,), a tensor on the CPU; they stay on the device they lie on."""
         # Twenty times as fast as pixels[positions], which does not see that whole images are copied.
         return self._view(self.pixels.index_select(0, positions.to(self.pixels.device, non_blocking=True)))
 
