@@ -16,9 +16,9 @@ from src.config.compose import CONFIGS
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = {
-    0: {"model", "augment", "metrics", "seeding", "config"},
+    0: {"model", "augment", "metrics", "distributed", "seeding", "signals", "config"},
     1: {"data", "optim", "plots", "terminal"},
-    2: {"engine", "run"},
+    2: {"engine", "run", "pretrained"},
     3: {"predict", "evaluate"},
 }
 FLOOR = {module: floor for floor, modules in LAYERS.items() for module in modules}
@@ -28,6 +28,8 @@ LIBRARIES = {
     "augment": {"torch"},
     "metrics": {"torch"},
     "seeding": {"torch"},
+    "distributed": {"torch"},
+    "signals": set(),
     "config": {"hydra", "omegaconf", "yaml"},
     "plots": {"matplotlib", "numpy"},
     "terminal": {"rich"},

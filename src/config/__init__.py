@@ -9,6 +9,7 @@ from .dataset import DatasetConfig
 from .resolve import complete
 from .schema import (
     InferenceConfig,
+    InitConfig,
     ModelConfig,
     OptimizerConfig,
     SchedulerConfig,
@@ -21,6 +22,7 @@ __all__ = [
     "AugmentationConfig",
     "DatasetConfig",
     "InferenceConfig",
+    "InitConfig",
     "Job",
     "ModelConfig",
     "OptimizerConfig",

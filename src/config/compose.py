@@ -35,7 +35,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # Taken literally, without Hydra's grammar; a regular expression needs that as much as a path.
 PATH_KEYS = (
     *("dataset.root", "dataset.table", "dataset.cache_dir", "dataset.subfolder", "dataset.group_pattern"),
-    *("input", "output", "run"),
+    *("input", "output", "run", "resume", "init.weights"),
 )
 # What a user can mend; anything else is a defect of ours and shows its traceback.
 USER_ERRORS = (ValueError, OSError, FloatingPointError, HydraException, OmegaConfBaseException, yaml.YAMLError)

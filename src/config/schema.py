@@ -138,20 +138,40 @@ class SchedulerConfig:
 @dataclass
 class TrainingConfig:
     epochs: int
+    max_minutes: float | None
+    early_stopping: int | None
     batch_size: int | None
+    micro_batch_size: int | None
+    accumulate: int | None
     lr: float | None
     clip_norm: float | None
     label_smoothing: float
     class_weights: str | None
     sampler: str
+    ema: float | None
+    best: str
     precision: str
+    compile: bool
+    gradient_checkpointing: bool
+    deterministic: bool
+    strategy: str
+    checkpoint_minutes: float
+    profile: bool
     tensorboard: bool
 
     def __post_init__(self) -> None:
-        check(self.epochs >= 1, f"training.epochs={self.epochs} must be at least 1")
+        for key in ("epochs", "early_stopping", "batch_size", "micro_batch_size", "accumulate"):
+            value = getattr(self, key)
+            check(value is None or value >= 1, f"training.{key}={value} must be at least 1")
         check(
-            self.batch_size is None or self.batch_size >= 1, f"training.batch_size={self.batch_size} must be at least 1"
+            self.micro_batch_size is None or self.accumulate is None,
+            "training.micro_batch_size and training.accumulate say the same; type only one",
         )
+        minutes = self.max_minutes
+        check(
+            minutes is None or 0 < minutes < math.inf, f"training.max_minutes={minutes} must be above 0; null: no limit"
+        )
+        check(self.checkpoint_minutes > 0, f"training.checkpoint_minutes={self.checkpoint_minutes} must be above 0")
         check(self.lr is None or 0 < self.lr < math.inf, f"training.lr={self.lr} must be above 0 and finite")
         if self.clip_norm is not None:
             check(self.clip_norm > 0, f"training.clip_norm={self.clip_norm} must be above 0; null turns it off")
@@ -164,7 +184,26 @@ class TrainingConfig:
             self.class_weights is None or self.sampler == "shuffled",
             "training.class_weights=balanced and training.sampler=balanced together favour rare classes twice; use one",
         )
-        check_choice("training.precision", self.precision, ("auto", "bf16", "float32"))
+        if self.ema is not None:
+            check(0 < self.ema < 1, f"training.ema={self.ema} is a decay: above 0, below 1; null turns it off")
+        check_choice("training.best", self.best, ("better", "ema"))
+        check(self.best == "better" or self.ema is not None, "training.best=ema needs training.ema, e.g. 0.999")
+        check_choice("training.precision", self.precision, ("auto", "bf16", "fp16", "float32"))
+        check_choice("training.strategy", self.strategy, ("ddp", "fsdp"))
+
+
+@dataclass
+class InitConfig:
+    weights: str | None
+    freeze: Any
+    layer_decay: float | None
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.freeze, int) and not isinstance(self.freeze, bool)
+        valid = self.freeze in (None, "backbone") or (number and self.freeze >= 0)
+        check(valid, f"init.freeze={self.freeze} is not known; allowed: backbone, a number of layers, null")
+        decay = self.layer_decay
+        check(decay is None or 0 < decay <= 1, f"init.layer_decay={decay} must lie above 0, up to 1; null: none")
 
 
 @dataclass
@@ -177,13 +216,20 @@ class TrainConfig:
     scheduler: SchedulerConfig
     augmentation: AugmentationConfig
     training: TrainingConfig
+    init: InitConfig
     seed: int
     device: str
+    resume: str | None
     check: bool
 
     def __post_init__(self) -> None:
         check(0 <= self.seed < 2**63, f"seed={self.seed} must lie from 0 to below 2^63")
         check_device(self.device)
+        layers = self.init.freeze if isinstance(self.init.freeze, int) else 0
+        check(
+            layers <= self.model.num_layers,
+            f"init.freeze={layers}, but model.num_layers={self.model.num_layers}; init.freeze=backbone: all of them",
+        )
 
 
 @dataclass
