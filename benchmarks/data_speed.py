@@ -87,7 +87,10 @@ def ours(split: Split, augmentation: Augmentation, batch: int, device: torch.dev
     def run(epoch: int) -> int:
         count = 0
         order = shuffled_order(len(split), 0, epoch)
-        for step, (images, labels, ratios) in enumerate(iterate_batches(split, batch, device, order)):
+        batches = iterate_batches(split, order.split(batch), device)
+        for step, (images, positions) in enumerate(batches):
+            labels = split.labels[positions].to(device, non_blocking=True)
+            ratios = None if split.ratios is None else split.ratios[positions]
             images, _ = augmentation(images, labels, generator_for("augment", 0, epoch, step), ratios)
             count += len(images)
         if device.type == "cuda":

@@ -99,7 +99,7 @@ def test_switching_a_part_off_leaves_the_draws_of_the_others(off: str) -> None:
     images = make_images(64, size=(16, 16))
     parts = {key: value for key, value in EVERYTHING.items() if key != off}
     first, second = (
-        build((16, 16), **chosen)._draw(64, (16, 16), None, generator_for("draws")) for chosen in (EVERYTHING, parts)
+        build((16, 16), **chosen).draw(64, (16, 16), generator_for("draws")) for chosen in (EVERYTHING, parts)
     )
     if off != "erasing":
         assert torch.equal(first.erased, second.erased)
@@ -220,8 +220,7 @@ def test_rotation_shear_and_translation_reach_their_limits_to_both_sides() -> No
 def test_the_policy_follows_the_parts_of_its_kind() -> None:
     parts: list[dict[str, Any]] = [{"rotation": 30.0, "solarize": 0.5}, {"policy": "randaugment"}]
     own, policy, both = (
-        build((16, 16), **chosen)._draw(64, (16, 16), None, generator_for("order"))
-        for chosen in (*parts, parts[0] | parts[1])
+        build((16, 16), **chosen).draw(64, (16, 16), generator_for("order")) for chosen in (*parts, parts[0] | parts[1])
     )
     assert torch.allclose(both.moves.inverses, own.moves.inverses @ policy.moves.inverses)
     assert torch.equal(both.ops, torch.cat((own.ops, policy.ops), 1))

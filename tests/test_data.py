@@ -201,10 +201,11 @@ def test_each_epoch_holds_each_sample_once_in_an_order_of_its_own() -> None:
     split = Split(hold_images(torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1)), torch.arange(10))
     orders = [shuffled_order(10, seed=0, epoch=epoch) for epoch in (1, 2)]
     for order in orders:
-        batches = list(iterate_batches(split, 4, torch.device("cpu"), order))
-        assert [len(labels) for _, labels, _ in batches] == [4, 4, 2]
-        assert sorted(torch.cat([labels for _, labels, _ in batches]).tolist()) == list(range(10))
-        assert all(torch.equal(images.flatten().long(), labels) for images, labels, _ in batches)
+        batches = list(iterate_batches(split, order.split(4), torch.device("cpu")))
+        assert [len(batch) for _, batch in batches] == [4, 4, 2]
+        assert torch.equal(torch.cat([batch for _, batch in batches]), order)
+        assert sorted(order.tolist()) == list(range(10))
+        assert all(torch.equal(images.flatten().long(), batch) for images, batch in batches)
     assert not torch.equal(*orders) and torch.equal(orders[0], shuffled_order(10, seed=0, epoch=1))
 
 

@@ -13,18 +13,15 @@ CHUNK_BYTES = 1536 * 1024  # of uint8 pixels; the best of 0.2 to 3 MB, measured 
 
 
 def split(num_images: int, image_bytes: int) -> list[slice]:
-    """Return slices of about equal length that cover the batch, of about CHUNK_BYTES or of one image."""
+    """Return slices of about equal length that cover the images, of about CHUNK_BYTES or of one image."""
     num_chunks = min(num_images, -(-num_images * image_bytes // CHUNK_BYTES))
-    edges = [num_images * i // num_chunks for i in range(num_chunks + 1)]
+    edges = [num_images * i // max(1, num_chunks) for i in range(num_chunks + 1)]
     return [slice(first, last) for first, last in zip(edges, edges[1:], strict=False)]
 
 
 def run_chunks(function: Callable[[slice], object], chunks: list[slice]) -> None:
     """Call `function` with each chunk, in threads if there are several."""
-    if len(chunks) == 1:
-        function(chunks[0])
-        return
-    for _ in _start_pool().map(function, chunks):
+    for _ in _start_pool().map(function, chunks) if len(chunks) > 1 else map(function, chunks):
         pass
 
 
@@ -37,6 +34,9 @@ def count_cores() -> int:
 def one_core() -> Iterator[None]:
     """Let the operations of the calling thread use one core: the small ones here lose by being shared among cores."""
     threads = torch.get_num_threads()
+    if threads == 1:
+        yield
+        return
     torch.set_num_threads(1)
     try:
         yield

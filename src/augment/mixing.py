@@ -55,6 +55,20 @@ def _draw_beta(alpha: float, batch: int, generator: torch.Generator) -> Tensor:
     return torch.tensor([draw.betavariate(alpha, alpha) for _ in range(batch)])
 
 
+def seen_partners(mixing: Mixing, part: slice) -> Tensor:
+    """Return the partner (n,) of each image of the part, or its own place where nothing of the partner is seen."""
+    seen = (mixing.weights[part] < 1) | mixing.boxes[part].any(1)
+    return torch.where(seen, mixing.partners[part], torch.arange(len(mixing.partners))[part])
+
+
+def take_mixing(mixing: Mixing, part: slice, rows: Tensor) -> Mixing:
+    """Return the mixing of a part of the batch, with partners as indices of `rows` (n,), which hold all it needs."""
+    places = torch.empty(int(rows.max()) + 1 if len(rows) else 0, dtype=torch.int64)
+    places[rows] = torch.arange(len(rows))
+    partners = places[seen_partners(mixing, part)]
+    return Mixing(partners, mixing.weights[part], mixing.boxes[part], mixing.shares[part])
+
+
 def mix_images(images: Tensor, partners: Tensor, mixing: Mixing, part: slice) -> None:
     """Mix the images (n,C,H,W), which are the `part` of the batch, with their partners (n,C,H,W), in place."""
     weights, boxes = (value[part].to(images.device, non_blocking=True) for value in (mixing.weights, mixing.boxes))

@@ -1,7 +1,7 @@
 """The augmentation of a batch from its draws to what the model sees."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,23 +10,47 @@ from .boxes import draw_erased, draw_resized_crops, draw_shifts, mask_boxes
 from .chunks import one_core, run_chunks, split
 from .color import apply_colors, draw_colors
 from .geometry import Moves, inverse_affine, move_pixels
-from .mixing import draw_mixing, mix_images, mix_targets
+from .mixing import Mixing, draw_mixing, mix_images, mix_targets, seen_partners, take_mixing
 from .normalize import normalize
 from .policy import draw_policy, policy_colors, policy_inverses
 
 
 @dataclass
 class Plan:
-    """What happens to each image before it is mixed: moves, color steps (B,S) and boxes (B,4) to erase; on the CPU."""
+    """What happens to each image of a batch: moves, color steps (B,S), boxes (B,4) to erase, mixing; on the CPU.
+
+    Made for a whole batch, taken apart for those who hold only some of its images: what an image becomes depends on
+    its place in the whole batch alone.
+    """
 
     moves: Moves
     ops: Tensor
     strengths: Tensor
     erased: Tensor
+    mixing: Mixing | None
 
-    def part(self, part: slice) -> "Plan":
-        moves = Moves(self.moves.boxes[part], self.moves.flips[part], self.moves.inverses[part])
-        return Plan(moves, self.ops[part], self.strengths[part], self.erased[part])
+    @property
+    def num_finished(self) -> int:
+        """Return how many images come out, the first of those that go in; the rest are only partners of them."""
+        return len(self.ops if self.mixing is None else self.mixing.partners)
+
+    def rows(self, part: slice) -> Tensor:
+        """Return the places (n,) of the images that the part is made of: its own, then their partners elsewhere."""
+        own = torch.arange(self.num_finished)[part]
+        if self.mixing is None:
+            return own
+        partners = seen_partners(self.mixing, part)
+        return torch.cat((own, partners[~torch.isin(partners, own)].unique()))
+
+    def take(self, part: slice) -> "Plan":
+        """Return the plan for the images at `rows(part)`, in that order, of which those of the part are finished."""
+        rows = self.rows(part)
+        return replace(self._select(rows), mixing=None if self.mixing is None else take_mixing(self.mixing, part, rows))
+
+    def _select(self, rows: slice | Tensor) -> "Plan":
+        """Return the plan of some images by themselves, unmixed."""
+        moves = Moves(self.moves.boxes[rows], self.moves.flips[rows], self.moves.inverses[rows])
+        return Plan(moves, self.ops[rows], self.strengths[rows], self.erased[rows], mixing=None)
 
 
 @dataclass(kw_only=True)
@@ -88,41 +112,25 @@ class Augmentation:
     ) -> tuple[Tensor, Tensor]:
         """Return images (B,C,H,W) float32, and the labels (B,) or, if mixed, targets (B,K) float32.
 
-        images: (B,C,h,w) uint8, fastest if stored channels-last; labels: (B,) int64; generator: on the CPU;
-        ratios: (B,) width/height of the original pictures, on the CPU, which random-resized crops then follow; None:
-        that of the stored ones; mix: whether mixup and cutmix are applied.
+        images: (B,C,h,w) uint8, fastest if stored channels-last; labels: (B,) int64; the others as for `draw`.
         """
-        batch, channels, *stored = images.shape
-        plan = self._draw(batch, (stored[0], stored[1]), ratios, generator)
-        on_cpu = images.device.type == "cpu"
-        image_bytes = channels * max(stored[0] * stored[1], self.size[0] * self.size[1])
-        chunks = split(batch, image_bytes) if on_cpu else [slice(0, batch)]
-        levels = torch.empty((batch, channels, *self.size), dtype=torch.uint8, device=images.device)
+        plan = self.draw(len(images), (images.shape[2], images.shape[3]), generator, ratios, mix)
+        return self.apply(images, plan), self.targets(labels, plan)
 
-        def move_and_color(part: slice) -> None:
-            levels[part] = self._apply(images[part], plan.part(part), one_by_one=on_cpu)
+    def draw(
+        self,
+        batch: int,
+        stored: tuple[int, int],
+        generator: torch.Generator,
+        ratios: Tensor | None = None,
+        mix: bool = True,
+    ) -> Plan:
+        """Draw for a batch of images of `stored` size (h, w), for all of it even where only a part is made.
 
-        run_chunks(move_and_color, chunks)
-        result = torch.empty_like(levels, dtype=torch.float32)
-        if not mix or self.mix_prob == 0 or not (self.mixup or self.cutmix):
-            run_chunks(lambda part: self._finish(levels[part], plan.erased[part], result[part]), chunks)
-            return result, labels
-        strengths = (self.mixup, self.cutmix, self.mix_prob, self.mix_switch)
-        mixing = draw_mixing(batch, self.size, *strengths, _spawn(generator))
-
-        def finish_and_mix(part: slice) -> None:
-            self._finish(levels[part], plan.erased[part], result[part])
-            # Normalizing partners again is cheaper than a second batch of floats.
-            others = mixing.partners[part]
-            partners = levels.index_select(0, others.to(levels.device, non_blocking=True))
-            partners = self._finish(partners, plan.erased[others], torch.empty_like(result[part]))
-            mix_images(result[part], partners, mixing, part)
-
-        run_chunks(finish_and_mix, chunks)
-        return result, mix_targets(labels, mixing, self.num_classes)
-
-    def _draw(self, batch: int, stored: tuple[int, int], ratios: Tensor | None, generator: torch.Generator) -> Plan:
-        """Draw everything but the mixing, each part from its own generator: switching one leaves the others' draws."""
+        generator: on the CPU; ratios: (B,) width/height of the original pictures, on the CPU, which random-resized
+        crops then follow; None: that of the stored ones; mix: whether mixup and cutmix are applied.
+        """
+        # Each part has a generator of its own: switching one leaves the others' draws.
         *shifts, flips = torch.rand(3, batch, generator=generator)
         crop, affine, color, policy, erase = (_spawn(generator) for _ in range(5))
         if self.random_resized_crop > 0:
@@ -139,7 +147,58 @@ class Augmentation:
             policy_ops, policy_strengths = policy_colors(*steps)
             ops, strengths = torch.cat((ops, policy_ops), 1), torch.cat((strengths, policy_strengths), 1)
         erased = draw_erased(batch, self.size, self.erasing, self.erasing_area, erase)
-        return Plan(Moves(boxes, flips < self.horizontal_flip, inverses), ops, strengths, erased)
+        mixing = self._draw_mixing(batch, generator) if mix else None
+        return Plan(Moves(boxes, flips < self.horizontal_flip, inverses), ops, strengths, erased, mixing)
+
+    def apply(self, images: Tensor, plan: Plan, count: int | None = None) -> Tensor:
+        """Return the first `count` images, by default all that the plan finishes, (count,C,H,W) float32.
+
+        images: (n,C,h,w) uint8, those that the plan is for.
+        """
+        return self.finish(self.move_and_color(images, plan), plan, slice(count))
+
+    @one_core()
+    def move_and_color(self, images: Tensor, plan: Plan) -> Tensor:
+        """Return the levels (n,C,H,W) uint8, after geometry and color, of the images (n,C,h,w) uint8 of the plan."""
+        assert len(images) == len(plan.ops), f"{len(images)} images for a plan of {len(plan.ops)}"
+        chunks = self._split(images)
+        if len(chunks) == 1:
+            return self._make_levels(images, plan)
+        levels = torch.empty((*images.shape[:2], *self.size), dtype=torch.uint8, device=images.device)
+        run_chunks(lambda chunk: levels[chunk].copy_(self._make_levels(images[chunk], plan._select(chunk))), chunks)
+        return levels
+
+    @one_core()
+    def finish(self, levels: Tensor, plan: Plan, part: slice = slice(None)) -> Tensor:
+        """Return the images (m,C,H,W) float32 of a part of those that the plan finishes, mixed with their partners.
+
+        levels: (n,C,H,W) uint8, of all images of the plan, as `move_and_color` returns them.
+        """
+        first, last, _ = part.indices(plan.num_finished)
+        result = torch.empty_like(levels[first : max(first, last)], dtype=torch.float32)
+
+        def work(chunk: slice) -> None:
+            rows, images = slice(first + chunk.start, first + chunk.stop), result[chunk]
+            self._normalize_and_erase(levels[rows], plan.erased[rows], images)
+            if plan.mixing is not None:
+                # Normalizing partners again is cheaper than a second batch of floats.
+                others = plan.mixing.partners[rows]
+                partners = levels.index_select(0, others.to(levels.device, non_blocking=True))
+                partners = self._normalize_and_erase(partners, plan.erased[others], torch.empty_like(images))
+                mix_images(images, partners, plan.mixing, rows)
+
+        run_chunks(work, self._split(result))
+        return result
+
+    def targets(self, labels: Tensor, plan: Plan) -> Tensor:
+        """Return the labels (B,) or, if mixed, targets (B,K) float32; both, as the plan, of the whole batch."""
+        return labels if plan.mixing is None else mix_targets(labels, plan.mixing, self.num_classes)
+
+    def _draw_mixing(self, batch: int, generator: torch.Generator) -> Mixing | None:
+        if self.mix_prob == 0 or not (self.mixup or self.cutmix):
+            return None
+        strengths = (self.mixup, self.cutmix, self.mix_prob, self.mix_switch)
+        return draw_mixing(batch, self.size, *strengths, _spawn(generator))
 
     def _draw_affine(self, batch: int, generator: torch.Generator) -> Tensor:
         """Return the matrices (B,3,3) that undo rotation, shear and a translation by whole pixels."""
@@ -162,12 +221,19 @@ class Augmentation:
         }
         return draw_colors(batch, jitter, chances, generator)
 
-    def _apply(self, images: Tensor, plan: Plan, one_by_one: bool) -> Tensor:
-        """Return the levels (n,C,H,W) uint8 of the images (n,C,h,w) after geometry and color."""
-        fill = (torch.tensor(self.mean) * 255).round().to(images.device, non_blocking=True)
-        return apply_colors(move_pixels(images, plan.moves, self.size, fill, one_by_one), plan.ops, plan.strengths)
+    def _split(self, images: Tensor) -> list[slice]:
+        """Return the chunks in which images (n,C,H,W) are made: all at once where another device works on them."""
+        if images.device.type != "cpu" and len(images):
+            return [slice(0, len(images))]
+        height, width = self.stored_size  # at least as large as the images that are made
+        return split(len(images), images.shape[1] * height * width)
 
-    def _finish(self, levels: Tensor, erased: Tensor, result: Tensor) -> Tensor:
+    def _make_levels(self, images: Tensor, plan: Plan) -> Tensor:
+        fill = (torch.tensor(self.mean) * 255).round().to(images.device, non_blocking=True)
+        moved = move_pixels(images, plan.moves, self.size, fill, one_by_one=images.device.type == "cpu")
+        return apply_colors(moved, plan.ops, plan.strengths)
+
+    def _normalize_and_erase(self, levels: Tensor, erased: Tensor, result: Tensor) -> Tensor:
         """Write the levels (n,C,H,W) uint8, normalized and with the boxes (n,4) erased, to the result, float32."""
         normalize(levels, self.mean, self.std, out=result)
         if erased.any():

@@ -1,6 +1,6 @@
 """From a split to batches on the device: the order of an epoch is a function of (seed, epoch), not of history."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -29,14 +29,9 @@ def balanced_order(labels: Tensor, seed: int, epoch: int, repeats: int = 1) -> T
     return order.repeat_interleave(repeats)[: len(labels)] if repeats > 1 else order
 
 
-def iterate_batches(
-    split: Split, batch_size: int, device: torch.device, order: Tensor | None = None
-) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Yield uint8 images (B,C,H,W) and labels (B,) on the device, and ratios (B,) or None on the CPU.
+def iterate_batches(split: Split, positions: Iterable[Tensor], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield for each tensor of positions (B,) uint8 images (B,C,H,W) on the device, and the positions, on the CPU.
 
-    Each position of `order` comes once, by default each sample; the last batch may be smaller.
+    What the positions are is asked for some batches ahead, and in another thread where images are made ready by one.
     """
-    positions = (torch.arange(len(split)) if order is None else order).split(batch_size)
-    for batch, images in zip(positions, split.images.batches(positions, device), strict=True):
-        ratios = None if split.ratios is None else split.ratios[batch]
-        yield images, split.labels[batch].to(device, non_blocking=True), ratios
+    return split.images.batches(positions, device)

@@ -3,16 +3,20 @@
 Letters: N images, B batch, C channels, H W pixels.
 """
 
+import os
 import queue
+import signal
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from ..augment.chunks import count_cores
 from .cache import format_bytes
@@ -21,6 +25,9 @@ from .images import Preprocessing
 # Shares of what is free that the images may take; the rest is for the model, its activations, other programs.
 DEVICE_SHARE, MEMORY_SHARE = 0.3, 0.5
 PREFETCH = 3  # batches made ready ahead
+
+Item = TypeVar("Item")
+Batch = tuple[Tensor, Tensor]  # images (B,C,H,W) and their positions (B,), which stay on the CPU
 
 
 class Images:
@@ -49,20 +56,21 @@ class Images:
         # Twenty times as fast as pixels[positions], which does not see that whole images are copied.
         return self._view(self.pixels.index_select(0, positions.to(self.pixels.device, non_blocking=True)))
 
-    def batches(self, positions: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
-        """Yield the images (B,C,H,W) of each tensor of positions on the device."""
+    def batches(self, positions: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
+        """Yield the images (B,C,H,W) of each tensor of positions on the device, and the positions (B,)."""
         if self.pixels.device.type == device.type and not self.mapped:
-            yield from (self.take(batch) for batch in positions)
+            yield from ((self.take(batch), batch) for batch in positions)
         else:
-            yield from (images.to(device, non_blocking=True) for images in prefetch(self._gather(positions, device)))
+            for images, batch in prefetch(self._gather(positions, device)):
+                yield images.to(device, non_blocking=True), batch
 
-    def _gather(self, positions: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
+    def _gather(self, positions: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
         """Yield batches in memory; for a CUDA device in pinned memory, from which copying overlaps with computing."""
         for batch in positions:
             images = torch.empty(
                 len(batch), *self.pixels.shape[1:], dtype=torch.uint8, pin_memory=device.type == "cuda"
             )
-            yield self._view(torch.index_select(self.pixels, 0, batch, out=images))
+            yield self._view(torch.index_select(self.pixels, 0, batch, out=images)), batch
 
 
 class Stream:
@@ -85,8 +93,8 @@ class Stream:
         with ThreadPoolExecutor(count_cores()) as pool:
             return torch.stack(list(pool.map(self._files.__getitem__, positions.tolist()))).permute(0, 3, 1, 2)
 
-    def batches(self, positions: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
-        """Yield the images (B,C,H,W) of each tensor of positions on the device."""
+    def batches(self, positions: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
+        """Yield the images (B,C,H,W) of each tensor of positions on the device, and the positions (B,)."""
         if self._loader is None:
             self._loader = DataLoader(
                 self._files,
@@ -95,10 +103,12 @@ class Stream:
                 pin_memory=device.type == "cuda",
                 prefetch_factor=PREFETCH,
                 persistent_workers=True,
+                worker_init_fn=outlive_signals,
+                collate_fn=self._files.collate,
             )
-        self._order.batches = [batch.tolist() for batch in positions]
+        self._order.positions = positions
         for images in self._loader:
-            yield images.to(device, non_blocking=True).permute(0, 3, 1, 2)
+            yield images.to(device, non_blocking=True).permute(0, 3, 1, 2), self._order.begun.popleft()
 
 
 class _Files(Dataset[Tensor]):
@@ -119,26 +129,55 @@ class _Files(Dataset[Tensor]):
             pixels, _ = self.preprocessing.parse(item.read_bytes(), item)
         return torch.from_numpy(pixels.copy())  # Pillow's own bytes are read-only
 
+    def collate(self, images: list[Tensor]) -> Tensor:
+        """Return the images as (B,H,W,C); a batch of several processes may leave none for one of them."""
+        shape = (0, *self.preprocessing.size, self.preprocessing.channels)
+        return default_collate(images) if images else torch.empty(shape, dtype=torch.uint8)
+
 
 class _Order(Sampler[list[int]]):
-    """The batches of an epoch; set anew for each, which a DataLoader with lasting workers has no other way to do."""
+    """The batches of an epoch; set anew for each, which a DataLoader with lasting workers has no other way to do.
+
+    begun: the positions of the batches that the workers have been asked for, in the order in which they come.
+    """
 
     def __init__(self) -> None:
-        self.batches: list[list[int]] = []
-
-    def __len__(self) -> int:
-        return len(self.batches)
+        self.positions: Iterable[Tensor] = ()
+        self.begun: deque[Tensor] = deque()
 
     def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches)
+        self.begun.clear()
+        for batch in self.positions:
+            self.begun.append(batch)
+            yield batch.tolist()
 
 
-def prefetch(batches: Iterator[Tensor]) -> Generator[Tensor]:
+def outlive_signals(worker: int) -> None:
+    """Let a worker process ignore the signals that ask a run to stop, which reach all processes of a job.
+
+    The main process still needs batches then, for the step it is in. It ends its workers itself: by a message, and
+    those that do not read it by a SIGTERM of its own, so of those it is the sender that counts.
+    """
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # elsewhere workers end with any SIGTERM
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_await_parents_signal, daemon=True).start()
+
+
+def _await_parents_signal() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
+
+
+def prefetch(batches: Iterator[Item]) -> Generator[Item]:
     """Yield what the iterator yields, made ready by a thread while the caller works on what it has."""
-    ready: queue.Queue[Tensor | BaseException | None] = queue.Queue(PREFETCH)
+    ready: queue.Queue[Item | BaseException | None] = queue.Queue(PREFETCH)
     stopped = threading.Event()
 
-    def put(item: Tensor | BaseException | None) -> bool:
+    def put(item: Item | BaseException | None) -> bool:
         while not stopped.is_set():
             try:
                 ready.put(item, timeout=0.1)
