@@ -1,12 +1,14 @@
-"""Configuration: `schema` names and checks the keys, `resolve` fills in nulls, `compose` starts with Hydra.
+"""Configuration: `schema` names and checks the keys, `compose` reads their values, `resolve` fills in nulls.
 
-`dataset` and `augmentation` are the schema's two large groups.
+`start` goes from a command line to a job in a folder, `resume` from a run's folder to its configuration. `dataset` and
+`augmentation` are the schema's two large groups.
 """
 
 from .augmentation import AugmentationConfig
-from .compose import Job, compose_config, dump_config, launch, load_config
+from .compose import compose_config, dump_config, load_config
 from .dataset import DatasetConfig
 from .resolve import complete
+from .resume import list_changes
 from .schema import (
     InferenceConfig,
     InitConfig,
@@ -17,6 +19,7 @@ from .schema import (
     TrainConfig,
     TrainingConfig,
 )
+from .start import Job, launch
 
 __all__ = [
     "AugmentationConfig",
@@ -35,4 +38,5 @@ __all__ = [
     "launch",
     "load_config",
     "dump_config",
+    "list_changes",
 ]

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import get_type_hints
 
+from hydra.errors import HydraException
+
 # The field's other names for our keys, so that habits from other tools get an answer.
 SYNONYMS = {
     "depth": "model.num_layers",
@@ -169,7 +171,8 @@ def explain_flag(flag: str, schema: type) -> str:
 def explain(error: BaseException, schema: type, configs: Path) -> str:
     """Return one to three lines about a configuration error: key, reason, what to type."""
     notes = getattr(error, "__notes__", [])
-    if type(error) is ValueError:  # our own checks, and already so
+    # Our own checks and what the system says are already so; but Hydra's errors may be OSErrors too.
+    if type(error) is ValueError or (isinstance(error, OSError) and not isinstance(error, HydraException)):
         return "\n".join([str(error), *notes])
     chain: list[BaseException] = []
     cause: BaseException | None = error

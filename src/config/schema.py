@@ -225,6 +225,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check(0 <= self.seed < 2**63, f"seed={self.seed} must lie from 0 to below 2^63")
         check_device(self.device)
+        check(
+            self.training.strategy == "ddp" or self.optimizer.name != "muon",
+            "training.strategy=fsdp shares out matrices that optimizer=muon needs whole; use training.strategy=ddp",
+        )
         layers = self.init.freeze if isinstance(self.init.freeze, int) else 0
         check(
             layers <= self.model.num_layers,
