@@ -1,8 +1,10 @@
-"""Optimizers over named parameters, and learning rates as functions of the step."""
+"""Optimizers over named parameters, learning rates as functions of the step, and the moving average of weights."""
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
@@ -11,44 +13,72 @@ from .config import OptimizerConfig, SchedulerConfig
 
 # Vectors by nature whatever their shape: decay would pull tokens and positions to zero for nothing.
 NO_DECAY = {"cls_token", "reg_token", "pos_embed"}
+EMBEDDING = {"patch_embed", *NO_DECAY}  # what stands before the first block
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Return two groups for torch.optim: weight matrices, decayed, and norms, biases, tokens, positions, not."""
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float | None = None) -> list[dict]:
+    """Return two groups for torch.optim: weight matrices, decayed, and norms, biases, tokens, positions, not.
+
+    With `layer_decay` there are two for each layer, as far as they hold anything, and their extra entry `lr_scale`,
+    which `set_learning_rate` reads, is layer_decay to the power of how many layers stand above: as in fine-tuning
+    BEiT (Bao et al., arXiv 2106.08254). Frozen parameters are in no group.
+    """
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if layer_decay is None or layer_decay == 1:
+        return _decayed_and_not(trained, weight_decay)
+    head = len(list(model.get_submodule("blocks").children())) + 1
+    groups = []
+    for layer in range(head + 1):
+        members = [(name, parameter) for name, parameter in trained if layer_of(name, head) == layer]
+        extra = {"lr_scale": layer_decay ** (head - layer)}
+        groups += [group | extra for group in _decayed_and_not(members, weight_decay)]
+    return _filled(groups)
+
+
+def layer_of(name: str, head: int) -> int:
+    """Return a parameter's layer: 0 for the embedding, i + 1 for block i, `head` for the last norm and the head."""
+    if name.startswith("blocks."):
+        return int(name.split(".")[1]) + 1
+    return 0 if name.split(".")[0] in EMBEDDING else head
+
+
+def _decayed_and_not(named: list[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict]:
     decayed: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            matrix = parameter.ndim >= 2 and name.rsplit(".", 1)[-1] not in NO_DECAY
-            (decayed if matrix else rest).append(parameter)
+    for name, parameter in named:
+        matrix = parameter.ndim >= 2 and name.rsplit(".", 1)[-1] not in NO_DECAY
+        (decayed if matrix else rest).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 
-def build_adamw(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        parameter_groups(model, config.weight_decay), config.lr, _pair(config), config.eps or 1e-8, fused=True
-    )
+def _filled(groups: list[dict]) -> list[dict]:
+    """Leave out groups without parameters, but for one where all are: torch wants at least one."""
+    return [group for group in groups if group["params"]] or groups[:1]
 
 
-def build_adam(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    return torch.optim.Adam(
-        parameter_groups(model, config.weight_decay), config.lr, _pair(config), config.eps or 1e-8, fused=True
-    )
+def build_adamw(model: nn.Module, config: OptimizerConfig, layer_decay: float | None) -> torch.optim.Optimizer:
+    groups = parameter_groups(model, config.weight_decay, layer_decay)
+    return torch.optim.AdamW(groups, config.lr, _pair(config), config.eps or 1e-8, fused=True)
 
 
-def build_sgd(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    groups = parameter_groups(model, config.weight_decay)
+def build_adam(model: nn.Module, config: OptimizerConfig, layer_decay: float | None) -> torch.optim.Optimizer:
+    groups = parameter_groups(model, config.weight_decay, layer_decay)
+    return torch.optim.Adam(groups, config.lr, _pair(config), config.eps or 1e-8, fused=True)
+
+
+def build_sgd(model: nn.Module, config: OptimizerConfig, layer_decay: float | None) -> torch.optim.Optimizer:
+    groups = parameter_groups(model, config.weight_decay, layer_decay)
     return torch.optim.SGD(groups, config.lr, config.momentum or 0.0, nesterov=bool(config.nesterov))
 
 
-def build_lion(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+def build_lion(model: nn.Module, config: OptimizerConfig, layer_decay: float | None) -> torch.optim.Optimizer:
     from lion_pytorch import Lion
 
-    return Lion(parameter_groups(model, config.weight_decay), config.lr, _pair(config))
+    return Lion(parameter_groups(model, config.weight_decay, layer_decay), config.lr, _pair(config))
 
 
-def build_muon(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    return MuonWithAdamW(model, config)
+def build_muon(model: nn.Module, config: OptimizerConfig, layer_decay: float | None) -> torch.optim.Optimizer:
+    return MuonWithAdamW(model, config, layer_decay)
 
 
 def _pair(config: OptimizerConfig) -> tuple[float, float]:
@@ -63,21 +93,23 @@ class MuonWithAdamW(torch.optim.Optimizer):
     weight decay serve both.
     """
 
-    def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
+    def __init__(self, model: nn.Module, config: OptimizerConfig, layer_decay: float | None = None) -> None:
         blocks = {parameter for parameter in model.get_submodule("blocks").parameters() if parameter.ndim == 2}
-        adamw_groups = parameter_groups(model, config.weight_decay)
-        for group in adamw_groups:
-            group["params"] = [parameter for parameter in group["params"] if parameter not in blocks]
+        groups = parameter_groups(model, config.weight_decay, layer_decay)
+        in_blocks, others = (
+            [group | {"params": [p for p in group["params"] if (p in blocks) == wanted]} for group in groups]
+            for wanted in (True, False)
+        )
         self.parts: list[torch.optim.Optimizer] = [
             torch.optim.Muon(
-                [parameter for parameter in model.parameters() if parameter in blocks and parameter.requires_grad],
+                _filled(in_blocks),
                 config.lr,
                 config.weight_decay,
                 momentum=config.momentum or 0.0,
                 nesterov=bool(config.nesterov),
                 adjust_lr_fn="match_rms_adamw",
             ),
-            torch.optim.AdamW(adamw_groups, config.lr, _pair(config), config.eps or 1e-8, fused=True),
+            torch.optim.AdamW(_filled(others), config.lr, _pair(config), config.eps or 1e-8, fused=True),
         ]
         super().__init__([{"params": group["params"]} for part in self.parts for group in part.param_groups], {})
         # The very dicts of the parts: a learning rate set here is the one that they use.
@@ -97,7 +129,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
-OPTIMIZERS: dict[str, Callable[[nn.Module, OptimizerConfig], torch.optim.Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[[nn.Module, OptimizerConfig, float | None], torch.optim.Optimizer]] = {
     "adamw": build_adamw,
     "adam": build_adam,
     "sgd": build_sgd,
@@ -106,8 +138,19 @@ OPTIMIZERS: dict[str, Callable[[nn.Module, OptimizerConfig], torch.optim.Optimiz
 }
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    return OPTIMIZERS[config.name](model, config)
+def build_optimizer(
+    model: nn.Module, config: OptimizerConfig, layer_decay: float | None = None
+) -> torch.optim.Optimizer:
+    """Build the optimizer of `config.name` over what is not frozen; for `layer_decay` see `parameter_groups`."""
+    optimizer = OPTIMIZERS[config.name](model, config, layer_decay)
+    set_learning_rate(optimizer, config.lr)
+    return optimizer
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group the rate, or its share of it where layers have shares."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("lr_scale", 1.0)
 
 
 # What is left of the learning rate after the warm-up: share of the way (0 to 1) -> share of the peak (1 to 0).
@@ -156,3 +199,34 @@ class LearningRate:
         floor = self.config.min_lr or 0.0
         progress = (step - warmup) / max(1, self.epochs * self.steps_per_epoch - warmup)
         return floor + (self.peak - floor) * SCHEDULERS[self.config.name](progress, self.config)
+
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+
+class ExponentialMovingAverage(Generic[AnyModule]):
+    """An average over the weights of all steps, of which older ones count exponentially less; `model` holds it.
+
+    Its decay warms up with the number of steps, as TensorFlow's class of this name does given `num_updates`: after
+    few steps it averages over few, so it never lags behind with the initial weights. Build it before the model is
+    sharded, since sharded modules cannot be copied, then shard `model` alike.
+    """
+
+    def __init__(self, model: AnyModule, decay: float) -> None:
+        self.decay = decay
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move towards the weights after optimizer step number `step`, counted from 0 over the whole run."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        # Interpolated, not summed of two products: a weight that does not change keeps its bits.
+        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
+        for averaged, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
+            averaged.copy_(buffer)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.model.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.model.load_state_dict(state_dict)

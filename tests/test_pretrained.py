@@ -1,0 +1,325 @@
+"""Weights that are there: what fits is copied, what does not is said, what is frozen stays."""
+
+import argparse
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY, compose
+from safetensors.torch import save_file
+from timm.models._manipulate import adapt_input_conv
+from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
+from torch import Tensor, nn
+
+from src.model import VisionTransformer, resize_position_embedding
+from src.optim import OPTIMIZERS, build_optimizer
+from src.pretrained import LoadReport, freeze, load_weights, read_weights
+
+HEAD = {"head.weight", "head.bias"}
+
+
+def make_model(seed: int = 0, **options: Any) -> VisionTransformer:
+    """Return a model of 2 x 2 patches; other seeds have other weights everywhere."""
+    torch.manual_seed(seed)
+    sizes = {"image_size": 8, "patch_size": 4, "num_classes": 3, "embedding_dim": 16, "num_layers": 2, "num_heads": 2}
+    model = VisionTransformer(**{**sizes, **options})
+    with torch.no_grad():
+        for parameter in model.parameters():  # biases are 0 and norms 1 as initialized: copies would not show
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model.eval()
+
+
+def make_timm(**options: Any) -> TimmVisionTransformer:
+    torch.manual_seed(5)
+    sizes = {"img_size": 8, "patch_size": 4, "num_classes": 3, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    return TimmVisionTransformer(**{**sizes, **options}).eval()
+
+
+def load(model: VisionTransformer, source: nn.Module, grid: tuple[int, int] | None = None) -> LoadReport:
+    return load_weights(model, source.state_dict(), "there", grid)
+
+
+def kept(model: nn.Module, before: dict[str, Tensor]) -> set[str]:
+    """Return the names of the tensors that did not change."""
+    return {name for name, tensor in model.state_dict().items() if torch.equal(tensor, before[name])}
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    return copy.deepcopy(model.state_dict())
+
+
+def test_a_model_of_the_same_sizes_takes_everything() -> None:
+    source, model = make_model(1, num_registers=2), make_model(2, num_registers=2)
+    report = load(model, source)
+    assert all(torch.equal(a, b) for a, b in zip(source.parameters(), model.parameters(), strict=True))
+    total = len(model.state_dict())
+    assert report.lines() == [f"{total} of {total} tensors from there"]
+
+
+def test_a_head_of_other_classes_begins_fresh() -> None:
+    source, model = make_model(1, num_classes=5), make_model(2)
+    before = snapshot(model)
+    report = load(model, source)
+    assert kept(model, before) == HEAD
+    assert kept(model, source.state_dict() | {name: before[name] for name in HEAD}) == set(before)
+    assert report.lines() == [
+        "30 of 32 tensors from there",
+        "begin fresh: head.weight, head.bias (3 classes, there 5)",
+    ]
+
+
+@pytest.mark.parametrize(("size", "other"), [(8, 16), (16, 8), ((8, 12), 16)])
+def test_position_embeddings_of_another_grid_are_resized_but_for_the_prefix(size: Any, other: int) -> None:
+    source, model = make_model(1, image_size=size, num_registers=2), make_model(2, image_size=other, num_registers=2)
+    report = load(model, source, source.grid_size)
+    expected = resize_position_embedding(source.pos_embed, source.grid_size, model.grid_size, 3)
+    assert torch.equal(model.pos_embed, expected) and torch.equal(model.pos_embed[:, :3], source.pos_embed[:, :3])
+    (rows, columns), (new_rows, new_columns) = source.grid_size, model.grid_size
+    assert report.lines()[1:] == [f"resized: pos_embed {rows} x {columns} -> {new_rows} x {new_columns}"]
+    assert not report.fresh and not report.unused
+    source.set_image_size(other)
+    images = torch.randn(2, 3, other, other)
+    assert torch.equal(model(images), source(images))
+
+
+def test_an_unknown_grid_is_square_or_else_the_models_own() -> None:
+    square, wide = make_model(1, image_size=16), make_model(1, image_size=(8, 12))
+    model = make_model(2)
+    assert load(model, square).resized == {"pos_embed": "4 x 4 -> 2 x 2"}
+    twin = make_model(2, image_size=(8, 12))
+    assert not load(twin, wide).resized and torch.equal(twin.pos_embed, wide.pos_embed)
+    message = "init.weights=there: its pos_embed has 7 positions, which are not a square of patches"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load(model, wide)
+    with pytest.raises(ValueError, match="has 3 positions, which are not a square"):  # those of the prefix alone
+        source = make_model(1, num_registers=2)
+        load_weights(model, source.state_dict() | {"pos_embed": source.pos_embed[:, :3]}, "there", None)
+    with pytest.raises(ValueError, match="7 positions, which are not those of its 4 x 4 patches"):
+        load(model, wide, (4, 4))
+
+
+def test_mean_pooling_takes_the_patches_positions_and_leaves_the_class_token() -> None:
+    source, model = make_model(1), make_model(2, pooling="mean")
+    report = load(model, source)
+    assert torch.equal(model.pos_embed, source.pos_embed[:, 1:])
+    assert report.lines() == [
+        "31 of 31 tensors from there",
+        "resized: pos_embed 1 -> 0 positions before the patches",
+        "not used: cls_token",
+    ]
+
+
+def test_positions_of_the_prefix_are_copied_to_their_own_kind() -> None:
+    source, model = make_model(1, image_size=16, num_registers=3), make_model(2, num_registers=2)
+    before = snapshot(model)
+    report = load(model, source)
+    assert torch.equal(model.pos_embed[:, :3], source.pos_embed[:, :3])
+    assert report.resized["pos_embed"] == "4 x 4 -> 2 x 2 and 4 -> 3 positions before the patches"
+    assert report.fresh == {"reg_token": "1 x 2 x 16, there 1 x 3 x 16"}
+    assert kept(model, before) == {"reg_token"}
+    classless, model = make_model(1, pooling="mean", num_registers=1), make_model(2)
+    before = snapshot(model)
+    load(model, classless)
+    assert torch.equal(model.pos_embed[:, :1], before["pos_embed"][:, :1]), "a register's position is no class token's"
+    assert torch.equal(model.pos_embed[:, 1:], classless.pos_embed[:, 1:])
+
+
+@pytest.mark.parametrize("num_positions", [0, 1])
+def test_tokens_whose_position_the_file_does_not_have_get_zeros(num_positions: int) -> None:
+    source, model = make_model(1, num_registers=4), make_model(2, num_registers=4)
+    given = torch.cat([source.pos_embed[:, :num_positions], source.pos_embed[:, 5:]], dim=1).detach()
+    report = load_weights(model, source.state_dict() | {"pos_embed": given}, "there", None)
+    assert torch.equal(model.pos_embed[:, num_positions:5], torch.zeros(1, 5 - num_positions, 16))
+    assert torch.equal(torch.cat([model.pos_embed[:, :num_positions], model.pos_embed[:, 5:]], dim=1), given)
+    assert report.resized == {"pos_embed": f"{num_positions} -> 5 positions before the patches"}
+
+
+def test_fixed_position_embeddings_leave_the_files_unused() -> None:
+    model = make_model(2, position_embedding="sincos2d")
+    table = model.pos_embed.clone()
+    report = load(model, make_model(1))
+    assert torch.equal(model.pos_embed, table) and report.unused == ["pos_embed"]
+    report = load(make_model(1), model)
+    assert report.fresh == {"pos_embed": "not in the file"}
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"), [("patch", "patch_embed.proj.weight"), ("conv", "patch_embed.stem.0.weight")]
+)
+@pytest.mark.parametrize(("there", "here"), [(3, 1), (1, 3)])
+def test_other_input_channels_are_adapted_as_timm_does(stem: str, name: str, there: int, here: int) -> None:
+    source, model = make_model(1, in_channels=there, stem=stem), make_model(2, in_channels=here, stem=stem)
+    report = load(model, source)
+    expected = adapt_input_conv(here, source.state_dict()[name], there)
+    torch.testing.assert_close(model.state_dict()[name], expected, rtol=0, atol=1e-7)
+    assert report.resized == {name: f"{there} -> {here} channels"} and not report.fresh
+
+
+def test_gray_images_give_the_same_logits_with_any_number_of_channels() -> None:
+    source, model = make_model(1), make_model(2, in_channels=5)
+    load(model, source)
+    gray = torch.randn(2, 1, 8, 8)
+    torch.testing.assert_close(model(gray.expand(-1, 5, -1, -1)), source(gray.expand(-1, 3, -1, -1)))
+
+
+def test_another_patch_size_or_depth_leaves_fresh_what_is_not_there() -> None:
+    source, model = make_model(1, num_layers=3), make_model(2, image_size=4, patch_size=2, num_layers=4)
+    before = snapshot(model)
+    report = load(model, source)
+    fresh = {name for name in before if name.startswith("blocks.3.")} | {"patch_embed.proj.weight"}
+    assert kept(model, before) == fresh == set(report.fresh)
+    assert report.lines() == [
+        f"{len(before) - 13} of {len(before)} tensors from there",
+        "begin fresh: patch_embed.proj.weight (16 x 3 x 2 x 2, there 16 x 3 x 4 x 4), blocks.3.norm1.weight, "
+        "blocks.3.norm1.bias, blocks.3.attn.qkv.weight, blocks.3.attn.qkv.bias, and 8 more (not in the file)",
+    ]
+    report = load(make_model(2), source)
+    assert report.lines()[1:] == [
+        "not used: blocks.2.norm1.weight, blocks.2.norm1.bias, blocks.2.attn.qkv.weight, blocks.2.attn.qkv.bias, "
+        "and 8 more"
+    ]
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize(
+    ("timm_options", "options"),
+    [
+        ({}, {}),
+        ({"reg_tokens": 4}, {"num_registers": 4}),
+        ({"reg_tokens": 4, "no_embed_class": True}, {"num_registers": 4}),
+        ({"no_embed_class": True, "qk_norm": True, "init_values": 0.1}, {"qk_norm": True, "layer_scale": 1.0}),
+        ({"class_token": False, "global_pool": "avg", "fc_norm": False}, {"pooling": "mean"}),
+    ],
+)
+def test_a_file_of_timms_weights_gives_timms_logits(
+    timm_options: dict[str, Any], options: dict[str, Any], suffix: str, tmp_path: Path
+) -> None:
+    timm_model, path = make_timm(img_size=16, **timm_options), tmp_path / f"vit{suffix}"
+    weights = timm_model.state_dict()
+    save_file(weights, path) if suffix == ".safetensors" else torch.save(weights, path)
+    model = make_model(2, image_size=16, **options)
+    report = load_weights(model, read_weights(path), str(path), None)
+    assert not report.fresh and not report.unused
+    images = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(model(images), timm_model(images), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "backbone."])
+def test_prefixes_of_wrappers_are_taken_off(prefix: str) -> None:
+    source, model = make_model(1), make_model(2)
+    report = load_weights(model, {prefix + name: value for name, value in source.state_dict().items()}, "there", None)
+    assert not report.fresh and not report.unused
+    assert torch.equal(model.head.weight, source.head.weight)
+
+
+@pytest.mark.parametrize(
+    "nest",
+    [
+        lambda weights: weights,
+        lambda weights: {"model": weights, "optimizer": {"state": {0: torch.ones(1)}}, "epoch": 3},
+        lambda weights: {"epoch": 3, "state_dict": weights, "model": {"name": "vit"}},
+        lambda weights: {"model_ema": weights},
+        lambda weights: {"teacher": weights, "step": torch.ones(1)},
+        lambda weights: {"trainer": {"model": weights, "optimizer": {}, "step": 7}, "run": {"epoch": 1}},
+    ],
+)
+def test_nested_files_are_unwrapped(nest: Any, tmp_path: Path) -> None:
+    weights = make_model(1).state_dict()
+    torch.save(nest(weights), tmp_path / "last.pth")
+    found = read_weights(tmp_path / "last.pth")
+    assert found.keys() == weights.keys() and all(torch.equal(found[name], weights[name]) for name in weights)
+
+
+def test_half_precision_is_widened_to_the_models() -> None:
+    source, model = make_model(1, in_channels=1).half(), make_model(2, image_size=16)
+    load(model, source)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert torch.equal(model.head.weight, source.head.weight.float())
+
+
+def test_weights_of_which_nothing_fits_are_an_error_that_shows_both_and_change_nothing() -> None:
+    model = make_model(2)
+    before = snapshot(model)
+    with pytest.raises(ValueError) as error:
+        load(model, make_model(1, embedding_dim=32))
+    assert str(error.value).splitlines() == [
+        "init.weights=there does not fit this model, whose model.embedding_dim=16 would have to be 32",
+        "  in the file: cls_token (1 x 1 x 32), pos_embed (1 x 5 x 32), patch_embed.proj.weight (32 x 3 x 4 x 4), "
+        "patch_embed.proj.bias (32), and 28 more",
+        "  the model's: cls_token (1 x 1 x 16), pos_embed (1 x 5 x 16), patch_embed.proj.weight (16 x 3 x 4 x 4), "
+        "patch_embed.proj.bias (16), and 28 more",
+    ]
+    with pytest.raises(
+        ValueError, match=r"names as in timm's VisionTransformer are needed\n  in the file: conv1 \(3\)"
+    ):
+        load_weights(model, {"conv1": torch.ones(3)}, "there", None)
+    assert kept(model, before) == set(before)
+
+
+def test_files_that_hold_no_weights_are_errors_that_name_the_key(tmp_path: Path) -> None:
+    whole, garbage, empty = tmp_path / "whole.pt", tmp_path / "garbage.pt", tmp_path / "empty.pth"
+    objects, nothing, text = tmp_path / "objects.bin", tmp_path / "nothing.pt", tmp_path / "weights.txt"
+    torch.save(make_model(1).state_dict(), whole)
+    torch.save({"model": {}, "args": argparse.Namespace(lr=1)}, objects)
+    torch.save({"epoch": 3, "names": ["a"]}, nothing)
+    cut, tensors = tmp_path / "cut.pt", tmp_path / "cut.safetensors"
+    cut.write_bytes(whole.read_bytes()[:500])
+    garbage.write_bytes(b"\x93not weights" * 50)
+    empty.touch()
+    text.touch()
+    tensors.write_bytes(b"\xff" * 100)
+    messages = {
+        tmp_path: "is not a file; allowed: a run's folder, or a file (.safetensors, .pt, .pth, .bin)",
+        tmp_path / "missing.pt": "is not a file",
+        text: "is no file of weights; allowed: .safetensors, .pt, .pth, .bin",
+        objects: "holds objects (argparse.Namespace), which could run code; save the state_dict() alone",
+        cut: "is damaged",
+        garbage: "is damaged",
+        empty: "is damaged",
+        tensors: "is damaged, or not what its name says: SafetensorError: ",
+        nothing: "holds no named tensors, on its own or under trainer, model, state_dict, model_ema, teacher",
+    }
+    for path, message in messages.items():
+        with pytest.raises((FileNotFoundError, ValueError), match=re.escape(f"init.weights={path} {message}")) as error:
+            read_weights(path)
+        assert "weights_only" not in str(error.value), "no advice to run the file's code"
+
+
+def test_freezing_leaves_what_it_says_to_train() -> None:
+    def trained(what: str | int | None) -> set[str]:
+        model = make_model(num_registers=2)
+        number = freeze(model, what)
+        left = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+        assert number == sum(left.values())
+        return set(left)
+
+    names = {name for name, _ in make_model(num_registers=2).named_parameters()}
+    embedding = {"cls_token", "reg_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias"}
+    blocks = [{name for name in names if name.startswith(f"blocks.{i}.")} for i in (0, 1)]
+    assert trained(None) == names and trained("backbone") == HEAD
+    assert trained(0) == names - embedding and trained(1) == names - embedding - blocks[0]
+    assert trained(2) == {"norm.weight", "norm.bias", *HEAD}
+    for wrong in ("head", 3, -1):
+        with pytest.raises(ValueError, match=f"init.freeze={wrong} is not known; allowed: backbone, a number up to 2"):
+            trained(wrong)
+
+
+@pytest.mark.parametrize("layer_decay", [None, 0.5])
+@pytest.mark.parametrize("what", ["backbone", 0, 2])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_frozen_weights_stay_and_all_others_move(name: str, what: str | int, layer_decay: float | None) -> None:
+    model = make_model()
+    config = compose(f"optimizer={name}", "optimizer.weight_decay=0.5", "optimizer.lr=0.1", *TINY).optimizer
+    for parameter in model.parameters():  # as left by a step before: not to be decayed, averaged or applied
+        parameter.grad = torch.ones_like(parameter)
+    freeze(model, what)
+    optimizer = build_optimizer(model, config, layer_decay)
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    before = snapshot(model)
+    nn.functional.cross_entropy(model(torch.randn(6, 3, 8, 8)), torch.arange(6) % 3).backward()
+    optimizer.step()
+    assert kept(model, before) == frozen
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
