@@ -1,9 +1,11 @@
 """Train a Vision Transformer: `python train.py key=value …`, `--multirun` for sweeps, `--help` for the keys.
 
-From top to bottom it follows the data: images, model, epochs, test.
+From top to bottom it follows the data: images, model, epochs, test. `resume=<folder>` goes the same way, and takes
+over the run's last checkpoint before its next step. Started by torchrun, every process does; one owns the folder.
 """
 
 import os
+from pathlib import Path
 
 from src.config import Job, TrainConfig, complete, launch
 
@@ -19,35 +21,47 @@ def train(config: TrainConfig, job: Job) -> float:
     import torch
     from safetensors.torch import load_file
 
-    from src import metrics, terminal
+    from src import engine, metrics, terminal
     from src.augment import Augmentation
     from src.data import inspect_data, load_data
-    from src.engine import (
-        Trainer,
-        balanced_weights,
-        choose_device,
-        choose_precision,
-        count_gflops,
-        evaluate,
-        keep_freed_memory,
-        limit_threads,
-        train_epoch,
-    )
+    from src.distributed import gather_state, join_world, local_device, wrap_model
     from src.evaluate import write_augmentations, write_figures, write_test
     from src.model import VisionTransformer
-    from src.optim import LearningRate, build_optimizer
-    from src.run import BEST, Run, log
+    from src.optim import ExponentialMovingAverage, LearningRate, build_optimizer
+    from src.pretrained import freeze, load_weights, read_weights
+    from src.run import (
+        BEST,
+        LAST,
+        PROFILE_TABLE,
+        PROFILE_TRACE,
+        Run,
+        describe_changes,
+        find_weights,
+        log,
+        nothing_left,
+        read_run,
+    )
     from src.seeding import generator_for
+    from src.signals import Interrupts
 
-    # Device and images. What fails here leaves no run folder behind.
-    terminal.log_to_console(log)
-    device, reason = choose_device(config.device)
-    precision = choose_precision(config.training.precision, device)
+    # Device, processes and images. What fails here leaves no run folder behind.
+    device, reason = engine.choose_device(config.device)
+    device = local_device(device)
+    engine.choose_algorithms(config.training.deterministic)
+    world = join_world(device)
+    terminal.log_to_console(log, shown=world.main)
+    folder = world.broadcast(job.folder)
+    if config.resume and (
+        answer := world.broadcast(nothing_left(folder, config, job.overrides) if world.main else None)
+    ):
+        log.info(answer)
+        return read_run(folder).val_acc
+    precision = engine.choose_precision(config.training.precision, device)
     parts = asdict(config.augmentation)
     mix_off_share, repeats = parts.pop("mix_off_share"), parts.pop("repeats")
     augmentation = Augmentation(size=config.model.image_size, mean=(), std=(), num_classes=0, **parts)
     data = load_data(config.dataset, augmentation.size, terminal.track, device, augmentation.stored_size, config.check)
-    keep_freed_memory()
+    engine.keep_freed_memory()
     images = data.preprocessing
     counts = len(data.train), len(data.classes), images.channels
     config = complete(config, *counts, list(images.mean), list(images.std))
@@ -59,17 +73,30 @@ def train(config: TrainConfig, job: Job) -> float:
         return 0.0
     augmentation = replace(augmentation, mean=images.mean, std=images.std, num_classes=len(data.classes))
 
-    # The model; its initial weights are a function of the seed alone.
+    # The model; its initial weights are a function of the seed alone, or those of another run.
     torch.manual_seed(config.seed)
     model = VisionTransformer(**asdict(config.model)).to(device)
+    model.gradient_checkpointing = training.gradient_checkpointing
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    gflops = count_gflops(model)
-    limit_threads(device, 3 * gflops * batch_size)  # the backward pass costs two forward ones
+    gflops = engine.count_gflops(model)
+    engine.limit_threads(device, 3 * gflops * batch_size)  # the backward pass costs two forward ones
+    started_from = []
+    if config.init.weights and not (folder / LAST).is_file():
+        path, grid = find_weights(config.init.weights)
+        started_from = load_weights(model, read_weights(path), config.init.weights, grid).lines()
+    trainable = freeze(model, config.init.freeze)
+    steps = -(-len(data.train) // batch_size)
+    learning_rate = LearningRate(config.scheduler, config.optimizer.lr, steps, training.epochs)
+    changes = describe_changes(folder, config, learning_rate) if config.resume else []
 
-    with Run(job.folder, config, job, data, parameters) as run:
+    def announce(signal: object) -> None:
+        log.warning(f"{signal}: this step is finished and saved, then the run ends; Ctrl-C leaves at once")
+
+    with Interrupts(announce) as interrupts, Run(folder, config, job, data, parameters, owner=world.main) as run:
         color = {1: "grey", 3: "colour"}.get(images.channels, f"{images.channels} channels")
         sizes = f"{len(data.train):,} training, {len(data.val):,} validation, {len(data.test):,} test images"
-        log.info(f"device    {device}, {str(precision).removeprefix('torch.')} ({reason})")
+        processes = f", {world.size} processes ({training.strategy})" if world.size > 1 else ""
+        log.info(f"device    {device}, {str(precision).removeprefix('torch.')}{processes} ({reason})")
         log.info(
             f"data      {config.dataset.name}: {len(data.classes)} classes, {images.size[0]} × {images.size[1]} px, "
             f"{color}; {sizes}"
@@ -80,78 +107,172 @@ def train(config: TrainConfig, job: Job) -> float:
             f"model     {job.choices.get('model')}: {parameters:,} parameters, {model.num_tokens} tokens "
             f"(patch {model.patch_size} px), {gflops:.3g} GFLOPs per image"
         )
-        log.info(f"run       {terminal.short_path(job.folder)}")
+        for line in started_from:
+            log.info(f"init      {line}")
+        if trainable < parameters:
+            log.info(f"frozen    {parameters - trainable:,} parameters; {trainable:,} are trained")
+        log.info(f"run       {terminal.short_path(folder)}")
         for warning in report.warnings:
             log.warning(warning)
         num_patches = model.num_tokens - model.num_prefix_tokens
         if num_patches < 16:
             log.warning(f"only {num_patches} patches per image; a smaller model.patch_size sees more")
 
-        # Training: each epoch is trained, validated and recorded before the next one begins.
-        steps = -(-len(data.train) // batch_size)
+        # What takes the steps, with as many images at once as memory holds.
         weights = None
         if training.class_weights == "balanced":
-            weights = balanced_weights(data.train.labels, len(data.classes)).to(device)
-        learning_rate = LearningRate(config.scheduler, config.optimizer.lr, steps, training.epochs)
-        trainer = Trainer(
+            weights = engine.balanced_weights(data.train.labels, len(data.classes)).to(device)
+        ema = ExponentialMovingAverage(model, training.ema) if training.ema else None
+        network = wrap_model(model, world, training.strategy, device)
+        if ema and training.strategy == "fsdp":
+            wrap_model(ema.model, world, training.strategy, device)
+        share = -(-min(batch_size, len(data.train)) // world.size)
+        trainer = engine.Trainer(
             model=model,
-            optimizer=build_optimizer(model, config.optimizer),
+            network=network,
+            optimizer=build_optimizer(model, config.optimizer, config.init.layer_decay),
             learning_rate=learning_rate,
             augmentation=augmentation,
             device=device,
             precision=precision,
             seed=config.seed,
+            batch_size=batch_size,
+            micro_batch_size=min(share, training.micro_batch_size or -(-share // (training.accumulate or 1))),
+            total_steps=training.epochs * steps,
             label_smoothing=training.label_smoothing,
             clip_norm=training.clip_norm,
             class_weights=weights,
             mix_until=round((1 - mix_off_share) * training.epochs * steps),
             balanced_sampling=training.sampler == "balanced",
             repeats=repeats,
+            ema=ema,
+            world=world,
         )
+        if training.compile:
+            network.compile()
+        wanted = trainer.micro_batch_size
+        fit = engine.fit_memory(trainer, data.train, images)
+        if training.compile:
+            log.info(f"compiled  in the first step, which took {fit.step_seconds:.1f} s")
+
+        def tell_memory() -> None:
+            size = trainer.micro_batch_size
+            run.note(micro_batch_size=size)
+            log.warning(
+                f"memory is too small for {wanted} images at once: training.micro_batch_size={size} from here; "
+                f"each step is still over {batch_size} images"
+            )
+
+        if trainer.micro_batch_size < wanted:
+            tell_memory()
+        state = world.broadcast(run.load_last()) if config.resume else None
+        progress = trainer.load_state_dict(state) if state else engine.Progress.of_epoch(1, device)
+        ended = state["ended"] if state and not changes else None
+        for change in changes:
+            log.info(f"changed   {change}")
+        if config.resume:
+            log.info(f"resumed   in epoch {progress.epoch} after step {progress.step} of {steps}")
         first = trainer.order(data.train, epoch=1)[:batch_size]
-        draws = generator_for("augment", config.seed, 0)
-        write_augmentations(job.folder, augmentation, data, first, draws, mix=trainer.mix_until > 0)
-        with terminal.TrainingBar(training.epochs, steps) as bar:
-            for epoch in range(1, training.epochs + 1):
-                bar.start_epoch(epoch)
-                trained = train_epoch(trainer, data.train, batch_size, epoch, bar.update)
-                validated = evaluate(model, data.val, images, batch_size, precision)
-                macro_precision, macro_recall, macro_f1 = metrics.macro(validated.confusion)
-                better = run.is_best(validated.accuracy, validated.loss)
+        if world.main:
+            draws = generator_for("augment", config.seed, 0)
+            write_augmentations(folder, augmentation, data, first, draws, mix=trainer.mix_until > 0)
+        watch = engine.StepWatch(trainer, data.train)
+        limit = engine.TimeLimit(training.max_minutes, run.seconds)
+        limit.reserve(fit.evaluation_seconds, len(data.val) * len(trainer.models()) + len(data.test))
+
+        def save() -> None:
+            watch.look()  # so that weights that are no numbers any more never replace good ones
+            run.save_last({**trainer.state_dict(progress), "ended": ended})
+
+        # Training: each epoch is trained, validated and recorded before the next one begins.
+        pulse = engine.Pulse(trainer, interrupts, limit, run.checkpoint_due, save)
+        profiled = (folder / PROFILE_TRACE, folder / PROFILE_TABLE) if training.profile and world.main else None
+        save()
+        with terminal.TrainingBar(training.epochs, steps) as bar, engine.StepProfiler(device, profiled) as profiler:
+            interrupts.defer = True
+            while progress.epoch <= training.epochs and not ended:
+                bar.start_epoch(progress.epoch)
+                with engine.OutOfMemory(trainer) as memory:
+                    for _ in engine.train_steps(trainer, data.train, progress, watch):
+                        bar.update(progress.step, watch.loss, watch.rate(progress))
+                        profiler.step()
+                        pulse.beat()
+                        if pulse.ended:
+                            break
+                    trained = engine.summarize(trainer, data.train, progress, watch)
+                    validated = engine.validate(trainer, data.val, images, pulse.beat)
+                if memory.too_small:
+                    # The same experiment from the last checkpoint on, in smaller pieces.
+                    tell_memory()
+                    state = run.load_last()
+                    assert state is not None
+                    progress = trainer.load_state_dict(state)
+                    continue
+                raw, kind = validated["raw"], engine.choose_best(validated, training.best)
+                chosen = validated[kind]
+                better = world.broadcast(run.is_best(chosen.accuracy, chosen.loss))
                 if better:
-                    run.save_best(model.state_dict(), epoch, validated.accuracy, validated.loss)
-                run.save_last(trainer.state_dict(epoch))
+                    best = gather_state(trainer.models()[kind].state_dict())
+                    run.save_best(best, progress.epoch, chosen.accuracy, chosen.loss, kind)
+                macro_precision, macro_recall, macro_f1 = metrics.macro(raw.confusion)
                 row = {
-                    "epoch": epoch,
+                    "epoch": progress.epoch,
                     "lr": trained.lr,
                     "train_loss": trained.loss,
                     "train_acc": trained.accuracy,
-                    "val_loss": validated.loss,
-                    "val_acc": validated.accuracy,
+                    "val_loss": raw.loss,
+                    "val_acc": raw.accuracy,
                     "val_precision": macro_precision,
                     "val_recall": macro_recall,
                     "val_f1": macro_f1,
                     "images_per_second": round(trained.images_per_second, 1),
                 }
-                run.record(row, [learning_rate(step) for step in range((epoch - 1) * steps, epoch * steps)])
+                if "ema" in validated:
+                    row |= {"ema_val_loss": validated["ema"].loss, "ema_val_acc": validated["ema"].accuracy}
+                run.record(row)
                 log.info(terminal.describe_epoch(row, training.epochs, better))
+                waited = progress.epoch - run.best.get("epoch", 0)
+                if pulse.ended:
+                    ended = f"training.max_minutes={training.max_minutes:g} are over"
+                elif training.early_stopping and waited >= training.early_stopping:
+                    ended = f"no better validation for training.early_stopping={training.early_stopping} epochs"
+                ended = world.broadcast(ended)
+                progress = engine.Progress.of_epoch(progress.epoch + 1, device)
+                save()
+        if ended:
+            run.note(ended=ended)
+            log.info(f"ended     {ended}")
 
         # The test split is used here, once, with the weights of the best validation epoch.
-        model.load_state_dict(load_file(job.folder / BEST))
-        tested = evaluate(model, data.test, images, batch_size, precision)
-        summary = write_test(job.folder, tested, data.classes)
-        run.status["test_acc"] = summary["accuracy"]
-        write_figures(job.folder, model, data, device)
-        best_acc = run.status["best_val_acc"]
-        log.info(f"best      epoch {run.status['best_epoch']}: validation accuracy {best_acc:.2%}")
-        per_class = summary["mean_class_accuracy"]
-        log.info(
-            f"test      accuracy {tested.accuracy:.2%}, mean of the classes {per_class:.2%}, loss {tested.loss:.4f}"
-        )
+        interrupts.stop_deferring()
+        run.wait()
+        best = world.broadcast(load_file(folder / BEST) if world.main else {})
+        trainer.load_weights(best)
+        tested = engine.evaluate(model, data.test, images, trainer.micro_batch_size, precision, world)
+        if world.main:
+            summary = write_test(folder, tested, data.classes)
+            run.note(test_acc=summary["accuracy"])
+            if training.strategy == "fsdp":  # a picture of attention needs all of the model in one place
+                model = VisionTransformer(**asdict(config.model))
+                model.load_state_dict(best)
+                device = torch.device("cpu")
+            write_figures(folder, model, data, device)
+            log.info(f"best      epoch {run.best['epoch']}: validation accuracy {run.best['val_acc']:.2%}")
+            per_class = summary["mean_class_accuracy"]
+            log.info(
+                f"test      accuracy {tested.accuracy:.2%}, mean of the classes {per_class:.2%}, loss {tested.loss:.4f}"
+            )
 
     terminal.show_pairs(run.next_steps())
-    return best_acc
+    return world.broadcast(run.best.get("val_acc", 0.0))
+
+
+def find_run(wanted: str) -> Path:
+    """Return the folder that `resume=` means."""
+    from src.run import open_resumable
+
+    return open_resumable(wanted, ["outputs", "multirun"]).folder
 
 
 if __name__ == "__main__":
-    raise SystemExit(launch(train, "config", TrainConfig))
+    raise SystemExit(launch(train, "config", TrainConfig, find_run))

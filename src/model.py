@@ -17,6 +17,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 NORM_EPS = 1e-6  # as in the original code and timm; torch's own default is 1e-5
 
@@ -241,6 +242,8 @@ class VisionTransformer(nn.Module):
         self.num_classes = num_classes
         self.embedding_dim = embedding_dim
         self.pooling = pooling
+        # In training keep the input of each block alone and compute the rest again: Chen et al. (arXiv 1604.06174).
+        self.gradient_checkpointing = False
         self.num_prefix_tokens = int(pooling == "cls") + num_registers  # they stand before the patches
 
         self.patch_embed = PatchEmbedding(patch_size, in_channels, embedding_dim, stem)
@@ -298,7 +301,12 @@ class VisionTransformer(nn.Module):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Return all tokens after the final norm, (B, N, D)."""
-        return self.norm(self.blocks(self.embed(images)))
+        x = self.embed(images)
+        if self.gradient_checkpointing and self.training:
+            for block in self.blocks:
+                x = checkpoint(block, x, use_reentrant=False)
+            return self.norm(x)
+        return self.norm(self.blocks(x))
 
     def embed(self, images: Tensor) -> Tensor:
         """Return the tokens that enter the first block, (B, N, D): equation 1."""

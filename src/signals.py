@@ -2,12 +2,10 @@
 
 import signal
 import threading
-import time
 from collections.abc import Callable
 from types import FrameType
 
 ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
-SAME_PRESS = 0.5  # seconds within which a second SIGINT is the first one, passed on by a launcher
 
 
 class Interrupted(KeyboardInterrupt):
@@ -22,18 +20,15 @@ class Interrupts:
     """Catch the signals that end a run, while in a `with` block, in the main thread.
 
     They raise Interrupted at once until `defer` is set; from then on the first one is kept in `received`, for the
-    caller to end where it is good to end, and only another Ctrl-C raises.
+    caller to end where it is good to end. Another one raises if either is a Ctrl-C: of two, torchrun passes on the
+    second as SIGTERM. The others may well come twice from a scheduler that knows of one.
     """
 
-    def __init__(self, announce: Callable[[signal.Signals], None], relayed: bool = False) -> None:
-        """announce: called with a signal that is kept, to tell the user that it was heard.
-
-        relayed: whether a launcher passes on the signals that the terminal has sent already.
-        """
+    def __init__(self, announce: Callable[[signal.Signals], None]) -> None:
+        """announce: called with a signal that is kept, to tell the user that it was heard."""
         self.received: signal.Signals | None = None
         self.defer = False
         self._announce = announce
-        self._relayed, self._at = relayed, 0.0
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "Interrupts":
@@ -45,11 +40,17 @@ class Interrupts:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
+    def stop_deferring(self) -> None:
+        """Let signals raise at once again, the one that is kept first."""
+        self.defer = False
+        if self.received is not None:
+            raise Interrupted(self.received)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self.defer:
             raise Interrupted(number)
         if self.received is None:
-            self.received, self._at = signal.Signals(number), time.monotonic()
+            self.received = signal.Signals(number)
             self._announce(self.received)
-        elif number == signal.SIGINT and (not self._relayed or time.monotonic() - self._at > SAME_PRESS):
+        elif signal.SIGINT in (number, self.received):
             raise Interrupted(number)

@@ -24,8 +24,12 @@ class _ConsoleHandler(logging.Handler):
         console.print(printable(self.format(record)), style=style, markup=False, soft_wrap=True)
 
 
-def log_to_console(logger: logging.Logger) -> None:
-    """Send a logger's messages to the terminal, once however often this is called."""
+def log_to_console(logger: logging.Logger, shown: bool = True) -> None:
+    """Send a logger's messages to the terminal, once however often this is called.
+
+    shown=False: this process shows nothing at all from now on, as another one does.
+    """
+    console.quiet = not shown
     logger.setLevel(logging.INFO)
     logger.propagate = False
     if not any(isinstance(handler, _ConsoleHandler) for handler in logger.handlers):
@@ -35,7 +39,9 @@ def log_to_console(logger: logging.Logger) -> None:
 def track(items: Iterable[Any], total: int, description: str) -> Iterator[Any]:
     """Yield the items with a bar that goes away when done; no bar for fast work or without a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(
+        *columns, console=console, transient=True, disable=console.quiet or not console.is_terminal
+    ) as progress:
         yield from progress.track(items, total=total, description=description)
 
 
@@ -44,7 +50,7 @@ class TrainingBar:
 
     def __init__(self, epochs: int, steps_per_epoch: int) -> None:
         self.epochs, self.steps = epochs, steps_per_epoch
-        self.epoch, self._started, self._refreshed = 0, 0.0, 0.0
+        self.epoch, self._refreshed = 0, 0.0
         columns = (
             TextColumn("epoch {task.fields[epoch]}/" + str(epochs)),
             BarColumn(),
@@ -54,7 +60,9 @@ class TrainingBar:
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
         )
-        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._progress = Progress(
+            *columns, console=console, transient=True, disable=console.quiet or not console.is_terminal
+        )
         self._task = self._progress.add_task(
             "", total=epochs * steps_per_epoch, epoch=1, step=0, loss=float("nan"), rate=0.0
         )
@@ -67,10 +75,10 @@ class TrainingBar:
         self._progress.stop()
 
     def start_epoch(self, epoch: int) -> None:
-        self.epoch, self._started = epoch, time.perf_counter()
+        self.epoch = epoch
 
-    def update(self, step: int, loss: Any, seen: int) -> None:
-        """Show a step of the epoch; `loss` is read from the device at most four times a second."""
+    def update(self, step: int, loss: float, rate: float) -> None:
+        """Show a step of the epoch, at most four times a second; rate: images per second."""
         now = time.perf_counter()
         if self._progress.disable or (now - self._refreshed < 0.25 and step < self.steps):
             return
@@ -80,18 +88,19 @@ class TrainingBar:
             completed=(self.epoch - 1) * self.steps + step,
             epoch=self.epoch,
             step=step,
-            loss=float(loss),
-            rate=seen / max(now - self._started, 1e-9),
+            loss=loss,
+            rate=rate,
         )
 
 
 def describe_epoch(row: Mapping[str, float], epochs: int, best: bool) -> str:
     """Return an epoch's line; a star marks the best validation accuracy so far."""
     width = len(str(epochs))
+    averaged = f" ema {row['ema_val_acc']:6.2%}" if "ema_val_acc" in row else ""
     return (
         f"epoch {row['epoch']:>{width}}/{epochs}  lr {row['lr']:.1e}  "
         f"train loss {row['train_loss']:.4f} acc {row['train_acc']:6.2%}  "
-        f"val loss {row['val_loss']:.4f} acc {row['val_acc']:6.2%}{'*' if best else ' '} "
+        f"val loss {row['val_loss']:.4f} acc {row['val_acc']:6.2%}{averaged}{'*' if best else ' '} "
         f"{row['images_per_second']:,.0f} images/s"
     )
 

@@ -4,6 +4,7 @@ import copy
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,17 +19,23 @@ from src.config import complete
 from src.config.compose import CONFIGS
 from src.data import Preprocessing, Split
 from src.engine import (
+    Progress,
+    StepWatch,
     Trainer,
     balanced_weights,
     choose_device,
     choose_precision,
     count_gflops,
     evaluate,
-    train_epoch,
+    fit_memory,
+    halve_micro_batch,
+    is_out_of_memory,
+    summarize,
+    train_steps,
     weighted_cross_entropy,
 )
 from src.model import VisionTransformer
-from src.optim import LearningRate, build_optimizer
+from src.optim import ExponentialMovingAverage, LearningRate, build_optimizer
 
 CPU = torch.device("cpu")
 LOOK = Preprocessing((8, 8), "crop", "bicubic", 1, (0.5,), (0.25,))
@@ -40,16 +47,35 @@ def make_split(count: int, num_classes: int = 3) -> Split:
     return Split(hold_images(images), torch.randint(num_classes, (count,), generator=generator))
 
 
-def make_trainer(model: VisionTransformer, clip_norm: float | None = 1.0, pad_crop: float = 0.25) -> Trainer:
-    optimizer = build_optimizer(model, compose().optimizer)
+def make_trainer(model: VisionTransformer, pad_crop: float = 0.25, **options: Any) -> Trainer:
     augmentation = Augmentation(
         size=(8, 8), mean=LOOK.mean, std=LOOK.std, num_classes=model.num_classes, pad_crop=pad_crop, horizontal_flip=0.5
     )
-    return Trainer(model, optimizer, lambda step: 1e-3, augmentation, CPU, torch.float32, 0, 0.1, clip_norm)
+    given = {"batch_size": 4, "micro_batch_size": 4, "total_steps": 100, "label_smoothing": 0.1, "clip_norm": 1.0}
+    optimizer = options.pop("optimizer", None) or build_optimizer(model, compose().optimizer)
+    return Trainer(
+        model=model,
+        network=model,
+        optimizer=optimizer,
+        learning_rate=lambda step: 1e-3,
+        augmentation=augmentation,
+        device=CPU,
+        precision=torch.float32,
+        seed=0,
+        **(given | options),
+    )
 
 
-def train(trainer: Trainer, split: Split, epochs: range, batch_size: int = 4) -> list[float]:
-    return [train_epoch(trainer, split, batch_size, epoch, lambda *_: None).loss for epoch in epochs]
+def train_epoch(trainer: Trainer, split: Split, progress: Progress) -> float:
+    """Train what is left of an epoch and return its loss."""
+    watch = StepWatch(trainer, split)
+    for _ in train_steps(trainer, split, progress, watch):
+        pass
+    return summarize(trainer, split, progress, watch).loss
+
+
+def train(trainer: Trainer, split: Split, epochs: range) -> list[float]:
+    return [train_epoch(trainer, split, Progress.of_epoch(epoch, CPU)) for epoch in epochs]
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 23, 64])
@@ -70,29 +96,60 @@ def test_evaluation_is_exact_for_any_batch_size(batch_size: int, num_classes: in
         assert result.top5_accuracy is None
 
 
-def test_training_continues_bit_for_bit_from_a_saved_epoch() -> None:
-    torch.manual_seed(0)
-    model, split = make_model(dropout=0.2, drop_path=0.2), make_split(10)
-    trainer = make_trainer(model)
-    train(trainer, split, range(1, 3))
-    state = copy.deepcopy(trainer.state_dict(2))
-    torch.rand(7)  # whatever was drawn elsewhere does not matter
-    losses = train(trainer, split, range(3, 5))
+@pytest.mark.parametrize("steps", [0, 1, 3, 4, 6], ids="after {} steps".format)
+def test_training_continues_bit_for_bit_from_any_step(steps: int) -> None:
+    """Of two epochs of three steps each: weights, averaged weights, optimizer, sums; dropout and mixing on."""
+    split = make_split(10)
 
-    twin = make_model(dropout=0.2, drop_path=0.2)
-    twin.load_state_dict(state["model"])
-    again = make_trainer(twin)
-    again.optimizer.load_state_dict(state["optimizer"])
-    assert train(again, split, range(3, 5)) == losses
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+    def begin() -> Trainer:
+        torch.manual_seed(0)
+        model = make_model(dropout=0.2, drop_path=0.2)
+        trainer = make_trainer(model, ema=ExponentialMovingAverage(model, 0.9))
+        trainer.augmentation = replace(trainer.augmentation, mixup=0.8, erasing=0.5)
+        return trainer
+
+    def take(trainer: Trainer, progress: Progress, count: int) -> tuple[Progress, list[float]]:
+        losses, watch = [], StepWatch(trainer, split)
+        while count:
+            for _ in train_steps(trainer, split, progress, watch):
+                if (count := count - 1) == 0:
+                    break
+            if progress.step == 3:
+                losses.append(summarize(trainer, split, progress, watch).loss)
+                progress = Progress.of_epoch(progress.epoch + 1, CPU)
+        return progress, losses
+
+    whole = begin()
+    end, losses = take(whole, Progress.of_epoch(1, CPU), 6)
+    first = begin()
+    progress, before = take(first, Progress.of_epoch(1, CPU), steps)
+    state = copy.deepcopy(first.state_dict(progress))
+    torch.rand(7)  # whatever was drawn elsewhere does not matter
+
+    second = begin()
+    again, after = take(second, second.load_state_dict(state), 6 - steps)
+    assert before + after == losses
+    expected, found = whole.state_dict(end), second.state_dict(again)
+    assert equal(expected, found)
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Tell whether two nested states are the same, bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
 
 
 def test_an_epoch_takes_one_step_per_batch_the_partial_one_included_and_sees_every_sample() -> None:
-    trainer, steps = make_trainer(make_model()), []
-    train_epoch(trainer, make_split(10), 4, 1, lambda step, loss, seen: steps.append((step, seen)))
+    trainer, split, progress = make_trainer(make_model()), make_split(10), Progress.of_epoch(1, CPU)
+    steps = [(progress.step, progress.seen) for _ in train_steps(trainer, split, progress, StepWatch(trainer, split))]
     assert steps == [(1, 4), (2, 8), (3, 10)]
-    steps.clear()
-    train_epoch(trainer, make_split(3), 64, 2, lambda step, loss, seen: steps.append((step, seen)))
+    trainer, split, progress = make_trainer(make_model(), batch_size=64), make_split(3), Progress.of_epoch(2, CPU)
+    steps = [(progress.step, progress.seen) for _ in train_steps(trainer, split, progress, StepWatch(trainer, split))]
     assert steps == [(1, 3)], "a set smaller than the batch trains as one batch"
 
 
@@ -102,14 +159,15 @@ def test_a_step_equals_the_textbook_step() -> None:
     reference = copy.deepcopy(model)
     trainer = make_trainer(model, clip_norm=0.01, pad_crop=0.0)
     trainer.augmentation.horizontal_flip = 0.0
-    loss, _ = trainer.step(pixels_of(split), split.labels, None, step=0)
+    loss, _, norm = trainer.step(pixels_of(split), split.labels, None, step=0)
     optimizer = build_optimizer(reference, compose("training.lr=1e-3").optimizer)
     logits = reference(normalize(pixels_of(split), LOOK.mean, LOOK.std))
     expected = F.cross_entropy(logits, split.labels, label_smoothing=0.1)
     expected.backward()
-    nn.utils.clip_grad_norm_(reference.parameters(), 0.01)
+    expected_norm = nn.utils.clip_grad_norm_(reference.parameters(), 0.01)
     optimizer.step()
     assert loss.item() == pytest.approx(expected.item())
+    assert norm.item() == pytest.approx(expected_norm.item(), rel=1e-5) and norm > 0.01
     for a, b in zip(model.parameters(), reference.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-7)
 
@@ -136,9 +194,8 @@ def test_balanced_weights_give_each_class_the_same_total() -> None:
 
 
 def test_mixing_ends_at_its_step_and_the_larger_share_counts_as_right() -> None:
-    trainer = make_trainer(make_model())
+    trainer = make_trainer(make_model(), batch_size=60, micro_batch_size=60, mix_until=1)
     trainer.augmentation = replace(trainer.augmentation, mixup=1.0)
-    trainer.mix_until = 1
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def remember(logits: torch.Tensor, targets: torch.Tensor, *_: object) -> torch.Tensor:
@@ -147,7 +204,7 @@ def test_mixing_ends_at_its_step_and_the_larger_share_counts_as_right() -> None:
 
     split = make_split(60)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("src.engine.weighted_cross_entropy", remember)
+        patch.setattr("src.engine.trainer.weighted_cross_entropy", remember)
         rights = [trainer.step(pixels_of(split), split.labels, None, step)[1] for step in (0, 1)]
     (guesses, mixed), (later_guesses, labels) = seen
     assert mixed.shape == (60, 3) and torch.allclose(mixed.sum(1), torch.ones(60)) and (mixed.max(1)[0] < 1).any()
@@ -155,11 +212,150 @@ def test_mixing_ends_at_its_step_and_the_larger_share_counts_as_right() -> None:
     assert torch.equal(labels, split.labels) and rights[1] == (later_guesses == labels).sum()
 
 
-def test_a_loss_that_is_not_finite_stops_with_advice() -> None:
-    model = make_model()
-    nn.init.constant_(model.head.weight, math.nan)
-    with pytest.raises(FloatingPointError, match="became nan in epoch 1; a smaller training.lr"):
-        train(make_trainer(model), make_split(8), range(1, 2))
+@pytest.mark.parametrize("named", [True, False], ids=["files", "one array"])
+def test_a_loss_that_is_not_finite_stops_and_says_where(named: bool) -> None:
+    """At the step where it began, though it is noticed later."""
+    model, split = make_model(), make_split(12)
+    if named:
+        split.files = [Path(f"photos/{i}.png") for i in range(12)]
+    trainer = make_trainer(model)
+    order = trainer.order(split, epoch=2)
+    take_step, taken = trainer.step, []
+
+    def poisoned(*arguments: Any, **options: Any) -> Any:
+        taken.append(arguments)
+        if len(taken) == 2:
+            nn.init.constant_(model.head.weight, math.nan)
+        return take_step(*arguments, **options)
+
+    trainer.step = poisoned  # type: ignore[method-assign]
+    with pytest.raises(FloatingPointError) as caught:
+        train(trainer, split, range(2, 3))
+    text = str(caught.value)
+    assert len(taken) == 3, "nobody asked the device in between"
+    assert "the training loss became nan in epoch 2, step 2 of 3 (loss nan, gradient norm nan, learning rate 0" in text
+    names = [f"photos/{i}.png" if named else f"number {i}" for i in order[4:8].tolist()]
+    assert f"4 training image(s): {', '.join(names)}; a smaller training.lr" in text
+
+
+def test_a_gradient_that_is_not_finite_stops_too() -> None:
+    model, split = make_model(), make_split(4)
+    model.norm.weight.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(FloatingPointError, match="the gradient norm became (nan|inf) in epoch 1, step 1 of 1"):
+        train(make_trainer(model), split, range(1, 2))
+
+
+@pytest.mark.parametrize("micro", [1, 3, 4, 7])
+@pytest.mark.parametrize("mixup", [0.0, 0.8])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_accumulated_gradients_equal_one_large_batch(micro: int, mixup: float, weighted: bool) -> None:
+    """Over an epoch whose last batch is smaller: losses, accuracies, gradient norms and weights."""
+    split = make_split(17)
+    weights = torch.tensor([5.0, 1.0, 0.2]) if weighted else None
+    results = []
+    for size in (10, micro):
+        torch.manual_seed(0)
+        model = make_model()
+        sgd = torch.optim.SGD(model.parameters())
+        options: dict[str, Any] = {"batch_size": 10, "micro_batch_size": size, "clip_norm": 0.5, "optimizer": sgd}
+        trainer = make_trainer(model, class_weights=weights, **options)
+        trainer.augmentation = replace(trainer.augmentation, mixup=mixup)
+        trainer.learning_rate = lambda step: 0.5
+        progress = Progress.of_epoch(1, CPU)
+        watch = StepWatch(trainer, split)
+        norms = []
+        for _ in train_steps(trainer, split, progress, (watch := StepWatch(trainer, split))):
+            watch.look()
+            norms.append(watch.norm)
+        results.append((model, norms, summarize(trainer, split, progress, watch)))
+    (large, norms, epoch), (small, small_norms, small_epoch) = results
+    assert small_norms == pytest.approx(norms, rel=1e-4) and len(norms) == 2 and min(norms) > 0.5, "clipped"
+    assert small_epoch.loss == pytest.approx(epoch.loss, rel=1e-5) and small_epoch.accuracy == epoch.accuracy
+    for a, b in zip(large.parameters(), small.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_memory_that_is_too_small_halves_the_micro_batch_and_leaves_no_other_trace() -> None:
+    torch.manual_seed(0)
+    model, split = make_model(dropout=0.1), make_split(20)
+    trainer = make_trainer(model, batch_size=16, micro_batch_size=16, ema=ExponentialMovingAverage(model, 0.9))
+    sizes = refuse_batches_above(model, 5)
+    before = copy.deepcopy(trainer.state_dict(Progress.of_epoch(1, CPU)))
+    assert fit_memory(trainer, split, LOOK).step_seconds > 0
+    assert sizes[:2] == [16, 8] and trainer.micro_batch_size == 4
+    after = trainer.state_dict(Progress.of_epoch(1, CPU))
+    assert equal(before | {"micro_batch_size": 4}, after)
+    train(trainer, split, range(1, 2))
+    assert sizes[-5:] == [4, 4, 4, 4, 4], "sixteen images are four times four, the last four once"
+
+
+def refuse_batches_above(model: nn.Module, limit: int) -> list[int]:
+    """Let a model run out of memory for more images than `limit`; return the list of what it was given."""
+    sizes: list[int] = []
+
+    def refuse(module: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        sizes.append(len(inputs[0]))
+        if len(inputs[0]) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    model.register_forward_pre_hook(refuse)
+    return sizes
+
+
+def test_a_single_image_that_does_not_fit_is_answered_with_what_helps() -> None:
+    trainer = make_trainer(make_model())
+    refuse_batches_above(trainer.model, 0)
+    with pytest.raises(ValueError, match="out of memory with a single image at once; .*training.gradient_checkpoint"):
+        fit_memory(trainer, make_split(8), LOOK)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 5 GB)"))
+    assert is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_out_of_memory(ValueError("out of memory"))
+    trainer = make_trainer(make_model(num_classes=3))
+    with pytest.raises(RuntimeError):
+        fit_memory(trainer, Split(hold_images(torch.zeros(4, 2, 8, 8, dtype=torch.uint8)), torch.zeros(4).long()), LOOK)
+    assert trainer.micro_batch_size == 4
+    halve_micro_batch(trainer)
+    assert trainer.micro_batch_size == 2
+
+
+def test_half_precision_scales_the_loss_but_not_what_is_clipped() -> None:
+    torch.manual_seed(0)
+    model, split = make_model(), make_split(4)
+    twin = copy.deepcopy(model)
+    exact = make_trainer(model)
+    half = make_trainer(twin)
+    half.precision = torch.float16
+    half.__post_init__()
+    assert exact.loss_scale() is None and half.loss_scale() == 2.0**16
+    norms = [trainer.step(pixels_of(split), split.labels, None, 0)[2].item() for trainer in (exact, half)]
+    assert norms[1] == pytest.approx(norms[0], rel=0.02) and norms[0] != norms[1]
+
+
+def test_the_schedule_follows_the_time_where_that_ends_first() -> None:
+    trainer = make_trainer(make_model(), total_steps=100)
+    trainer.time_share = 0.3
+    assert [trainer.scheduled_step(step) for step in (0, 29, 30, 31)] == [30, 30, 30, 31]
+    trainer.learning_rate = lambda step: step / 100
+    trainer.step(pixels_of(make_split(4)), make_split(4).labels, None, step=3)
+    assert trainer.optimizer.param_groups[0]["lr"] == 0.3
+
+
+def test_recomputed_activations_give_the_same_gradients() -> None:
+    images = torch.randn(3, 1, 8, 8)
+    gradients = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        model = make_model(dropout=0.3, drop_path=0.3).train()
+        model.gradient_checkpointing = recompute
+        torch.manual_seed(1)
+        model(images).square().sum().backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    assert equal(*gradients)
 
 
 def test_a_model_memorises_a_small_set() -> None:
@@ -224,7 +420,8 @@ def test_every_experiment_trains_a_step(path: Path) -> None:
     augmentation = Augmentation(**look, **parts, num_classes=10)
     rate = LearningRate(config.scheduler, config.optimizer.lr, 10, config.training.epochs)
     optimizer = build_optimizer(model, config.optimizer)
-    trainer = Trainer(model, optimizer, rate, augmentation, CPU, torch.float32, 0, 0.1, config.training.clip_norm)
+    trainer = make_trainer(model, optimizer=optimizer, clip_norm=config.training.clip_norm)
+    trainer.learning_rate, trainer.augmentation = rate, augmentation
     images = torch.randint(256, (4, channels, *config.model.image_size), dtype=torch.uint8)
-    loss, _ = trainer.step(images, torch.arange(4), None, step=0)
+    loss, *_ = trainer.step(images, torch.arange(4), None, step=0)
     assert math.isfinite(loss.item()) and not torch.equal(before, model.head.weight)

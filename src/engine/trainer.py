@@ -1,13 +1,9 @@
-"""Training and evaluation: one step, one epoch, one pass over a split. No files, no plots, no configuration layout.
+"""One training step: the batch over its processes and micro-batches, the loss, the gradients, the update.
 
-Letters: B batch, K classes. Sums stay on the device and are read once per epoch, or when someone looks.
+Letters: B images of the batch of all processes, n of a part of it, K classes.
 """
 
-import contextlib
-import copy
-import ctypes
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,111 +12,84 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import metrics
-from .augment import Augmentation, normalize
-from .data import Preprocessing, Split, balanced_order, iterate_batches, shuffled_order
-from .model import VisionTransformer
-from .seeding import generator_for, seed_for
-
-_NUM_THREADS = torch.get_num_threads()  # as the machine or OMP_NUM_THREADS has it
-
-
-def choose_device(wanted: str) -> tuple[torch.device, str]:
-    """Return the device for `device=auto|cpu|cuda|cuda:N|mps` and, in words, why it is that one."""
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if wanted == "auto":
-        wanted = "cuda" if cuda else "mps" if mps else "cpu"
-        looked = "a CUDA device was found" if cuda else "no CUDA device, but MPS was found"
-        if wanted == "cpu":
-            why = "torch is built without CUDA" if torch.version.cuda is None else "torch sees no CUDA device"
-            looked = f"looked for CUDA ({why}) and MPS (not available)"
-    else:
-        looked = f"device={wanted}"
-    if wanted.startswith("cuda"):
-        count = torch.cuda.device_count() if cuda else 0
-        index = int(wanted.partition(":")[2] or 0)
-        if index >= count:
-            raise ValueError(f"device={wanted}, but torch sees {count} CUDA device(s); use device=auto or device=cpu")
-        looked += f": {torch.cuda.get_device_name(index)}"
-    if wanted == "mps" and not mps:
-        raise ValueError("device=mps, but MPS is not available here; use device=auto or device=cpu")
-    return torch.device(wanted), looked
+from ..augment import Augmentation, Plan
+from ..data import Split, balanced_order, shuffled_order
+from ..distributed import (
+    World,
+    clip_gradients,
+    gather_state,
+    grad_norm,
+    no_sync,
+    shard_model_state,
+    shard_optimizer_state,
+)
+from ..model import VisionTransformer
+from ..optim import ExponentialMovingAverage, set_learning_rate
+from ..seeding import generator_for, seed_for
+from .devices import autocast
 
 
-def limit_threads(device: torch.device, gflops: float) -> None:
-    """Use one CPU thread for steps of little work, `gflops` each, where a second one is not worth waiting for.
+@dataclass
+class Progress:
+    """Where a run is: `step` steps of `epoch`, counted from 1, are done. Sums over them stay on the device.
 
-    Measured on two cores with GNU OpenMP: below 1 GFLOP per step no gain from the second, and three times slower
-    steps with it as soon as another program is running.
+    In a run of several processes the sums are over what this process has seen, `seen` over all of them.
     """
-    if device.type == "cpu":
-        torch.set_num_threads(1 if gflops < 1 else _NUM_THREADS)
 
+    loss_sum: Tensor  # float32, 0-d
+    num_right: Tensor  # int64, 0-d
+    epoch: int = 1
+    step: int = 0
+    seen: int = 0
 
-def keep_freed_memory() -> None:
-    """Let the C library keep what is freed for the next step, where it would give it back to the system.
-
-    Every batch of 224 px images would else be made of pages that the system clears one by one: measured with glibc,
-    that is a third of the time of augmenting it. Other C libraries are left as they are.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        library = ctypes.CDLL("libc.so.6")
-        library.mallopt(-4, 0)  # M_MMAP_MAX: no block is mapped, and unmapped, on its own
-        library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the largest number that mallopt takes
-
-
-def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of matrix products for `training.precision=auto|bf16|float32`; weights stay float32."""
-    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    if wanted == "bf16" and device.type == "cuda" and not native:
-        raise ValueError("training.precision=bf16 is not supported by this CUDA device; use float32 or auto")
-    return torch.bfloat16 if wanted == "bf16" or (wanted == "auto" and native) else torch.float32
-
-
-def autocast(device: torch.device, precision: torch.dtype) -> contextlib.AbstractContextManager:
-    if precision == torch.float32:
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, precision)
+    @classmethod
+    def of_epoch(cls, epoch: int, device: torch.device) -> "Progress":
+        return cls(torch.zeros((), device=device), torch.zeros((), device=device, dtype=torch.long), epoch)
 
 
 @dataclass
 class Trainer:
-    """All that a training step needs. `learning_rate` maps a step, counted over the whole run, to its rate."""
+    """All that a training step needs. `model` is the raw module, `network` the one to call: compiled, distributed.
 
-    model: nn.Module
+    batch_size: images of a step over all processes; micro_batch_size: images that a device takes at once;
+    learning_rate: step, counted over the whole run -> rate; total_steps: the length of the schedule.
+    """
+
+    model: VisionTransformer
+    network: nn.Module
     optimizer: torch.optim.Optimizer
     learning_rate: Callable[[int], float]
     augmentation: Augmentation
     device: torch.device
     precision: torch.dtype
     seed: int
+    batch_size: int
+    micro_batch_size: int
+    total_steps: int
     label_smoothing: float
     clip_norm: float | None
     class_weights: Tensor | None = None  # (K,), see `balanced_weights`
-    mix_until: float = math.inf  # step from which images are no longer mixed
+    mix_until: float = math.inf  # step of the schedule from which images are no longer mixed
     balanced_sampling: bool = False
     repeats: int = 1
+    ema: ExponentialMovingAverage | None = None
+    world: World = World(0, 0, 1)
+    time_share: float = 0.0  # of training.max_minutes that are over
 
-    def step(self, images: Tensor, labels: Tensor, ratios: Tensor | None, step: int) -> tuple[Tensor, Tensor]:
-        """Take optimizer step number `step` on a uint8 batch (B,C,H,W); return mean loss and number right, 0-d.
+    def __post_init__(self) -> None:
+        self._parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
 
-        Of mixed labels the one with the larger share counts as right.
-        """
-        torch.manual_seed(seed_for("dropout", self.seed, step))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(step)
-        generator = generator_for("augment", self.seed, step)
-        images, targets = self.augmentation(images, labels, generator, ratios, mix=step < self.mix_until)
-        with autocast(self.device, self.precision):
-            logits = self.model(images).float()
-            loss = weighted_cross_entropy(logits, targets, self.class_weights, self.label_smoothing)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
-        self.optimizer.step()
-        wanted = targets if targets.ndim == 1 else targets.argmax(1)
-        return loss.detach(), (logits.argmax(1) == wanted).sum()
+    def steps_per_epoch(self, split: Split) -> int:
+        return -(-len(split) // self.batch_size)
+
+    def loss_scale(self) -> float | None:
+        """Return what the loss is multiplied by in half precision, read from the device; None without."""
+        return self.scaler.get_scale() if self.scaler.is_enabled() else None
+
+    def scheduled_step(self, step: int) -> int:
+        """Return the step of the schedule: `step` itself, or later where the time will end before the steps."""
+        return max(step, int(self.time_share * self.total_steps))
 
     def order(self, split: Split, epoch: int) -> Tensor:
         """Return the positions (N,) of an epoch's samples, a function of (seed, epoch) alone."""
@@ -128,111 +97,144 @@ class Trainer:
             return balanced_order(split.labels, self.seed, epoch, self.repeats)
         return shuffled_order(len(split), self.seed, epoch, self.repeats)
 
-    def state_dict(self, epoch: int) -> dict[str, Any]:
-        """Return what continuing after `epoch` needs: randomness and learning rate follow from the step."""
-        return {"epoch": epoch, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+    def draw(self, batch: int, stored: tuple[int, int], ratios: Tensor | None, step: int, mix: bool = True) -> Plan:
+        """Draw the augmentation of a whole batch of images of `stored` (height, width), a function of (seed, step)."""
+        return self.augmentation.draw(batch, stored, generator_for("augment", self.seed, step), ratios, mix)
+
+    def share(self, batch: int) -> slice:
+        """Return this process's part of a batch; the first image, which then does not count, where it has none."""
+        own = self.world.share(batch)
+        return own if own.start < own.stop else slice(0, 1)
+
+    def step(
+        self, images: Tensor, labels: Tensor, ratios: Tensor | None, step: int, sync: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Take optimizer step number `step`; return loss, number right and gradient norm before clipping, 0-d each.
+
+        images: uint8 (n,C,h,w), those that this process's share needs, in the order of `Plan.rows`; labels (B,) and
+        ratios (B,) those of the whole batch. Loss and number are this process's part of a sum over all of them. Of
+        mixed labels the one with the larger share counts as right. sync=False leaves the other processes alone.
+        """
+        torch.manual_seed(seed_for("dropout", self.seed, step, *(() if self.world.main else (self.world.rank,))))
+        scheduled = self.scheduled_step(step)
+        set_learning_rate(self.optimizer, self.learning_rate(scheduled))
+        stored = (images.shape[2], images.shape[3])
+        plan = self.draw(len(labels), stored, ratios, step, mix=scheduled < self.mix_until)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, right = self._accumulate(images, labels, plan, sync)
+        self.scaler.unscale_(self.optimizer)
+        norm = grad_norm(self._parameters)
+        if self.clip_norm is not None:
+            clip_gradients(self._parameters, norm, self.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.ema is not None:
+            self.ema.update(self.model, step)
+        return loss, right, norm
+
+    def _accumulate(self, images: Tensor, labels: Tensor, plan: Plan, sync: bool) -> tuple[Tensor, Tensor]:
+        """Add up the gradients of the mean loss over the whole batch, micro-batch by micro-batch."""
+        share = self.share(len(labels))
+        counted = self.world.share(len(labels))
+        targets = self.augmentation.targets(labels, plan)
+        pieces = _slices(share.stop - share.start, self.micro_batch_size)
+        whole = len(pieces) == 1 and self.world.size == 1
+        total = None if whole else batch_weight(targets, self.class_weights)
+        # Every process averages its gradients with the others', where the sum is wanted.
+        factor = self.world.size * (counted.start < counted.stop)
+        own, targets = plan.take(share), targets[share]
+        levels = self.augmentation.move_and_color(images[: len(plan.rows(share))], own)
+        loss_sum = torch.zeros((), device=self.device)
+        num_right = torch.zeros((), device=self.device, dtype=torch.long)
+        for piece in pieces:
+            last = piece is pieces[-1]
+            with no_sync(self.network, last and sync):
+                loss, right = self._forward(self.augmentation.finish(levels, own, piece), targets[piece], total)
+                self.scaler.scale(loss * factor if factor != 1 else loss).backward()
+            if factor:
+                loss_sum += loss.detach()
+                num_right += right
+        return loss_sum, num_right
+
+    def _forward(self, images: Tensor, targets: Tensor, total: Tensor | None) -> tuple[Tensor, Tensor]:
+        with autocast(self.device, self.precision):
+            logits = self.network(images)
+        logits = logits.float()
+        loss = weighted_cross_entropy(logits, targets, self.class_weights, self.label_smoothing, total)
+        wanted = targets if targets.ndim == 1 else targets.argmax(1)
+        return loss, (logits.argmax(1) == wanted).sum()
+
+    def models(self) -> dict[str, VisionTransformer]:
+        """Return the models that there are: "raw", and "ema", its average."""
+        return {"raw": self.model} | ({} if self.ema is None else {"ema": self.ema.model})
+
+    def state_dict(self, progress: Progress) -> dict[str, Any]:
+        """Return all that continuing needs, as one process would have it; the others get nothing.
+
+        Randomness and learning rate follow from the step. To be called by all processes.
+        """
+        sums = {"loss_sum": progress.loss_sum.clone(), "num_right": progress.num_right.clone()}
+        self.world.sum(*sums.values())
+        return {
+            "epoch": progress.epoch,
+            "step": progress.step,
+            "seen": progress.seen,
+            **sums,
+            "model": gather_state(self.model.state_dict()),
+            "optimizer": gather_state(self.optimizer.state_dict()),
+            "ema": None if self.ema is None else gather_state(self.ema.state_dict()),
+            "scaler": self.scaler.state_dict(),
+            "micro_batch_size": self.micro_batch_size,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> Progress:
+        """Take over a saved state, the same in all processes, and return how far it is."""
+        self.load_weights(state["model"])
+        self.optimizer.load_state_dict(shard_optimizer_state(self.optimizer, state["optimizer"]))
+        if self.ema is not None:
+            averaged = state["ema"] or state["model"]
+            self.ema.load_state_dict(shard_model_state(self.ema.model, averaged))
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        progress = Progress.of_epoch(state["epoch"], self.device)
+        progress.step, progress.seen = state["step"], state["seen"]
+        if self.world.main:
+            progress.loss_sum += state["loss_sum"].to(self.device)
+            progress.num_right += state["num_right"].to(self.device)
+        return progress
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Take over the weights of a whole model, the same in all processes, for the raw module."""
+        self.model.load_state_dict(shard_model_state(self.model, weights))
 
 
-def weighted_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
-    """Return the mean cross-entropy of logits (B,K) with labels (B,) or shares (B,K), over the weight of the batch.
+def _slices(count: int, size: int) -> list[slice]:
+    return [slice(first, min(first + size, count)) for first in range(0, count, size)]
 
-    weights: (K,) or None for all equal. The mean is over the weights that the samples carry, as in torch for labels,
-    where for shares torch would divide by B.
+
+def weighted_cross_entropy(
+    logits: Tensor, targets: Tensor, weights: Tensor | None, smoothing: float, total: Tensor | None = None
+) -> Tensor:
+    """Return the mean cross-entropy of logits (n,K) with labels (n,) or shares (n,K), over the weight of the batch.
+
+    weights: (K,) or None for all equal; total: the weight of the batch (0-d) that this is a part of, None where it is
+    all of it. The mean is over the weights that the samples carry, as in torch for labels, where for shares torch
+    would divide by n.
     """
-    if weights is None:
+    if weights is None and total is None:
         return F.cross_entropy(logits, targets, label_smoothing=smoothing)
-    carried = weights[targets] if targets.ndim == 1 else targets @ weights
-    return F.cross_entropy(logits, targets, weights, reduction="sum", label_smoothing=smoothing) / carried.sum()
+    total = batch_weight(targets, weights) if total is None else total
+    return F.cross_entropy(logits, targets, weights, reduction="sum", label_smoothing=smoothing) / total
+
+
+def batch_weight(targets: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the weight (0-d) that labels (B,) or shares (B,K) carry: B without class weights (K,)."""
+    if weights is None:
+        return torch.tensor(float(len(targets)))
+    return (weights[targets] if targets.ndim == 1 else targets @ weights).sum()
 
 
 def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:
     """Return weights (K,) inverse to how often a class is among labels (N,); their mean over the samples is 1."""
     counts = torch.bincount(labels, minlength=num_classes)
     return len(labels) / (counts.clamp(min=1) * (counts > 0).sum())
-
-
-@dataclass
-class Epoch:
-    """Results of a training epoch: means over samples as seen (augmented), lr of the last step."""
-
-    loss: float
-    accuracy: float
-    lr: float
-    images_per_second: float
-
-
-def train_epoch(
-    trainer: Trainer, split: Split, batch_size: int, epoch: int, on_step: Callable[[int, Tensor, int], None]
-) -> Epoch:
-    """Train one epoch (counted from 1). `on_step` gets steps done, loss (0-d) and images seen.
-
-    Raises FloatingPointError where the loss is no longer finite.
-    """
-    trainer.model.train()
-    started = time.perf_counter()
-    steps = -(-len(split) // batch_size)
-    loss_sum = torch.zeros((), device=trainer.device)
-    num_right = torch.zeros((), device=trainer.device, dtype=torch.long)
-    step, seen = (epoch - 1) * steps, 0
-    for images, labels, ratios in iterate_batches(split, batch_size, trainer.device, trainer.order(split, epoch)):
-        loss, right = trainer.step(images, labels, ratios, step)
-        loss_sum += loss * len(labels)
-        num_right += right
-        step, seen = step + 1, seen + len(labels)
-        on_step(step - (epoch - 1) * steps, loss, seen)
-    mean_loss = loss_sum.item() / len(split)
-    if not mean_loss < float("inf"):
-        raise FloatingPointError(
-            f"the training loss became {mean_loss} in epoch {epoch}; a smaller training.lr, a longer "
-            "scheduler.warmup_epochs or training.precision=float32 may help"
-        )
-    seconds = time.perf_counter() - started
-    rate = trainer.learning_rate(step - 1)
-    return Epoch(mean_loss, num_right.item() / len(split), rate, len(split) / seconds)
-
-
-@dataclass
-class Evaluation:
-    """Exact results over a split: mean cross-entropy, shares right, and the (K,K) confusion counts on the CPU."""
-
-    loss: float
-    accuracy: float
-    top5_accuracy: float | None  # None for five classes or fewer
-    confusion: Tensor
-
-
-@torch.no_grad()
-def evaluate(
-    model: VisionTransformer,
-    split: Split,
-    preprocessing: Preprocessing,
-    batch_size: int,
-    precision: torch.dtype,
-) -> Evaluation:
-    """Evaluate a model on every sample of a split once, a smaller last batch included."""
-    model.eval()
-    device, num_classes = model.head.weight.device, model.num_classes
-    loss_sum = torch.zeros((), device=device)
-    in_top5 = torch.zeros((), device=device, dtype=torch.long)
-    confusion = torch.zeros(num_classes, num_classes, device=device, dtype=torch.long)
-    for images, labels, _ in iterate_batches(split, batch_size, device):
-        with autocast(device, precision):
-            logits = model(normalize(images, preprocessing.mean, preprocessing.std)).float()
-        loss_sum += F.cross_entropy(logits, labels, reduction="sum")
-        confusion += metrics.count_confusion(labels, logits.argmax(1), num_classes)
-        if num_classes > 5:
-            in_top5 += metrics.count_top_k(logits, labels, 5)
-    confusion = confusion.cpu()
-    top5 = in_top5.item() / len(split) if num_classes > 5 else None
-    return Evaluation(loss_sum.item() / len(split), metrics.accuracy(confusion), top5, confusion)
-
-
-def count_gflops(model: VisionTransformer) -> float:
-    """Return the floating-point operations of one image's forward pass in 10^9, a multiply-add counted as two."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    # On the meta device nothing is computed, and attention, which the counter misses on the CPU, is counted.
-    shadow = copy.deepcopy(model).to("meta").eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        shadow(torch.empty(1, model.in_channels, *model.image_size, device="meta"))
-    return counter.get_total_flops() / 1e9

@@ -1,0 +1,126 @@
+"""When memory is too small: the same batch in smaller pieces, so that the experiment stays the same."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..data import Preprocessing, Split
+from .evaluation import evaluate
+from .trainer import Trainer
+
+# What MPS and the CPU say; a CUDA device has its own exception.
+_MESSAGES = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(message in text for message in _MESSAGES)
+    )
+
+
+def halve_micro_batch(trainer: Trainer) -> None:
+    """Let the device take half as many images at once. Raises ValueError where that is less than one."""
+    if trainer.micro_batch_size == 1:
+        raise ValueError(
+            "out of memory with a single image at once; a smaller model=, dataset.image_size or larger model.patch_size"
+            ", training.gradient_checkpointing=true, or several devices with training.strategy=fsdp may help"
+        )
+    trainer.micro_batch_size = -(-trainer.micro_batch_size // 2)
+    if trainer.device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+class OutOfMemory:
+    """End the `with` block quietly where memory is too small, with a micro-batch half as large from then on.
+
+    Not in a run of several processes, where the others would wait for this one for ever.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self.too_small = False
+
+    def __enter__(self) -> "OutOfMemory":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        self.too_small = error is not None and self._trainer.world.size == 1 and is_out_of_memory(error)
+        if self.too_small:
+            self._trainer.optimizer.zero_grad(set_to_none=True)
+            halve_micro_batch(self._trainer)
+        return self.too_small
+
+
+@dataclass
+class Fit:
+    """Seconds of the first training step that fitted, in which a model is compiled, and of evaluating an image."""
+
+    step_seconds: float
+    evaluation_seconds: float
+
+
+def fit_memory(trainer: Trainer, split: Split, preprocessing: Preprocessing) -> Fit:
+    """Find the micro-batch that fits: take a whole training step and an evaluation step, undo them, halve if need be.
+
+    To be called before anything is trained or loaded.
+    """
+    before = [local(parameter).to("cpu", copy=True) for parameter in trainer.model.parameters()]
+    state, scaler = trainer.optimizer.state_dict(), trainer.scaler.state_dict()
+    while (fit := _attempt(trainer, split, preprocessing)) is None:
+        halve_micro_batch(trainer)
+    trainer.micro_batch_size = -int(trainer.world.max(-trainer.micro_batch_size))
+    trainer.optimizer.zero_grad(set_to_none=True)
+    trainer.optimizer.load_state_dict(state)
+    if scaler:
+        trainer.scaler.load_state_dict(scaler)
+    with torch.no_grad():
+        for parameter, value in zip(trainer.model.parameters(), before, strict=True):
+            local(parameter).copy_(value)
+        if trainer.ema is not None:
+            for parameter, value in zip(trainer.ema.model.parameters(), before, strict=True):
+                local(parameter).copy_(value)
+    return fit
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return the part of a parameter that lies on this device: all of it, but for sharded ones."""
+    detached = tensor.detach()
+    return detached.to_local() if hasattr(detached, "to_local") else detached
+
+
+def _attempt(trainer: Trainer, split: Split, preprocessing: Preprocessing) -> Fit | None:
+    """Return what the two steps took, None where memory was too small for them."""
+    try:
+        return Fit(_time(trainer, lambda: _train(trainer, split)), _evaluate(trainer, split, preprocessing))
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+
+
+def _train(trainer: Trainer, split: Split) -> None:
+    batch = trainer.order(split, epoch=1)[: trainer.batch_size]
+    share = batch[trainer.share(len(batch))]
+    # Twice the share is what mixing needs at most.
+    images = split.images.take(batch[: 2 * len(share)] if trainer.world.size > 1 else batch).to(trainer.device)
+    ratios = None if split.ratios is None else split.ratios[batch]
+    trainer.network.train()
+    trainer.step(images, split.labels[batch].to(trainer.device), ratios, step=0, sync=False)
+
+
+def _evaluate(trainer: Trainer, split: Split, preprocessing: Preprocessing) -> float:
+    head = Split(split.images, split.labels[: trainer.micro_batch_size])
+    size, precision = trainer.micro_batch_size, trainer.precision
+    return _time(trainer, lambda: evaluate(trainer.model, head, preprocessing, size, precision)) / len(head)
+
+
+def _time(trainer: Trainer, work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    if trainer.device.type == "cuda":
+        torch.cuda.synchronize(trainer.device)
+    return time.perf_counter() - started

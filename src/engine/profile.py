@@ -1,0 +1,52 @@
+"""A look into a few training steps: what takes the time, on which device."""
+
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile, schedule
+
+SKIPPED, WARMUP, RECORDED = 3, 1, 5  # steps; the first ones allocate memory and choose kernels
+
+
+class StepProfiler:
+    """Record a few steps into a trace, for https://ui.perfetto.dev or chrome://tracing, and a table of operations.
+
+    To be used in a `with` block, `step` called after each step. A run of fewer steps leaves what there is.
+    """
+
+    def __init__(self, device: torch.device, files: tuple[Path, Path] | None) -> None:
+        """files: where trace and table go, None where nothing is recorded."""
+        self._files = files
+        activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
+        steps = schedule(skip_first=SKIPPED, wait=0, warmup=WARMUP, active=RECORDED, repeat=1)
+        self._sort_by = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
+        self._profile = profile(activities=activities, schedule=steps, on_trace_ready=self._write) if files else None
+        self._taken = 0
+
+    def __enter__(self) -> "StepProfiler":
+        if self._profile is not None:
+            self._profile.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def step(self) -> None:
+        if self._profile is not None:
+            self._profile.step()
+            self._taken += 1
+            if self._taken == SKIPPED + WARMUP + RECORDED:
+                self._stop()
+
+    def _stop(self) -> None:
+        if self._profile is not None:
+            finished, self._profile = self._profile, None
+            finished.stop()
+
+    def _write(self, recorded: profile) -> None:
+        assert self._files is not None
+        trace, table = self._files
+        trace.parent.mkdir(parents=True, exist_ok=True)
+        recorded.export_chrome_trace(str(trace))
+        text = recorded.key_averages().table(sort_by=self._sort_by, row_limit=30)
+        table.write_text(text, encoding="utf-8")

@@ -1,0 +1,116 @@
+"""What status.json and environment.json tell of a run: its key facts; command, versions, machine, images."""
+
+import contextlib
+import os
+import platform
+import socket
+import subprocess
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import Job, TrainConfig
+from .process import start_time
+
+if TYPE_CHECKING:
+    from ..data import Data
+
+# What a run that is continued takes over from its status, until `load_last` knows better.
+KEPT = ("started", "epoch", "best_epoch", "best_val_acc", "best_val_loss", "best_weights")
+
+
+def now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def describe_run(config: TrainConfig, job: Job, parameters: int) -> dict[str, Any]:
+    """Return what status.json holds at the start."""
+    return {
+        "status": "running",
+        "error": None,
+        "ended": None,
+        "started": now(),
+        "dataset": config.dataset.name,
+        "root": config.dataset.root,
+        "model": job.choices.get("model", ""),
+        "embedding_dim": config.model.embedding_dim,
+        "num_layers": config.model.num_layers,
+        "parameters": parameters,
+        "micro_batch_size": None,
+        "epoch": 0,
+        "epochs": config.training.epochs,
+        "best_epoch": None,
+        "best_val_acc": None,
+        "best_val_loss": None,
+        "best_weights": None,
+        "test_acc": None,
+        "seconds": 0.0,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "process_started": start_time(os.getpid()),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+    }
+
+
+def describe_environment(job: Job, data: "Data") -> dict[str, Any]:
+    return {
+        **describe_sitting(job),
+        "choices": {key: value for key, value in job.choices.items() if not key.startswith("hydra/")},
+        "data_fingerprint": data.fingerprint(),
+        "images": count_images(data),
+        "resumed": [],
+    }
+
+
+def describe_sitting(job: Job) -> dict[str, Any]:
+    """Return what can differ each time that a run is continued."""
+    import hydra
+    import torch
+    import torchvision
+
+    cuda = torch.cuda.is_available()
+    return {
+        "time": now(),
+        "command": job.command,
+        "overrides": job.overrides,
+        "git": _git_state(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "hydra": hydra.__version__,
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "cpu_threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda if cuda else None,
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+    }
+
+
+def count_images(data: "Data") -> dict[str, int]:
+    return {"train": len(data.train), "val": len(data.val), "test": len(data.test)}
+
+
+def check_same_images(environment: dict[str, Any], config: TrainConfig, data: "Data") -> None:
+    """Refuse to continue on other images than a run began with. Raises ValueError, which counts both."""
+    if environment.get("data_fingerprint") in (None, data.fingerprint()):
+        return
+    dataset, before = config.dataset, environment.get("images") or {}
+    source = f"dataset.root={dataset.root}" if dataset.root else f"dataset={dataset.name}"
+    has, had = (
+        ", ".join(f"{images.get(split, '?')} {split}" for split in ("train", "val", "test"))
+        for images in (count_images(data), before)
+    )
+    raise ValueError(
+        f"the images are not those that the run began with (added, removed or changed since): {source} has {has}; "
+        f"it had {had}; bring those back, or begin a new run without resume"
+    )
+
+
+def _git_state() -> dict[str, Any] | None:
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    return None
