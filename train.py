@@ -89,7 +89,7 @@ def train(config: TrainConfig, job: Job) -> float:
     learning_rate = LearningRate(config.scheduler, config.optimizer.lr, steps, training.epochs)
     changes = describe_changes(folder, config, learning_rate) if config.resume else []
 
-    def announce(signal: object) -> None:
+    def announce(signal: str) -> None:
         log.warning(f"{signal}: this step is finished and saved, then the run ends; Ctrl-C leaves at once")
 
     with Interrupts(announce) as interrupts, Run(folder, config, job, data, parameters, owner=world.main) as run:
@@ -115,6 +115,8 @@ def train(config: TrainConfig, job: Job) -> float:
         for warning in report.warnings:
             log.warning(warning)
         num_patches = model.num_tokens - model.num_prefix_tokens
+        if world.size == 1 and training.strategy == "fsdp":
+            log.warning("training.strategy=fsdp has no effect in one process; torchrun starts several")
         if num_patches < 16:
             log.warning(f"only {num_patches} patches per image; a smaller model.patch_size sees more")
 
@@ -124,7 +126,8 @@ def train(config: TrainConfig, job: Job) -> float:
             weights = engine.balanced_weights(data.train.labels, len(data.classes)).to(device)
         ema = ExponentialMovingAverage(model, training.ema) if training.ema else None
         network = wrap_model(model, world, training.strategy, device)
-        if ema and training.strategy == "fsdp":
+        sharded = world.size > 1 and training.strategy == "fsdp"
+        if ema and sharded:
             wrap_model(ema.model, world, training.strategy, device)
         share = -(-min(batch_size, len(data.train)) // world.size)
         trainer = engine.Trainer(
@@ -154,17 +157,8 @@ def train(config: TrainConfig, job: Job) -> float:
         fit = engine.fit_memory(trainer, data.train, images)
         if training.compile:
             log.info(f"compiled  in the first step, which took {fit.step_seconds:.1f} s")
-
-        def tell_memory() -> None:
-            size = trainer.micro_batch_size
-            run.note(micro_batch_size=size)
-            log.warning(
-                f"memory is too small for {wanted} images at once: training.micro_batch_size={size} from here; "
-                f"each step is still over {batch_size} images"
-            )
-
         if trainer.micro_batch_size < wanted:
-            tell_memory()
+            run.note_memory(trainer.micro_batch_size, share)
         state = world.broadcast(run.load_last()) if config.resume else None
         progress = trainer.load_state_dict(state) if state else engine.Progress.of_epoch(1, device)
         ended = state["ended"] if state and not changes else None
@@ -203,7 +197,7 @@ def train(config: TrainConfig, job: Job) -> float:
                     validated = engine.validate(trainer, data.val, images, pulse.beat)
                 if memory.too_small:
                     # The same experiment from the last checkpoint on, in smaller pieces.
-                    tell_memory()
+                    run.note_memory(trainer.micro_batch_size, share)
                     state = run.load_last()
                     assert state is not None
                     progress = trainer.load_state_dict(state)
@@ -252,11 +246,11 @@ def train(config: TrainConfig, job: Job) -> float:
         if world.main:
             summary = write_test(folder, tested, data.classes)
             run.note(test_acc=summary["accuracy"])
-            if training.strategy == "fsdp":  # a picture of attention needs all of the model in one place
+            if sharded:  # a picture of attention needs all of the model in one place
                 model = VisionTransformer(**asdict(config.model))
                 model.load_state_dict(best)
                 device = torch.device("cpu")
-            write_figures(folder, model, data, device)
+            write_figures(folder, model, data, device, trainer.micro_batch_size)
             log.info(f"best      epoch {run.best['epoch']}: validation accuracy {run.best['val_acc']:.2%}")
             per_class = summary["mean_class_accuracy"]
             log.info(

@@ -38,15 +38,18 @@ def write_test(folder: Path, result: Evaluation, classes: list[str]) -> dict[str
 
 
 @torch.no_grad()
-def write_figures(folder: Path, model: VisionTransformer, data: Data, device: torch.device) -> None:
-    """Write `figures/`: predictions and attention over test images, position embeddings, patch filters."""
+def write_figures(folder: Path, model: VisionTransformer, data: Data, device: torch.device, batch_size: int) -> None:
+    """Write `figures/`: predictions and attention over test images, position embeddings, patch filters.
+
+    batch_size: images that the device takes at once.
+    """
     model.eval()
     (folder / files.PREDICTIONS).parent.mkdir(exist_ok=True)
     chosen, labels = _spread(data.test.labels, NUM_PREDICTIONS)
     taken = data.test.images.take(chosen)
     pictures = taken.permute(0, 2, 3, 1).cpu().numpy()
     images = normalize(taken.to(device), data.preprocessing.mean, data.preprocessing.std)
-    confidences, predicted = model(images).softmax(1).max(1)
+    confidences, predicted = torch.cat([model(part) for part in images.split(batch_size)]).softmax(1).max(1)
     plots.plot_predictions(
         pictures,
         [data.classes[label] for label in labels.tolist()],
@@ -56,7 +59,8 @@ def write_figures(folder: Path, model: VisionTransformer, data: Data, device: to
     )
     layers = sorted({0, len(model.blocks) // 2, len(model.blocks) - 1})
     shown = torch.linspace(0, len(labels) - 1, min(NUM_ATTENTION, len(labels))).round().long()
-    maps = attention_to_patches(model, images[shown.to(device)], layers)
+    parts = images[shown.to(device)].split(batch_size)
+    maps = np.concatenate([attention_to_patches(model, part, layers) for part in parts])
     names = [f"layer {layer + 1}" for layer in layers]
     plots.plot_attention(pictures[shown.numpy()], maps, names, folder / files.ATTENTION)
     plots.plot_position_embeddings(*position_similarity(model), folder / files.POSITION_EMBEDDINGS)

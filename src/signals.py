@@ -16,6 +16,11 @@ class Interrupted(KeyboardInterrupt):
         self.signal = signal.Signals(number)
 
 
+def name_signal(number: int) -> str:
+    """Return what users call a signal: Ctrl-C, SIGTERM."""
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+
+
 class Interrupts:
     """Catch the signals that end a run, while in a `with` block, in the main thread.
 
@@ -24,8 +29,8 @@ class Interrupts:
     second as SIGTERM. The others may well come twice from a scheduler that knows of one.
     """
 
-    def __init__(self, announce: Callable[[signal.Signals], None]) -> None:
-        """announce: called with a signal that is kept, to tell the user that it was heard."""
+    def __init__(self, announce: Callable[[str], None]) -> None:
+        """announce: called with the name of a signal that is kept, to tell the user that it was heard."""
         self.received: signal.Signals | None = None
         self.defer = False
         self._announce = announce
@@ -51,6 +56,6 @@ class Interrupts:
             raise Interrupted(number)
         if self.received is None:
             self.received = signal.Signals(number)
-            self._announce(self.received)
+            self._announce(name_signal(number))
         elif signal.SIGINT in (number, self.received):
             raise Interrupted(number)

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import logging
 import shlex
+import signal
 import sys
 import time
 import traceback
@@ -14,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..config import Job, TrainConfig, dump_config
-from ..signals import Interrupted
+from ..signals import name_signal
 from . import files
 from .checkpoint import BackgroundWriter, read_checkpoint, take_snapshot, write_checkpoint
 from .environment import KEPT, check_same_images, describe_environment, describe_run, describe_sitting
@@ -118,8 +119,7 @@ class Run:
             self.status["status"] = "finished"
         elif isinstance(error, KeyboardInterrupt):
             self.status["status"] = "stopped"
-            signal = error.signal.name if isinstance(error, Interrupted) else "SIGINT"
-            name = "Ctrl-C" if signal == "SIGINT" else signal
+            name = name_signal(getattr(error, "signal", signal.SIGINT))
             self._log(logging.WARNING, f"stopped by {name} after epoch {self.status['epoch']}")
             self._log(logging.INFO, f"continue   {self._resume_command()}")
         else:

@@ -1,0 +1,278 @@
+"""Whole runs that are stopped, fail or run out of memory, and go on as if nothing had been."""
+
+import contextlib
+import csv
+import itertools
+import math
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import compose, make_folder, photo_overrides
+from safetensors.torch import load_file
+from test_engine import equal, refuse_batches_above
+
+from src import engine, evaluate
+from src.config import Job, TrainConfig, load_config
+from src.model import VisionTransformer
+from src.run import SavedRun, read_run
+from src.signals import Interrupted
+from train import train
+
+# With all that has a state or draws: averaged weights, dropout, mixing; four steps of a batch in an epoch.
+SETTINGS = (
+    "training.epochs=3",
+    "training.ema=0.9",
+    "model.dropout=0.1",
+    "augmentation.mixup=0.2",
+    "training.batch_size=6",
+)
+TIMES = {"seconds", "images_per_second"}
+
+
+@pytest.fixture(scope="module")
+def overrides(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    root = make_folder(tmp_path_factory.mktemp("data") / "photos")
+    return [*photo_overrides(root), *SETTINGS, "training.tensorboard=false"]
+
+
+@pytest.fixture(scope="module")
+def whole(overrides: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was left alone."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    begin(folder, overrides)
+    return folder
+
+
+def begin(folder: Path, overrides: list[str], *more: str) -> SavedRun:
+    folder.mkdir(parents=True)
+    train(compose(*overrides, *more), Job(folder, [], {"model": "vit_nano"}))
+    return read_run(folder)
+
+
+def resume(folder: Path, typed: tuple[str, ...] = (), **training: Any) -> SavedRun:
+    train(saved_config(folder, **training), Job(folder, list(typed), {}))
+    return read_run(folder)
+
+
+def saved_config(folder: Path, **training: Any) -> TrainConfig:
+    saved = load_config(folder / "config.yaml")
+    return replace(saved, resume=str(folder), training=replace(saved.training, **training))
+
+
+def read_rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{key: text for key, text in row.items() if key not in TIMES} for row in csv.DictReader(file)]
+
+
+def assert_equal_runs(a: Path, b: Path) -> None:
+    """Assert the same weights, averages, optimizer state, rows and test results, bit for bit."""
+    states = [torch.load(run / "checkpoints" / "last.pt", weights_only=True)["trainer"] for run in (a, b)]
+    assert equal(*states)
+    assert equal(*(load_file(run / "checkpoints" / "best.safetensors") for run in (a, b)))
+    assert read_rows(a) == read_rows(b)
+    assert (a / "test" / "metrics.json").read_text() == (b / "test" / "metrics.json").read_text()
+
+
+@contextlib.contextmanager
+def at_call(owner: Any, name: str, number: int, action: Callable[[], Any]) -> Iterator[None]:
+    """Have something done before the n-th call of a function."""
+    original, calls = getattr(owner, name), itertools.count(1)
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == number:
+            action()
+        return original(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, counted)
+        yield
+
+
+# The first step and evaluation of all are those that try the memory.
+MOMENTS = {
+    "the first step": (engine.Trainer, "step", 2, signal.SIGTERM),
+    "within an epoch": (engine.Trainer, "step", 8, signal.SIGINT),
+    "the last step": (engine.Trainer, "step", 13, signal.SIGUSR1),
+    "a validation": (engine.evaluation, "iterate_batches", 4, signal.SIGTERM),
+    "the test": (engine, "evaluate", 1, signal.SIGINT),
+    "the figures": (evaluate, "write_figures", 1, signal.SIGTERM),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_stopped_run_continues_to_the_bits_of_one_left_alone(
+    moment: str, overrides: list[str], whole: Path, tmp_path: Path
+) -> None:
+    owner, name, call, number = MOMENTS[moment]
+    folder = tmp_path / "run"
+    with (
+        at_call(owner, name, call, lambda: os.kill(os.getpid(), number)),
+        pytest.raises(Interrupted) as caught,
+    ):
+        begin(folder, overrides)
+    assert caught.value.signal == number
+    facts = read_run(folder).facts
+    assert (facts["status"], facts["error"], facts["test_acc"]) == ("stopped", None, facts["test_acc"])
+    log = (folder / "train.log").read_text()
+    heard = "Ctrl-C" if number == signal.SIGINT else number.name
+    assert f"stopped by {heard} after epoch {facts['epoch']}" in log
+    assert f"continue   python train.py resume={folder}" in log
+    assert (folder / "curves.png").exists() == (facts["epoch"] > 0)
+    assert resume(folder).status == "finished"
+    assert_equal_runs(whole, folder)
+
+
+def test_a_second_ctrl_c_leaves_within_the_step_and_the_run_continues(
+    overrides: list[str], whole: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+
+    def press_twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the second one raises")
+
+    with at_call(engine.Trainer, "step", 8, press_twice), pytest.raises(Interrupted):
+        begin(folder, overrides)
+    assert read_run(folder).status == "stopped"
+    state = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["trainer"]
+    assert (state["epoch"], state["step"]) == (2, 0), "the step that was left is not in the checkpoint"
+    resume(folder)
+    assert_equal_runs(whole, folder)
+
+
+@pytest.mark.parametrize("call", [2, 7, 15], ids=["at the first step", "in an epoch", "after the last"])
+def test_a_run_without_memory_goes_on_in_smaller_pieces_from_its_last_checkpoint(
+    call: int, overrides: list[str], tmp_path: Path
+) -> None:
+    """With the losses of the whole batch, as nothing is drawn per piece here."""
+    folders, rows = [tmp_path / "enough", tmp_path / "scarce"], []
+
+    def run_out() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    owner, name = (engine.evaluation, "iterate_batches") if call == 15 else (engine.Trainer, "step")
+    for folder, number in zip(folders, (10**6, 4 if call == 15 else call), strict=True):
+        with at_call(owner, name, number, run_out):
+            begin(folder, overrides, "model.dropout=0", "training.epochs=2")
+        rows.append([[float(text) for text in row.values()] for row in read_rows(folder)])
+    assert np.allclose(rows[0], rows[1], rtol=1e-4, atol=1e-6)
+    facts = read_run(folders[1]).facts
+    assert (facts["status"], facts["micro_batch_size"]) == ("finished", 3)
+    assert "too small for 6 images at once; batches are taken in pieces of 3" in (folders[1] / "train.log").read_text()
+    assert read_run(folders[0]).facts["micro_batch_size"] is None
+    assert load_config(folders[1] / "config.yaml").training.batch_size == 6
+
+
+def test_memory_is_tried_before_the_first_epoch(
+    overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build, sizes = VisionTransformer.__init__, []
+
+    def build_hungry(self: VisionTransformer, **options: Any) -> None:
+        build(self, **options)
+        sizes.append(refuse_batches_above(self, 2))
+
+    monkeypatch.setattr(VisionTransformer, "__init__", build_hungry)
+    facts = begin(tmp_path / "run", overrides, "training.epochs=1").facts
+    assert (facts["status"], facts["micro_batch_size"]) == ("finished", 2)
+    assert sizes[0][:4] == [1, 6, 3, 2] and max(sizes[0][4:]) == 2, "one counts the FLOPs"
+
+
+def test_a_loss_that_is_no_number_fails_the_run_and_leaves_the_last_good_checkpoint(
+    overrides: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    models: list[VisionTransformer] = []
+    build = VisionTransformer.__init__
+
+    def poison() -> None:
+        torch.nn.init.constant_(models[0].head.weight, math.nan)
+
+    def build_known(self: VisionTransformer, **options: Any) -> None:
+        build(self, **options)
+        models.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VisionTransformer, "__init__", build_known)
+        with (
+            at_call(engine.Trainer, "step", 8, poison),
+            pytest.raises(FloatingPointError, match="loss became nan in epoch 2, step 3 of 4 .*photos"),
+        ):
+            begin(folder, overrides)
+    facts = read_run(folder).facts
+    assert facts["status"] == "failed" and facts["error"].startswith("FloatingPointError: the training loss became nan")
+    log = (folder / "train.log").read_text()
+    assert "Traceback" in log and f"continue   python train.py resume={folder}" in log
+    state = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["trainer"]
+    assert (state["epoch"], state["step"]) == (2, 0)
+    assert all(tensor.isfinite().all() for tensor in state["model"].values())
+    finished = resume(folder, lr=1e-4)
+    assert (
+        finished.status == "finished" and "changed   training.lr: 0.005 → 0.0001" in (folder / "train.log").read_text()
+    )
+
+
+def test_a_finished_run_says_so_and_more_epochs_continue_it(
+    overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = tmp_path / "run"
+    begin(folder, overrides, "training.epochs=1")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    capsys.readouterr()
+    resume(folder)
+    assert "the run is finished after 1 epochs" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    facts = resume(folder, epochs=2).facts
+    assert (facts["status"], facts["epoch"], facts["epochs"]) == ("finished", 2, 2)
+    log = (folder / "train.log").read_text()
+    assert "changed   training.epochs: 1 → 2" in log and "followed cosine over 2 epochs from the start" in log
+    assert [row["epoch"] for row in read_rows(folder)] == ["1", "2"]
+    with pytest.raises(ValueError, match="training.epochs=1, but the run has 2 behind it"):
+        resume(folder, epochs=1)
+
+
+def test_early_stopping_ends_a_run_that_gets_no_better_and_resuming_respects_it(
+    overrides: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("src.run.Run.is_best", lambda self, acc, loss: not self.best)
+        facts = begin(folder, overrides, "training.epochs=9", "training.early_stopping=2").facts
+    assert (facts["status"], facts["epoch"], facts["best_epoch"]) == ("finished", 3, 1)
+    assert facts["ended"] == "no better validation for training.early_stopping=2 epochs"
+    assert resume(folder).facts["epoch"] == 3
+    typed = ("training.epochs=4", "training.early_stopping=null")
+    assert resume(folder, typed, epochs=4, early_stopping=None).facts["epoch"] == 4
+
+
+def test_a_run_with_a_time_limit_ends_in_it_with_its_schedule_at_the_end(
+    overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that a step takes a second of: of 400 steps 19 fit into half a minute with 10 kept for the end."""
+    clock = itertools.count(1)
+    step = engine.Trainer.step
+    taken: list[float] = [0.0]
+
+    def take(self: engine.Trainer, *arguments: Any, **options: Any) -> Any:
+        taken[0] = next(clock)
+        return step(self, *arguments, **options)
+
+    monkeypatch.setattr(engine.Trainer, "step", take)
+    monkeypatch.setattr("src.run.Run.seconds", lambda self: taken[0])
+    monkeypatch.setattr(engine.TimeLimit, "reserve", lambda self, *_: setattr(self, "reserved", 10.0))
+    folder = tmp_path / "run"
+    facts = begin(folder, overrides, "training.epochs=100", "training.max_minutes=0.5").facts
+    rows = read_rows(folder)
+    assert (facts["status"], facts["ended"]) == ("finished", "training.max_minutes=0.5 are over")
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5"], "19 steps of 4 in an epoch, the last one cut"
+    rates = [float(row["lr"]) for row in rows]
+    assert max(rates) > 0.004 and rates[-1] < 0.0001
+    assert resume(folder).facts["epoch"] == 5
