@@ -109,7 +109,10 @@ def _train(trainer: Trainer, split: Split) -> None:
     images = split.images.take(batch[: 2 * len(share)] if trainer.world.size > 1 else batch).to(trainer.device)
     ratios = None if split.ratios is None else split.ratios[batch]
     trainer.network.train()
-    trainer.step(images, split.labels[batch].to(trainer.device), ratios, step=0, sync=False)
+    # Replicas try on their own, as one that fails leaves the others waiting. Sharded models have no such way: their
+    # gradients would stay where nothing clears them.
+    sync = trainer.network is trainer.model
+    trainer.step(images, split.labels[batch].to(trainer.device), ratios, step=0, sync=sync)
 
 
 def _evaluate(trainer: Trainer, split: Split, preprocessing: Preprocessing) -> float:
