@@ -5,9 +5,10 @@ over the run's last checkpoint before its next step. Started by torchrun, every 
 """
 
 import os
+import time
 from pathlib import Path
 
-from src.config import Job, TrainConfig, complete, launch
+from src.config import Job, TrainConfig, complete, launch, load_config
 
 
 def train(config: TrainConfig, job: Job) -> float:
@@ -28,9 +29,10 @@ def train(config: TrainConfig, job: Job) -> float:
     from src.evaluate import write_augmentations, write_figures, write_test
     from src.model import VisionTransformer
     from src.optim import ExponentialMovingAverage, LearningRate, build_optimizer
-    from src.pretrained import freeze, load_weights, read_weights
+    from src.pretrained import freeze, list_untrained, load_weights, read_weights
     from src.run import (
         BEST,
+        CONFIG,
         LAST,
         PROFILE_TABLE,
         PROFILE_TRACE,
@@ -38,6 +40,7 @@ def train(config: TrainConfig, job: Job) -> float:
         describe_changes,
         find_weights,
         log,
+        name_limits,
         nothing_left,
         read_run,
     )
@@ -52,7 +55,7 @@ def train(config: TrainConfig, job: Job) -> float:
     terminal.log_to_console(log, shown=world.main)
     folder = world.broadcast(job.folder)
     if config.resume and (
-        answer := world.broadcast(nothing_left(folder, config, job.overrides) if world.main else None)
+        answer := world.broadcast(nothing_left(folder, config) if world.main else None)
     ):
         log.info(answer)
         return read_run(folder).val_acc
@@ -80,19 +83,19 @@ def train(config: TrainConfig, job: Job) -> float:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     gflops = engine.count_gflops(model)
     engine.limit_threads(device, 3 * gflops * batch_size)  # the backward pass costs two forward ones
-    started_from = []
+    loaded = None
     if config.init.weights and not (folder / LAST).is_file():
         path, grid = find_weights(config.init.weights)
-        started_from = load_weights(model, read_weights(path), config.init.weights, grid).lines()
+        loaded = load_weights(model, read_weights(path), terminal.short_path(path), grid)
     trainable = freeze(model, config.init.freeze)
     steps = -(-len(data.train) // batch_size)
     learning_rate = LearningRate(config.scheduler, config.optimizer.lr, steps, training.epochs)
-    changes = describe_changes(folder, config, learning_rate) if config.resume else []
+    saved = world.broadcast(load_config(folder / CONFIG) if config.resume and world.main else None)
 
-    def announce(signal: str) -> None:
-        log.warning(f"{signal}: this step is finished and saved, then the run ends; Ctrl-C leaves at once")
-
-    with Interrupts(announce) as interrupts, Run(folder, config, job, data, parameters, owner=world.main) as run:
+    with (
+        Interrupts(terminal.announce_end) as interrupts,
+        Run(folder, config, job, data, parameters, owner=world.main) as run,
+    ):
         color = {1: "grey", 3: "colour"}.get(images.channels, f"{images.channels} channels")
         sizes = f"{len(data.train):,} training, {len(data.val):,} validation, {len(data.test):,} test images"
         processes = f", {world.size} processes ({training.strategy})" if world.size > 1 else ""
@@ -107,10 +110,12 @@ def train(config: TrainConfig, job: Job) -> float:
             f"model     {job.choices.get('model')}: {parameters:,} parameters, {model.num_tokens} tokens "
             f"(patch {model.patch_size} px), {gflops:.3g} GFLOPs per image"
         )
-        for line in started_from:
+        for line in loaded.lines() if loaded else []:
             log.info(f"init      {line}")
         if trainable < parameters:
             log.info(f"frozen    {parameters - trainable:,} parameters; {trainable:,} are trained")
+            if random := list_untrained(model, loaded):
+                log.warning(f"frozen as initialized, as nothing was loaded for it: {', '.join(random)}")
         log.info(f"run       {terminal.short_path(folder)}")
         for warning in report.warnings:
             log.warning(warning)
@@ -153,33 +158,40 @@ def train(config: TrainConfig, job: Job) -> float:
         )
         if training.compile:
             network.compile()
-        wanted = trainer.micro_batch_size
         fit = engine.fit_memory(trainer, data.train, images)
         if training.compile:
-            log.info(f"compiled  in the first step, which took {fit.step_seconds:.1f} s")
-        if trainer.micro_batch_size < wanted:
+            log.info(f"compiled  with a first step and evaluation, which took {fit.first_seconds:.1f} s")
+        progress, ended = engine.Progress.of_epoch(1, device), None
+        if saved and (state := world.broadcast(run.load_last())):
+            progress = trainer.load_state_dict(state)
+            # What ended it still does if it is the same; and a last epoch that the time had cut short goes on.
+            ended = state["ended"] if state["ended"] in name_limits(training).values() else None
+        if trainer.memory_is_short:
             run.note_memory(trainer.micro_batch_size, share)
-        state = world.broadcast(run.load_last()) if config.resume else None
-        progress = trainer.load_state_dict(state) if state else engine.Progress.of_epoch(1, device)
-        ended = state["ended"] if state and not changes else None
-        for change in changes:
-            log.info(f"changed   {change}")
-        if config.resume:
-            log.info(f"resumed   in epoch {progress.epoch} after step {progress.step} of {steps}")
+        if saved:
+            for change in describe_changes(saved, config, learning_rate, (progress.epoch - 1) * steps + progress.step):
+                log.info(f"changed   {change}")
+            only_test = ended or progress.epoch > training.epochs
+            where = "the test" if only_test else f"epoch {progress.epoch} after step {progress.step} of {steps}"
+            log.info(f"resumed   in {where}")
+        if not ended:
+            run.reopen(progress.epoch)
         first = trainer.order(data.train, epoch=1)[:batch_size]
+        begun = time.monotonic()
         if world.main:
             draws = generator_for("augment", config.seed, 0)
             write_augmentations(folder, augmentation, data, first, draws, mix=trainer.mix_until > 0)
-        watch = engine.StepWatch(trainer, data.train)
-        limit = engine.TimeLimit(training.max_minutes, run.seconds)
-        limit.reserve(fit.evaluation_seconds, len(data.val) * len(trainer.models()) + len(data.test))
-
-        def save() -> None:
-            watch.look()  # so that weights that are no numbers any more never replace good ones
-            run.save_last({**trainer.state_dict(progress), "ended": ended})
+        num_evaluated = len(data.val) * len(trainer.models()) + len(data.test)
+        # At the end come evaluations, and pictures of which each takes about as long as that of the augmentations.
+        reserved = fit.evaluation_seconds * num_evaluated / world.size + 6 * (time.monotonic() - begun)
+        limit = engine.TimeLimit(training.max_minutes, run.seconds, reserved)
 
         # Training: each epoch is trained, validated and recorded before the next one begins.
-        pulse = engine.Pulse(trainer, interrupts, limit, run.checkpoint_due, save)
+        def save() -> None:
+            run.save_last({**trainer.state_dict(progress), "ended": ended})
+
+        watch = engine.StepWatch(trainer, data.train)
+        pulse = engine.Pulse(watch, interrupts, limit, run.checkpoint_due, save)
         profiled = (folder / PROFILE_TRACE, folder / PROFILE_TABLE) if training.profile and world.main else None
         save()
         with terminal.TrainingBar(training.epochs, steps) as bar, engine.StepProfiler(device, profiled) as profiler:
@@ -191,9 +203,9 @@ def train(config: TrainConfig, job: Job) -> float:
                         bar.update(progress.step, watch.loss, watch.rate(progress))
                         profiler.step()
                         pulse.beat()
-                        if pulse.ended:
+                        if pulse.time_is_up:
                             break
-                    trained = engine.summarize(trainer, data.train, progress, watch)
+                    trained = engine.summarize(trainer, progress, watch)
                     validated = engine.validate(trainer, data.val, images, pulse.beat)
                 if memory.too_small:
                     # The same experiment from the last checkpoint on, in smaller pieces.
@@ -204,7 +216,7 @@ def train(config: TrainConfig, job: Job) -> float:
                     continue
                 raw, kind = validated["raw"], engine.choose_best(validated, training.best)
                 chosen = validated[kind]
-                better = world.broadcast(run.is_best(chosen.accuracy, chosen.loss))
+                kind, better = world.broadcast((kind, run.is_best(chosen.accuracy, chosen.loss)))
                 if better:
                     best = gather_state(trainer.models()[kind].state_dict())
                     run.save_best(best, progress.epoch, chosen.accuracy, chosen.loss, kind)
@@ -225,20 +237,21 @@ def train(config: TrainConfig, job: Job) -> float:
                     row |= {"ema_val_loss": validated["ema"].loss, "ema_val_acc": validated["ema"].accuracy}
                 run.record(row)
                 log.info(terminal.describe_epoch(row, training.epochs, better))
-                waited = progress.epoch - run.best.get("epoch", 0)
-                if pulse.ended:
-                    ended = f"training.max_minutes={training.max_minutes:g} are over"
-                elif training.early_stopping and waited >= training.early_stopping:
-                    ended = f"no better validation for training.early_stopping={training.early_stopping} epochs"
+                limits, patience = name_limits(training), training.early_stopping
+                if pulse.time_is_up:
+                    ended = limits["max_minutes"]
+                elif patience and progress.epoch - run.best.get("epoch", 0) >= patience:
+                    ended = limits["early_stopping"]
                 ended = world.broadcast(ended)
-                progress = engine.Progress.of_epoch(progress.epoch + 1, device)
+                if progress.step == steps:
+                    progress = engine.Progress.of_epoch(progress.epoch + 1, device)
                 save()
         if ended:
             run.note(ended=ended)
-            log.info(f"ended     {ended}")
+            log.info(f"ended     by {ended}, after step {progress.step or steps} of {steps} in the last epoch")
 
         # The test split is used here, once, with the weights of the best validation epoch.
-        interrupts.stop_deferring()
+        pulse.stop()
         run.wait()
         best = world.broadcast(load_file(folder / BEST) if world.main else {})
         trainer.load_weights(best)
@@ -257,6 +270,8 @@ def train(config: TrainConfig, job: Job) -> float:
                 f"test      accuracy {tested.accuracy:.2%}, mean of the classes {per_class:.2%}, loss {tested.loss:.4f}"
             )
 
+    if profiled:
+        log.info(f"profile   {terminal.short_path(profiled[0])}, {profiled[1].name}")
     terminal.show_pairs(run.next_steps())
     return world.broadcast(run.best.get("val_acc", 0.0))
 

@@ -258,3 +258,9 @@ def freeze(model: nn.Module, what: str | int | None) -> int:
         if in_backbone or (isinstance(what, int) and layer_of(name, num_blocks + 1) <= what):
             parameter.requires_grad_(False)
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def list_untrained(model: nn.Module, report: LoadReport | None) -> list[str]:
+    """Return the frozen parameters that stay as they were initialized; report: what was loaded before, if anything."""
+    loaded = set() if report is None else {*report.loaded, *report.resized}
+    return [name for name, value in model.named_parameters() if not value.requires_grad and name not in loaded]

@@ -45,12 +45,6 @@ class Interrupts:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    def stop_deferring(self) -> None:
-        """Let signals raise at once again, the one that is kept first."""
-        self.defer = False
-        if self.received is not None:
-            raise Interrupted(self.received)
-
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self.defer:
             raise Interrupted(number)

@@ -1,6 +1,7 @@
 """What the terminal shows: log lines, bars, tables, the model's summary. Plain lines where output goes to a file."""
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,6 +15,13 @@ from rich.text import Text
 
 # A file or pipe has no width; tables get this one, other lines are never broken.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+
+
+def announce_end(signal: str) -> None:
+    """Say that a signal was heard, from its handler: past all buffers, which may be in use at that very moment."""
+    if not console.quiet:
+        text = f"\n{signal}: this step is finished and saved, then the run ends; Ctrl-C leaves at once\n"
+        os.write(2, text.encode())
 
 
 class _ConsoleHandler(logging.Handler):
@@ -178,7 +186,6 @@ def ask(question: str, complete_paths: bool = False) -> str | None:
 
 def _complete_paths() -> None:
     import glob
-    import os
 
     try:
         import readline

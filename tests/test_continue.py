@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import compose, make_folder, photo_overrides
+from conftest import TINY, compose, make_folder, photo_overrides
 from safetensors.torch import load_file
 from test_engine import equal, refuse_batches_above
 
@@ -56,8 +56,8 @@ def begin(folder: Path, overrides: list[str], *more: str) -> SavedRun:
     return read_run(folder)
 
 
-def resume(folder: Path, typed: tuple[str, ...] = (), **training: Any) -> SavedRun:
-    train(saved_config(folder, **training), Job(folder, list(typed), {}))
+def resume(folder: Path, **training: Any) -> SavedRun:
+    train(saved_config(folder, **training), Job(folder, [], {}))
     return read_run(folder)
 
 
@@ -119,7 +119,7 @@ def test_a_stopped_run_continues_to_the_bits_of_one_left_alone(
         begin(folder, overrides)
     assert caught.value.signal == number
     facts = read_run(folder).facts
-    assert (facts["status"], facts["error"], facts["test_acc"]) == ("stopped", None, facts["test_acc"])
+    assert (facts["status"], facts["error"], facts["test_acc"] is None) == ("stopped", None, moment != "the figures")
     log = (folder / "train.log").read_text()
     heard = "Ctrl-C" if number == signal.SIGINT else number.name
     assert f"stopped by {heard} after epoch {facts['epoch']}" in log
@@ -228,7 +228,7 @@ def test_a_finished_run_says_so_and_more_epochs_continue_it(
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     capsys.readouterr()
     resume(folder)
-    assert "the run is finished after 1 epochs" in capsys.readouterr().out
+    assert "the run is finished after 1 epoch: " in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
     facts = resume(folder, epochs=2).facts
     assert (facts["status"], facts["epoch"], facts["epochs"]) == ("finished", 2, 2)
@@ -247,10 +247,79 @@ def test_early_stopping_ends_a_run_that_gets_no_better_and_resuming_respects_it(
         patch.setattr("src.run.Run.is_best", lambda self, acc, loss: not self.best)
         facts = begin(folder, overrides, "training.epochs=9", "training.early_stopping=2").facts
     assert (facts["status"], facts["epoch"], facts["best_epoch"]) == ("finished", 3, 1)
-    assert facts["ended"] == "no better validation for training.early_stopping=2 epochs"
-    assert resume(folder).facts["epoch"] == 3
-    typed = ("training.epochs=4", "training.early_stopping=null")
-    assert resume(folder, typed, epochs=4, early_stopping=None).facts["epoch"] == 4
+    assert facts["ended"] == "training.early_stopping=2"
+    for harmless in ({}, {"epochs": 20}, {"tensorboard": True}):
+        assert resume(folder, **harmless).facts["epoch"] == 3
+    facts = resume(folder, epochs=4, early_stopping=None).facts
+    assert (facts["epoch"], facts["ended"]) == (4, None)
+
+
+def test_what_ended_a_run_still_does_after_a_kill_in_its_test(overrides: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+
+    def fail() -> None:
+        raise OSError("killed")
+
+    with pytest.MonkeyPatch.context() as patch, at_call(engine, "evaluate", 1, fail), pytest.raises(OSError):
+        patch.setattr("src.run.Run.is_best", lambda self, acc, loss: not self.best)
+        begin(folder, overrides, "training.epochs=9", "training.early_stopping=1")
+    assert not (folder / "test").exists()
+    facts = resume(folder, tensorboard=True).facts
+    assert (facts["status"], facts["epoch"]) == ("finished", 2) and (folder / "test" / "metrics.json").exists()
+    assert "resumed   in the test" in (folder / "train.log").read_text()
+
+
+def test_test_results_and_figures_go_when_their_weights_do(overrides: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    begin(folder, overrides, "training.epochs=1")
+    assert (folder / "test" / "metrics.json").exists() and (folder / "figures" / "attention.png").exists()
+    stop = at_call(engine.Trainer, "step", 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with stop, pytest.raises(Interrupted):
+        resume(folder, epochs=2)
+    assert not (folder / "test").exists()
+    assert [path.name for path in (folder / "figures").iterdir()] == ["augmentations.png"]
+
+
+def test_options_of_the_optimizer_that_are_typed_anew_are_used(overrides: list[str], tmp_path: Path) -> None:
+    folder, used = tmp_path / "run", []
+    begin(folder, overrides, "training.epochs=1")
+    saved = saved_config(folder, epochs=2)
+    changed = replace(saved, optimizer=replace(saved.optimizer, weight_decay=0.5, betas=[0.8, 0.9]))
+    take_step = torch.optim.AdamW.step
+
+    def step(self: torch.optim.AdamW, *arguments: Any) -> Any:
+        used.append([(group["weight_decay"], tuple(group["betas"])) for group in self.param_groups])
+        return take_step(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", step)
+        train(changed, Job(folder, [], {}))
+    assert used[-1] == [(0.5, (0.8, 0.9)), (0.0, (0.8, 0.9))]
+
+
+def test_memory_is_tried_with_images_of_the_models_size_where_larger_ones_are_stored(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "photos")
+    words = ["dataset=image_folder", f"dataset.root='{root}'", *TINY, "training.epochs=1", "training.tensorboard=false"]
+    assert begin(tmp_path / "run", words, "model.patch_size=32").status == "finished"
+
+
+def test_a_smaller_micro_batch_that_memory_forced_is_kept_by_resuming(overrides: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+
+    def run_out() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    stop = at_call(engine.Trainer, "step", 9, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with stop, at_call(engine.Trainer, "step", 3, run_out), pytest.raises(Interrupted):
+        begin(folder, overrides)
+    sizes = []
+    with pytest.MonkeyPatch.context() as patch:
+        split = engine.Trainer._split
+        patch.setattr(
+            engine.Trainer, "_split", lambda self, batch: sizes.append(self.micro_batch_size) or split(self, batch)
+        )
+        assert resume(folder).facts["micro_batch_size"] == 3
+    assert set(sizes[1:]) == {3}, "after the first step, which tries the memory"
 
 
 def test_a_run_with_a_time_limit_ends_in_it_with_its_schedule_at_the_end(
@@ -267,12 +336,18 @@ def test_a_run_with_a_time_limit_ends_in_it_with_its_schedule_at_the_end(
 
     monkeypatch.setattr(engine.Trainer, "step", take)
     monkeypatch.setattr("src.run.Run.seconds", lambda self: taken[0])
-    monkeypatch.setattr(engine.TimeLimit, "reserve", lambda self, *_: setattr(self, "reserved", 10.0))
+    limit = engine.TimeLimit
+    monkeypatch.setattr(engine, "TimeLimit", lambda minutes, seconds, reserved: limit(minutes, seconds, 10.0))
     folder = tmp_path / "run"
     facts = begin(folder, overrides, "training.epochs=100", "training.max_minutes=0.5").facts
     rows = read_rows(folder)
-    assert (facts["status"], facts["ended"]) == ("finished", "training.max_minutes=0.5 are over")
+    assert (facts["status"], facts["ended"]) == ("finished", "training.max_minutes=0.5")
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5"], "19 steps of 4 in an epoch, the last one cut"
     rates = [float(row["lr"]) for row in rows]
-    assert max(rates) > 0.004 and rates[-1] < 0.0001
+    assert max(rates) > 0.004 and 0 <= rates[-1] < 0.0001
     assert resume(folder).facts["epoch"] == 5
+    taken[0] = 21.0  # where the clock was, with half of 40 seconds to come
+    facts = resume(folder, max_minutes=50 / 60).facts
+    rows = read_rows(folder)
+    assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(1, facts["epoch"] + 1)] and len(rows) == 10
+    assert float(rows[4]["lr"]) > 0.001, "the epoch that was cut short has gone on"

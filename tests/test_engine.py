@@ -71,7 +71,7 @@ def train_epoch(trainer: Trainer, split: Split, progress: Progress) -> float:
     watch = StepWatch(trainer, split)
     for _ in train_steps(trainer, split, progress, watch):
         pass
-    return summarize(trainer, split, progress, watch).loss
+    return summarize(trainer, progress, watch).loss
 
 
 def train(trainer: Trainer, split: Split, epochs: range) -> list[float]:
@@ -115,7 +115,7 @@ def test_training_continues_bit_for_bit_from_any_step(steps: int) -> None:
                 if (count := count - 1) == 0:
                     break
             if progress.step == 3:
-                losses.append(summarize(trainer, split, progress, watch).loss)
+                losses.append(summarize(trainer, progress, watch).loss)
                 progress = Progress.of_epoch(progress.epoch + 1, CPU)
         return progress, losses
 
@@ -267,7 +267,7 @@ def test_accumulated_gradients_equal_one_large_batch(micro: int, mixup: float, w
         for _ in train_steps(trainer, split, progress, (watch := StepWatch(trainer, split))):
             watch.look()
             norms.append(watch.norm)
-        results.append((model, norms, summarize(trainer, split, progress, watch)))
+        results.append((model, norms, summarize(trainer, progress, watch)))
     (large, norms, epoch), (small, small_norms, small_epoch) = results
     assert small_norms == pytest.approx(norms, rel=1e-4) and len(norms) == 2 and min(norms) > 0.5, "clipped"
     assert small_epoch.loss == pytest.approx(epoch.loss, rel=1e-5) and small_epoch.accuracy == epoch.accuracy
@@ -281,7 +281,7 @@ def test_memory_that_is_too_small_halves_the_micro_batch_and_leaves_no_other_tra
     trainer = make_trainer(model, batch_size=16, micro_batch_size=16, ema=ExponentialMovingAverage(model, 0.9))
     sizes = refuse_batches_above(model, 5)
     before = copy.deepcopy(trainer.state_dict(Progress.of_epoch(1, CPU)))
-    assert fit_memory(trainer, split, LOOK).step_seconds > 0
+    assert fit_memory(trainer, split, LOOK).first_seconds > 0
     assert sizes[:2] == [16, 8] and trainer.micro_batch_size == 4
     after = trainer.state_dict(Progress.of_epoch(1, CPU))
     assert equal(before | {"micro_batch_size": 4}, after)
@@ -340,6 +340,9 @@ def test_the_schedule_follows_the_time_where_that_ends_first() -> None:
     trainer = make_trainer(make_model(), total_steps=100)
     trainer.time_share = 0.3
     assert [trainer.scheduled_step(step) for step in (0, 29, 30, 31)] == [30, 30, 30, 31]
+    trainer.time_share = 7.0
+    assert trainer.scheduled_step(3) == 99, "and never beyond its end"
+    trainer.time_share = 0.3
     trainer.learning_rate = lambda step: step / 100
     trainer.step(pixels_of(make_split(4)), make_split(4).labels, None, step=3)
     assert trainer.optimizer.param_groups[0]["lr"] == 0.3

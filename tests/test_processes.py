@@ -13,11 +13,19 @@ from test_continue import begin, read_rows, resume
 from src.run import read_run
 
 ROOT = Path(__file__).resolve().parents[1]
-# Nothing that is drawn by each process for itself; batches that do not split evenly, the last one smaller; mixing.
+# Nothing that is drawn by each process for itself; shares of 32 and 31 images, two micro-batches and one; mixing.
 # SGD, as Adam makes whole steps of the rounding in gradients that should be zero, such as those of the keys' biases.
 SETTINGS = [
-    *(*TINY, "scheduler=constant", "optimizer=sgd", "training.lr=0.02", "model.dropout=0", "augmentation.mixup=0.5", "augmentation.cutmix=0.5"),
-    *("training.batch_size=63", "training.accumulate=2", "training.ema=0.9", "training.class_weights=balanced"),
+    *(
+        *TINY,
+        "scheduler=constant",
+        "optimizer=sgd",
+        "training.lr=0.02",
+        "model.dropout=0",
+        "augmentation.mixup=0.5",
+        "augmentation.cutmix=0.5",
+    ),
+    *("training.batch_size=63", "training.micro_batch_size=31", "training.ema=0.9", "training.class_weights=balanced"),
     *("training.tensorboard=false", "device=cpu"),
 ]
 

@@ -16,7 +16,6 @@ from ..signals import Interrupted, Interrupts
 from .trainer import Progress, Trainer
 
 LOOK_SECONDS = 0.5
-FIGURE_SECONDS = 5.0  # kept for drawing them at the end of a run that has a limit
 SMALLEST_SCALE = 2.0**-14  # of the loss in half precision: below, gradients are not too large but broken
 
 
@@ -38,7 +37,7 @@ class StepWatch:
     split: Split
     loss: float = math.nan
     norm: float = math.nan
-    _pending: list[tuple[int, Tensor, Tensor, Tensor]] = field(default_factory=list)
+    _pending: list[tuple[int, float, Tensor, Tensor, Tensor]] = field(default_factory=list)
     _looked: float = field(default_factory=time.monotonic)
     _began: tuple[float, int] = (0.0, 0)
 
@@ -53,7 +52,7 @@ class StepWatch:
 
     def add(self, step: int, batch: Tensor, loss: Tensor, norm: Tensor) -> None:
         """Take what a step gave: its number in the whole run, the positions (B,) of its images."""
-        self._pending.append((step, batch, loss, norm))
+        self._pending.append((step, self.trainer.rate, batch, loss, norm))
 
     def due(self) -> bool:
         return time.monotonic() - self._looked >= LOOK_SECONDS
@@ -62,20 +61,18 @@ class StepWatch:
         """Read what is pending from the device, at once. Raises FloatingPointError for the first step gone wrong."""
         if self._pending:
             values = torch.stack([torch.stack((loss, norm)).float() for *_, loss, norm in self._pending]).tolist()
-            for (step, batch, *_), (loss, norm) in zip(self._pending, values, strict=True):
-                self._check(step, batch, loss * self.trainer.world.size, norm)
+            pending, self._pending = self._pending, []
+            for (step, rate, batch, *_), (loss, norm) in zip(pending, values, strict=True):
+                self._check(step, rate, batch, loss * self.trainer.world.size, norm)
             self.loss, self.norm = values[-1][0] * self.trainer.world.size, values[-1][1]
-            self._pending.clear()
         self._looked = time.monotonic()
 
-    def _check(self, step: int, batch: Tensor, loss: float, norm: float) -> None:
+    def _check(self, step: int, rate: float, batch: Tensor, loss: float, norm: float) -> None:
         scale = self.trainer.loss_scale()
         if math.isfinite(loss) and (math.isfinite(norm) if scale is None else scale > SMALLEST_SCALE):
             return
         what = f"gradient norm became {norm}" if math.isfinite(loss) else f"training loss became {loss}"
-        rate = self.trainer.learning_rate(self.trainer.scheduled_step(step))
         steps = self.trainer.steps_per_epoch(self.split)
-        self._pending.clear()
         raise FloatingPointError(
             f"the {what} in epoch {step // steps + 1}, step {step % steps + 1} of {steps} (loss {loss:.4g}, gradient "
             f"norm {norm:.4g}, learning rate {rate:.3g}), on {_name_images(self.split, batch)}; a smaller training.lr, "
@@ -93,7 +90,7 @@ def _name_images(split: Split, batch: Tensor) -> str:
 def train_steps(trainer: Trainer, split: Split, progress: Progress, watch: StepWatch) -> Iterator[None]:
     """Train what is left of an epoch; after each step, at each yield, `progress` is what continuing there needs.
 
-    Raises FloatingPointError where loss or gradient are no longer finite: half a second later, or at the epoch's end.
+    Raises FloatingPointError where loss or gradient are no longer finite: when someone looks, or at the epoch's end.
     """
     trainer.network.train()
     watch.begin(progress)
@@ -107,11 +104,10 @@ def train_steps(trainer: Trainer, split: Split, progress: Progress, watch: StepW
         loss, right, norm = trainer.step(images, labels, ratios, step)
         progress.loss_sum += loss * len(batch)
         progress.num_right += right
-        progress.step, progress.seen = step - first + 1, progress.seen + len(batch)
+        progress.step, progress.seen, progress.lr = step - first + 1, progress.seen + len(batch), trainer.rate
         watch.add(step, batch, loss, norm)
-        if watch.due() or progress.step == len(batches):
-            watch.look()
         yield
+    watch.look()
 
 
 def _needed_images(trainer: Trainer, split: Split, batch: Tensor, step: int) -> Tensor:
@@ -124,62 +120,67 @@ def _needed_images(trainer: Trainer, split: Split, batch: Tensor, step: int) -> 
     return batch[plan.rows(trainer.share(len(batch)))]
 
 
-def summarize(trainer: Trainer, split: Split, progress: Progress, watch: StepWatch) -> Epoch:
+def summarize(trainer: Trainer, progress: Progress, watch: StepWatch) -> Epoch:
     """Return the means of what was trained of an epoch, over all processes."""
     sums = torch.stack((progress.loss_sum.double(), progress.num_right.double()))
     trainer.world.sum(sums)
     loss, right = (sums / progress.seen).tolist()
-    last = (progress.epoch - 1) * trainer.steps_per_epoch(split) + progress.step - 1
-    return Epoch(loss, right, trainer.learning_rate(trainer.scheduled_step(last)), watch.rate(progress))
+    return Epoch(loss, right, progress.lr, watch.rate(progress))
 
 
 class TimeLimit:
     """What part of `training.max_minutes` is over, when `reserved` seconds are left for validation, test, figures."""
 
-    def __init__(self, minutes: float | None, seconds: Callable[[], float]) -> None:
+    def __init__(self, minutes: float | None, seconds: Callable[[], float], reserved: float) -> None:
         """seconds: tells how long the run has taken by now."""
-        self._minutes, self._seconds = minutes, seconds
-        self.reserved = 0.0
-
-    def reserve(self, seconds_per_image: float, num_images: int) -> None:
-        self.reserved = seconds_per_image * num_images + FIGURE_SECONDS
+        self._minutes, self._seconds, self._reserved = minutes, seconds, reserved
 
     def share(self) -> float:
         """Return 1 or more when it is time to end, 0 without a limit."""
         if self._minutes is None:
             return 0.0
-        return self._seconds() / max(1e-9, 60 * self._minutes - self.reserved)
+        return self._seconds() / max(1e-9, 60 * self._minutes - self._reserved)
 
 
 class Pulse:
-    """What is decided between two steps, by all processes alike: to save, to stop, how much of the time is over.
+    """What is decided between two steps, by all processes alike: to look, to save, to stop, to end in time.
 
-    `ended` tells that the time is up; before that the trainer's schedule follows it.
+    The trainer's schedule follows the time that is over.
     """
 
     def __init__(
         self,
-        trainer: Trainer,
+        watch: StepWatch,
         interrupts: Interrupts,
         limit: TimeLimit,
         save_due: Callable[[], bool],
         save: Callable[[], None],
     ) -> None:
         """save_due: whether it is time to save again; save: does it."""
-        self._agreement = trainer.world.agreement(3)
-        self._trainer, self._interrupts, self._limit = trainer, interrupts, limit
+        self._watch, self._trainer = watch, watch.trainer
+        self._interrupts, self._limit = interrupts, limit
         self._save_due, self._save = save_due, save
+        self._agreement = self._trainer.world.agreement(4)
+        self._trainer.time_share = self._trainer.world.max(limit.share())
 
     @property
-    def ended(self) -> bool:
+    def time_is_up(self) -> bool:
         return self._trainer.time_share >= 1
 
     def beat(self) -> None:
-        """Save where it is time. Raises Interrupted, after saving, where a process was told to end."""
-        received = float(self._interrupts.received or 0)
-        number, due, share = self._agreement([received, float(self._save_due()), self._limit.share()])
-        self._trainer.time_share = share
-        if due or number:
+        """Look and save where it is time. Raises Interrupted, after saving, where a process was told to end."""
+        wanted = self._interrupts.received or 0, self._watch.due(), self._save_due(), self._limit.share()
+        number, look, save, self._trainer.time_share = self._agreement([float(value) for value in wanted])
+        if look or save or number:
+            self._watch.look()  # so that weights that are no numbers any more never replace good ones
+        if save or number:
             self._save()
         if number:
             raise Interrupted(int(number))
+
+    def stop(self) -> None:
+        """Let signals end the run at once from here on; raises Interrupted for one that came after the last beat."""
+        number = self._trainer.world.max(int(self._interrupts.received or 0))
+        self._interrupts.defer = False
+        if number:
+            raise Interrupted(number)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..data import Preprocessing, Split
+from ..data import Images, Preprocessing, Split
 from .evaluation import evaluate
 from .trainer import Trainer
 
@@ -30,6 +30,9 @@ def halve_micro_batch(trainer: Trainer) -> None:
             ", training.gradient_checkpointing=true, or several devices with training.strategy=fsdp may help"
         )
     trainer.micro_batch_size = -(-trainer.micro_batch_size // 2)
+    trainer.memory_is_short = True
+    trainer.reset_scaler()
+    trainer.optimizer.zero_grad(set_to_none=True)
     if trainer.device.type == "cuda":
         torch.cuda.empty_cache()
 
@@ -37,7 +40,7 @@ def halve_micro_batch(trainer: Trainer) -> None:
 class OutOfMemory:
     """End the `with` block quietly where memory is too small, with a micro-batch half as large from then on.
 
-    Not in a run of several processes, where the others would wait for this one for ever.
+    In a run of several processes it raises, with the key that helps, as the others would wait for this one for ever.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -48,18 +51,22 @@ class OutOfMemory:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        self.too_small = error is not None and self._trainer.world.size == 1 and is_out_of_memory(error)
+        self.too_small = error is not None and is_out_of_memory(error)
         if self.too_small:
-            self._trainer.optimizer.zero_grad(set_to_none=True)
             halve_micro_batch(self._trainer)
+        if self.too_small and self._trainer.world.size > 1:
+            raise ValueError(
+                f"out of memory in process {self._trainer.world.rank} of several; resume the run with "
+                f"training.micro_batch_size={self._trainer.micro_batch_size}, which changes nothing else"
+            ) from error
         return self.too_small
 
 
 @dataclass
 class Fit:
-    """Seconds of the first training step that fitted, in which a model is compiled, and of evaluating an image."""
+    """Seconds of the first training step and evaluation, in which a model is compiled; of an image when it is."""
 
-    step_seconds: float
+    first_seconds: float
     evaluation_seconds: float
 
 
@@ -70,9 +77,10 @@ def fit_memory(trainer: Trainer, split: Split, preprocessing: Preprocessing) -> 
     """
     before = [local(parameter).to("cpu", copy=True) for parameter in trainer.model.parameters()]
     state, scaler = trainer.optimizer.state_dict(), trainer.scaler.state_dict()
-    while (fit := _attempt(trainer, split, preprocessing)) is None:
+    # All try again where one could not.
+    while trainer.world.max(int((fit := _attempt(trainer, split, preprocessing)) is None)):
         halve_micro_batch(trainer)
-    trainer.micro_batch_size = -int(trainer.world.max(-trainer.micro_batch_size))
+    assert fit is not None
     trainer.optimizer.zero_grad(set_to_none=True)
     trainer.optimizer.load_state_dict(state)
     if scaler:
@@ -95,7 +103,10 @@ def local(tensor: Tensor) -> Tensor:
 def _attempt(trainer: Trainer, split: Split, preprocessing: Preprocessing) -> Fit | None:
     """Return what the two steps took, None where memory was too small for them."""
     try:
-        return Fit(_time(trainer, lambda: _train(trainer, split)), _evaluate(trainer, split, preprocessing))
+        first = _time(trainer, lambda: _train(trainer, split))
+        first += _time(trainer, lambda: _evaluate(trainer, preprocessing))
+        again = _time(trainer, lambda: _evaluate(trainer, preprocessing))
+        return Fit(first, again / trainer.micro_batch_size)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -115,10 +126,11 @@ def _train(trainer: Trainer, split: Split) -> None:
     trainer.step(images, split.labels[batch].to(trainer.device), ratios, step=0, sync=sync)
 
 
-def _evaluate(trainer: Trainer, split: Split, preprocessing: Preprocessing) -> float:
-    head = Split(split.images, split.labels[: trainer.micro_batch_size])
-    size, precision = trainer.micro_batch_size, trainer.precision
-    return _time(trainer, lambda: evaluate(trainer.model, head, preprocessing, size, precision)) / len(head)
+def _evaluate(trainer: Trainer, preprocessing: Preprocessing) -> None:
+    size, (height, width) = trainer.micro_batch_size, preprocessing.size
+    black = Images(torch.zeros(size, preprocessing.channels, height, width, dtype=torch.uint8))
+    made = Split(black, torch.zeros(size, dtype=torch.long))
+    evaluate(trainer.model, made, preprocessing, size, trainer.precision)
 
 
 def _time(trainer: Trainer, work: Callable[[], object]) -> float:

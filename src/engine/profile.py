@@ -1,5 +1,6 @@
 """A look into a few training steps: what takes the time, on which device."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ class StepProfiler:
     def __init__(self, device: torch.device, files: tuple[Path, Path] | None) -> None:
         """files: where trace and table go, None where nothing is recorded."""
         self._files = files
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it would tell of every device that is not there
         activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
         steps = schedule(skip_first=SKIPPED, wait=0, warmup=WARMUP, active=RECORDED, repeat=1)
         self._sort_by = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"

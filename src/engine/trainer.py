@@ -33,7 +33,7 @@ from .devices import autocast
 class Progress:
     """Where a run is: `step` steps of `epoch`, counted from 1, are done. Sums over them stay on the device.
 
-    In a run of several processes the sums are over what this process has seen, `seen` over all of them.
+    lr: that of the last step. Of several processes, the sums are over what this one has seen, `seen` over all of them.
     """
 
     loss_sum: Tensor  # float32, 0-d
@@ -41,6 +41,7 @@ class Progress:
     epoch: int = 1
     step: int = 0
     seen: int = 0
+    lr: float = 0.0
 
     @classmethod
     def of_epoch(cls, epoch: int, device: torch.device) -> "Progress":
@@ -75,9 +76,15 @@ class Trainer:
     ema: ExponentialMovingAverage | None = None
     world: World = World(0, 0, 1)
     time_share: float = 0.0  # of training.max_minutes that are over
+    memory_is_short: bool = False  # whether micro_batch_size is smaller than it was to be
 
     def __post_init__(self) -> None:
         self._parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.rate = 0.0  # of the last step
+        self.reset_scaler()
+
+    def reset_scaler(self) -> None:
+        """Make the scaler of half precision anew, which a step that broke off leaves unusable."""
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
 
     def steps_per_epoch(self, split: Split) -> int:
@@ -89,7 +96,7 @@ class Trainer:
 
     def scheduled_step(self, step: int) -> int:
         """Return the step of the schedule: `step` itself, or later where the time will end before the steps."""
-        return max(step, int(self.time_share * self.total_steps))
+        return min(max(step, int(self.time_share * self.total_steps)), self.total_steps - 1)
 
     def order(self, split: Split, epoch: int) -> Tensor:
         """Return the positions (N,) of an epoch's samples, a function of (seed, epoch) alone."""
@@ -117,7 +124,8 @@ class Trainer:
         """
         torch.manual_seed(seed_for("dropout", self.seed, step, *(() if self.world.main else (self.world.rank,))))
         scheduled = self.scheduled_step(step)
-        set_learning_rate(self.optimizer, self.learning_rate(scheduled))
+        self.rate = self.learning_rate(scheduled)
+        set_learning_rate(self.optimizer, self.rate)
         stored = (images.shape[2], images.shape[3])
         plan = self.draw(len(labels), stored, ratios, step, mix=scheduled < self.mix_until)
         self.optimizer.zero_grad(set_to_none=True)
@@ -134,27 +142,35 @@ class Trainer:
 
     def _accumulate(self, images: Tensor, labels: Tensor, plan: Plan, sync: bool) -> tuple[Tensor, Tensor]:
         """Add up the gradients of the mean loss over the whole batch, micro-batch by micro-batch."""
-        share = self.share(len(labels))
-        counted = self.world.share(len(labels))
-        targets = self.augmentation.targets(labels, plan)
-        pieces = _slices(share.stop - share.start, self.micro_batch_size)
+        share, targets = self.share(len(labels)), self.augmentation.targets(labels, plan)
+        pieces = self._split(len(labels))
         whole = len(pieces) == 1 and self.world.size == 1
         total = None if whole else batch_weight(targets, self.class_weights)
-        # Every process averages its gradients with the others', where the sum is wanted.
-        factor = self.world.size * (counted.start < counted.stop)
         own, targets = plan.take(share), targets[share]
         levels = self.augmentation.move_and_color(images[: len(plan.rows(share))], own)
         loss_sum = torch.zeros((), device=self.device)
         num_right = torch.zeros((), device=self.device, dtype=torch.long)
-        for piece in pieces:
-            last = piece is pieces[-1]
-            with no_sync(self.network, last and sync):
+        for number, (piece, counts) in enumerate(pieces, start=1):
+            with no_sync(self.network, last=sync and number == len(pieces)):
                 loss, right = self._forward(self.augmentation.finish(levels, own, piece), targets[piece], total)
-                self.scaler.scale(loss * factor if factor != 1 else loss).backward()
-            if factor:
+                # Every process averages its gradients with the others', where the sum is wanted.
+                factor = self.world.size * counts
+                self.scaler.scale(loss if factor == 1 else loss * factor).backward()
+            if counts:
                 loss_sum += loss.detach()
                 num_right += right
         return loss_sum, num_right
+
+    def _split(self, batch: int) -> list[tuple[slice, bool]]:
+        """Return the micro-batches of this process's share of a batch, as many as the largest share has.
+
+        Those beyond its own are an image that does not count: a sharded model needs all processes in each pass.
+        """
+        own, size = self.world.share(batch), self.micro_batch_size
+        count = own.stop - own.start
+        pieces = [(slice(first, min(first + size, count)), True) for first in range(0, count, size)]
+        largest = -(-batch // self.world.size)
+        return pieces + [(slice(0, 1), False)] * (-(-largest // size) - len(pieces))
 
     def _forward(self, images: Tensor, targets: Tensor, total: Tensor | None) -> tuple[Tensor, Tensor]:
         with autocast(self.device, self.precision):
@@ -179,37 +195,47 @@ class Trainer:
             "epoch": progress.epoch,
             "step": progress.step,
             "seen": progress.seen,
+            "lr": progress.lr,
             **sums,
             "model": gather_state(self.model.state_dict()),
             "optimizer": gather_state(self.optimizer.state_dict()),
             "ema": None if self.ema is None else gather_state(self.ema.state_dict()),
             "scaler": self.scaler.state_dict(),
-            "micro_batch_size": self.micro_batch_size,
+            "micro_batch_size": self.micro_batch_size if self.memory_is_short else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> Progress:
-        """Take over a saved state, the same in all processes, and return how far it is."""
+        """Take over a saved state, the same in all processes, and return how far it is.
+
+        Weight decay, betas and the like stay those of this trainer. A micro-batch that memory had forced is kept.
+        """
         self.load_weights(state["model"])
+        options = [
+            {key: value for key, value in group.items() if key not in ("params", "lr")} for group in self._groups()
+        ]
         self.optimizer.load_state_dict(shard_optimizer_state(self.optimizer, state["optimizer"]))
+        for group, own in zip(self._groups(), options, strict=True):
+            group.update(own)
         if self.ema is not None:
             averaged = state["ema"] or state["model"]
             self.ema.load_state_dict(shard_model_state(self.ema.model, averaged))
-        if state["scaler"]:
+        if state["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
+        if state["micro_batch_size"] is not None and state["micro_batch_size"] < self.micro_batch_size:
+            self.micro_batch_size, self.memory_is_short = state["micro_batch_size"], True
         progress = Progress.of_epoch(state["epoch"], self.device)
-        progress.step, progress.seen = state["step"], state["seen"]
+        progress.step, progress.seen, progress.lr = state["step"], state["seen"], state["lr"]
         if self.world.main:
             progress.loss_sum += state["loss_sum"].to(self.device)
             progress.num_right += state["num_right"].to(self.device)
         return progress
 
+    def _groups(self) -> list[dict[str, Any]]:
+        return self.optimizer.param_groups
+
     def load_weights(self, weights: dict[str, Tensor]) -> None:
         """Take over the weights of a whole model, the same in all processes, for the raw module."""
         self.model.load_state_dict(shard_model_state(self.model, weights))
-
-
-def _slices(count: int, size: int) -> list[slice]:
-    return [slice(first, min(first + size, count)) for first in range(0, count, size)]
 
 
 def weighted_cross_entropy(

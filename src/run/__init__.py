@@ -31,7 +31,7 @@ from .files import (
     write_text,
 )
 from .record import Run, log
-from .resume import describe_changes, find_weights, nothing_left
+from .resume import describe_changes, find_weights, name_limits, nothing_left
 from .saved import SavedRun, best_run, choose_run, find_runs, open_resumable, read_run
 
 __all__ = [
@@ -53,8 +53,6 @@ __all__ = [
     "PREPROCESSING",
     "PROFILE_TABLE",
     "PROFILE_TRACE",
-    "PROFILE_TABLE",
-    "PROFILE_TRACE",
     "STATUS",
     "TENSORBOARD",
     "TEST_METRICS",
@@ -66,6 +64,7 @@ __all__ = [
     "find_runs",
     "find_weights",
     "log",
+    "name_limits",
     "nothing_left",
     "open_resumable",
     "read_run",

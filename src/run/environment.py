@@ -73,6 +73,7 @@ def describe_sitting(job: Job) -> dict[str, Any]:
         "time": now(),
         "command": job.command,
         "overrides": job.overrides,
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "git": _git_state(),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -17,7 +17,6 @@ BEST, LAST = "checkpoints/best.safetensors", "checkpoints/last.pt"
 TEST_METRICS, PER_CLASS, CONFUSION = "test/metrics.json", "test/per_class.csv", "test/confusion_matrix.png"
 PREDICTIONS, ATTENTION = "figures/predictions.png", "figures/attention.png"
 AUGMENTATIONS = "figures/augmentations.png"
-PROFILE_TRACE, PROFILE_TABLE = "profile/trace.json", "profile/operations.txt"
 POSITION_EMBEDDINGS, PATCH_FILTERS = "figures/position_embeddings.png", "figures/patch_filters.png"
 PROFILE_TRACE, PROFILE_TABLE = "profile/trace.json", "profile/operations.txt"
 
@@ -129,6 +128,14 @@ def shorten(folder: Path) -> str:
     with contextlib.suppress(OSError, ValueError):  # another drive, or there is no here any more
         return min(os.path.relpath(folder), str(folder), key=len)
     return str(folder)
+
+
+def remove_results(folder: Path) -> None:
+    """Remove what is made at the end of a run, which is of other weights as soon as it goes on."""
+    for name in (TEST_METRICS, PER_CLASS, CONFUSION, PREDICTIONS, ATTENTION, POSITION_EMBEDDINGS, PATCH_FILTERS):
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not there, or not empty
+        (folder / TEST_METRICS).parent.rmdir()
 
 
 def remove_leftovers(folder: Path) -> None:

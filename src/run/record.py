@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import logging
+import os
 import shlex
 import signal
 import sys
@@ -272,6 +273,17 @@ class Run:
             self._write_status()
         return content["trainer"] if content else None
 
+    def reopen(self, epoch: int) -> None:
+        """Take back, before `epoch` is trained, what is known of it and of the end: its row, test and figures."""
+        kept = [row for row in self.rows if row["epoch"] < epoch]
+        changed, self.rows = len(kept) < len(self.rows), kept
+        if self.owner:
+            files.remove_results(self.folder)
+            if changed:
+                with self._naming(self.folder):
+                    self._history.rewrite(self.rows)
+        self.note(epoch=epoch - 1)
+
     def _take_newer_best(self) -> None:
         """Take over weights that are of a later epoch than the checkpoint: the older ones are overwritten."""
         best = files.read_best(self.folder / files.BEST)
@@ -292,7 +304,9 @@ class Run:
         ]
 
     def _resume_command(self) -> str:
-        return f"python train.py resume={shlex.quote(files.shorten(self.folder))}"
+        processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
+        start = "python" if processes == "1" else f"torchrun --nproc-per-node={processes}"
+        return f"{start} train.py resume={shlex.quote(files.shorten(self.folder))}"
 
 
 class _LogFile(logging.FileHandler):

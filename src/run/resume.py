@@ -5,17 +5,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config import TrainConfig, list_changes, load_config
+from ..config import TrainConfig, TrainingConfig, list_changes, load_config
 from .files import BEST, CONFIG
 from .saved import open_resumable
 
 if TYPE_CHECKING:
     from ..optim import LearningRate
 
-LIMITS = {"training.epochs", "training.max_minutes", "training.early_stopping"}
+LIMITS = ("max_minutes", "early_stopping")  # keys of `training` that end a run before its epochs are done
 
 
-def nothing_left(folder: Path, config: TrainConfig, overrides: list[str]) -> str | None:
+def name_limits(training: TrainingConfig) -> dict[str, str]:
+    """Return what ends a run early, as it is typed: {"early_stopping": "training.early_stopping=5", …}."""
+    return {key: f"training.{key}={getattr(training, key):g}" for key in LIMITS if getattr(training, key) is not None}
+
+
+def nothing_left(folder: Path, config: TrainConfig) -> str | None:
     """Return, in a sentence, that a run is finished; None where something is left to do.
 
     Raises ValueError where fewer epochs are wanted than are done.
@@ -24,20 +29,21 @@ def nothing_left(folder: Path, config: TrainConfig, overrides: list[str]) -> str
     done, epochs, ended = int(saved.facts.get("epoch") or 0), config.training.epochs, saved.facts.get("ended")
     if epochs < done:
         raise ValueError(f"training.epochs={epochs}, but the run has {done} behind it; choose {done} or more")
-    limits_typed = LIMITS & {override.split("=", 1)[0].lstrip("+") for override in overrides}
-    if saved.status != "finished" or (epochs > done and (not ended or limits_typed)):
+    stands = ended in name_limits(config.training).values()
+    if saved.status != "finished" or (epochs > done and not stands):
         return None
-    why = f" ({ended})" if ended else ""
-    return f"the run is finished after {done} epochs{why}: {folder}; a larger training.epochs continues it"
+    key, why = (str(ended).split("=")[0], f", ended by {ended}") if stands else ("training.epochs", "")
+    epochs_done = "1 epoch" if done == 1 else f"{done} epochs"
+    return f"the run is finished after {epochs_done}{why}: {folder}; a larger {key} continues it"
 
 
-def describe_changes(folder: Path, config: TrainConfig, learning_rate: "LearningRate") -> list[str]:
-    """Return a line for each key that is another than when the run was left, and for a schedule that is."""
-    saved = load_config(folder / CONFIG)
-    changes = list_changes(saved, config)
-    lines = [f"{key}: {old} → {new}" for key, (old, new) in changes.items()]
+def describe_changes(saved: TrainConfig, config: TrainConfig, learning_rate: "LearningRate", step: int) -> list[str]:
+    """Return a line for each key that is another than when the run was left, and for a schedule that is.
+
+    learning_rate: that of `config`; step: the next one, counted over the whole run.
+    """
+    lines = [f"{key}: {old} → {new}" for key, (old, new) in list_changes(saved, config).items()]
     before = replace(learning_rate, config=saved.scheduler, peak=saved.optimizer.lr, epochs=saved.training.epochs)
-    step = int(open_resumable(str(folder), []).facts.get("epoch") or 0) * learning_rate.steps_per_epoch
     if before(step) != learning_rate(step):
         lines.append(
             f"the learning rate goes on as if it had followed {config.scheduler.name} over {config.training.epochs} "
