@@ -22,13 +22,15 @@ import torch
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[1]
-# Small, with all that has a state or draws: averaged weights, dropout, mixing; a checkpoint about every 0.1 seconds.
+EPOCHS = 8
+# The run is small, with all that has a state or draws: averaged weights, dropout, mixing; a checkpoint about every 0.1 seconds.
 SETTINGS = (
     *("model.embedding_dim=32", "model.num_layers=2", "model.num_heads=2", "model.dropout=0.1", "model.drop_path=0.1"),
-    *("training.epochs=8", "training.ema=0.99", "training.checkpoint_minutes=0.002", "training.accumulate=2"),
+    *(f"training.epochs={EPOCHS}", "training.ema=0.99", "training.checkpoint_minutes=0.002", "training.accumulate=2"),
     *("augmentation.mixup=0.2", "augmentation.erasing=0.2"),
 )
 TIMES = {"seconds", "images_per_second"}
+START_SHARE = 0.15  # of the kills, which may come before the training goes on
 
 
 def main() -> None:
@@ -49,7 +51,7 @@ def test(folder: Path, num_kills: int, draw: random.Random) -> int:
     started = time.monotonic()
     alone = folder / "alone"
     seconds = start(alone).wait_until_it_ends()
-    print(f"left alone: {seconds:.1f} s from start to end")
+    print(f"left alone: {seconds:.1f} s from start to end", flush=True)
     moments: Counter[str] = Counter()
     runs, failures, done = 0, 0, 0
     while done < num_kills:
@@ -71,10 +73,15 @@ class Sitting:
     """A process that works on a run."""
 
     def __init__(self, command: list[str], log: Path) -> None:
-        self._started = time.monotonic()
+        self._started, self._began = time.monotonic(), time.time_ns()
         self._log = log
         with log.open("ab") as file:
             self._process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+
+    def wait_for(self, file: Path) -> None:
+        """Wait until the file is written anew, or the process has ended."""
+        while self._process.poll() is None and not (file.exists() and file.stat().st_mtime_ns > self._began):
+            time.sleep(0.01)
 
     def wait_until_it_ends(self) -> float:
         if code := self._process.wait():
@@ -106,14 +113,19 @@ def start(run: Path) -> Sitting:
 
 
 def kill_until_it_ends(run: Path, seconds: float, limit: int, moments: Counter[str], draw: random.Random) -> int:
-    """Kill a run up to `limit` times and let it end; return the number of kills."""
+    """Kill a run up to `limit` times and let it end; return the number of kills.
+
+    Most of them come at random after the first checkpoint of a sitting, the others at random after its start.
+    """
     kills = 0
     while True:
         sitting = start(run)
         if kills == limit:
             sitting.wait_until_it_ends()
             return kills
-        if not sitting.kill_after(draw.uniform(0, seconds)):
+        if draw.random() > START_SHARE:
+            sitting.wait_for(run / "checkpoints" / "last.pt")
+        if not sitting.kill_after(draw.uniform(0, seconds / 2)):
             return kills
         kills += 1
         moments[describe_moment(run)] += 1
@@ -127,9 +139,9 @@ def describe_moment(run: Path) -> str:
     if not checkpoint.exists():
         return "before the first checkpoint"
     state = torch.load(checkpoint, weights_only=True)["trainer"]
-    if state["epoch"] > 8:
-        return "testing and drawing figures"
-    return "within an epoch" if state["step"] else "last checkpoint between two epochs"
+    if state["epoch"] > EPOCHS:
+        return "after the last epoch: test, figures"
+    return "last checkpoint within an epoch" if state["step"] else "last checkpoint between two epochs"
 
 
 def compare(alone: Path, killed: Path) -> list[str]:
