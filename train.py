@@ -54,9 +54,7 @@ def train(config: TrainConfig, job: Job) -> float:
     world = join_world(device)
     terminal.log_to_console(log, shown=world.main)
     folder = world.broadcast(job.folder)
-    if config.resume and (
-        answer := world.broadcast(nothing_left(folder, config) if world.main else None)
-    ):
+    if config.resume and (answer := world.broadcast(nothing_left(folder, config) if world.main else None)):
         log.info(answer)
         return read_run(folder).val_acc
     precision = engine.choose_precision(config.training.precision, device)
@@ -158,9 +156,9 @@ def train(config: TrainConfig, job: Job) -> float:
         )
         if training.compile:
             network.compile()
-        fit = engine.fit_memory(trainer, data.train, images)
+        fit = engine.fit_memory(trainer, data.train, images, len(data.val) * training.compile)
         if training.compile:
-            log.info(f"compiled  with a first step and evaluation, which took {fit.first_seconds:.1f} s")
+            log.info(f"compiled  in {fit.first_seconds:.1f} s, first steps and evaluations included")
         progress, ended = engine.Progress.of_epoch(1, device), None
         if saved and (state := world.broadcast(run.load_last())):
             progress = trainer.load_state_dict(state)

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[1]
 EPOCHS = 8
-# The run is small, with all that has a state or draws: averaged weights, dropout, mixing; a checkpoint about every 0.1 seconds.
+# The run is small, with all that has a state or draws: averaged weights, dropout, mixing; checkpoints 0.1 s apart.
 SETTINGS = (
     *("model.embedding_dim=32", "model.num_layers=2", "model.num_heads=2", "model.dropout=0.1", "model.drop_path=0.1"),
     *(f"training.epochs={EPOCHS}", "training.ema=0.99", "training.checkpoint_minutes=0.002", "training.accumulate=2"),

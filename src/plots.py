@@ -28,7 +28,7 @@ Counts = NDArray[np.integer[Any]]
 Floats = NDArray[np.floating[Any]]
 
 INK, MUTED, GRID = "#24292f", "#6e7781", "#e3e6ea"
-TRAIN, VAL, RIGHT, WRONG = "#2f6db3", "#e07b39", "#2a8c4a", "#c8332b"
+TRAIN, VAL, EMA, RIGHT, WRONG = "#2f6db3", "#e07b39", "#8250a8", "#2a8c4a", "#c8332b"
 # matplotlib brings the first; the others, where the machine has one, draw the scripts it lacks.
 FONTS = ["DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei"]
 FONTS += [
@@ -49,7 +49,7 @@ GAP = 5  # between the tiles of a mosaic, where a tile has about 50
 
 
 def plot_curves(metrics: dict[str, list[float]], path: Path) -> None:
-    """Draw loss, accuracy and learning rate over the epochs.
+    """Draw loss, accuracy and learning rate over the epochs; averaged weights, "ema", have curves of their own.
 
     Columns as in metrics.csv; accuracies are fractions. Other columns are ignored, missing ones left out.
     """
@@ -96,8 +96,11 @@ def plot_patch_filters(filters: Floats, path: Path) -> None:
 
 
 def _draw_curves(metrics: dict[str, list[float]]) -> Figure:
-    columns = {name: _finite(metrics.get(name, [])) for name in ("epoch", "lr", "train_loss", "val_loss")}
-    columns |= {name: 100 * _finite(metrics.get(name, [])) for name in ("train_acc", "val_acc")}
+    averaged = "ema_val_acc" in metrics
+    names = {"train": "train", "val": "val", **({"ema": "ema_val"} if averaged else {})}
+    columns = {name: _finite(metrics.get(name, [])) for name in ("epoch", "lr")}
+    columns |= {f"{split}_loss": _finite(metrics.get(f"{name}_loss", [])) for split, name in names.items()}
+    columns |= {f"{split}_acc": 100 * _finite(metrics.get(f"{name}_acc", [])) for split, name in names.items()}
     exponent = _exponent(columns["lr"])
     columns["lr"] = columns["lr"] / 10.0**exponent
     unit = f" (×10{str(exponent).translate(SUPERSCRIPTS)})" if exponent else ""
@@ -106,11 +109,15 @@ def _draw_curves(metrics: dict[str, list[float]]) -> Figure:
     for axes, title in zip(panels, ("Loss", "Accuracy (%)", "Learning rate" + unit), strict=True):
         axes.text(0, 1.05, title, transform=axes.transAxes, **_text(11, weight="bold"))
     for axes, metric in zip(panels, ("loss", "acc"), strict=False):
-        for split, color, x in (("train", TRAIN, 0.84), ("val", VAL, 1)):
+        for split, color, x in zip(names, (TRAIN, VAL, EMA), (0.68, 0.84, 1) if averaged else (0.84, 1), strict=False):
             _draw_line(axes, columns, f"{split}_{metric}", color)
             axes.text(x, 1.05, f"━ {split}", transform=axes.transAxes, **_text(9, color, ha="right"))
     panels[1].set_ylim(top=min(panels[1].get_ylim()[1], 101))
-    _mark_best(panels[1], columns["epoch"], columns["val_acc"], columns["val_loss"])
+    kept = max(
+        ("val", "ema") if averaged else ("val",), key=lambda split: np.nanmax(columns[f"{split}_acc"], initial=0)
+    )
+    color = EMA if kept == "ema" else VAL
+    _mark_best(panels[1], columns["epoch"], columns[f"{kept}_acc"], columns[f"{kept}_loss"], color)
     _draw_line(panels[2], columns, "lr", INK)
     panels[2].set_ylim(bottom=0)
     return figure
@@ -138,7 +145,7 @@ def _draw_line(axes: Axes, columns: dict[str, Floats], name: str, color: str) ->
         axes.margins(y=0.3)
 
 
-def _mark_best(axes: Axes, epochs: Floats, accuracies: Floats, losses: Floats) -> None:
+def _mark_best(axes: Axes, epochs: Floats, accuracies: Floats, losses: Floats, color: str) -> None:
     """Ring the epoch of the highest validation accuracy, of equal ones that of the lowest loss, and name it."""
     accuracies = accuracies[: len(epochs)]
     losses = losses[: len(epochs)] if len(losses) >= len(accuracies) else np.zeros(len(accuracies))
@@ -146,14 +153,14 @@ def _mark_best(axes: Axes, epochs: Floats, accuracies: Floats, losses: Floats) -
         return
     best = int(np.lexsort((losses, -accuracies))[0])  # NaN comes last
     late = bool(epochs[best] > np.mean(axes.get_xlim()))
-    axes.axvline(epochs[best], color=VAL, lw=0.9, ls=":", zorder=1)
-    axes.plot(epochs[best], accuracies[best], "o", color=VAL, ms=8, mfc="white", mew=1.8, label="best")
+    axes.axvline(epochs[best], color=color, lw=0.9, ls=":", zorder=1)
+    axes.plot(epochs[best], accuracies[best], "o", color=color, ms=8, mfc="white", mew=1.8, label="best")
     axes.annotate(
         f"best {accuracies[best]:.2f} %, epoch {epochs[best]:g}",
         (epochs[best], 0.05), xycoords=("data", "axes fraction"),
         xytext=(-6 if late else 6, 0), textcoords="offset points",
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5},
-        **_text(9, VAL, ha="right" if late else "left"),
+        **_text(9, color, ha="right" if late else "left"),
     )  # fmt: skip
 
 

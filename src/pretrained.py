@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .config import WEIGHT_SUFFIXES
 from .model import VisionTransformer, resize_position_embedding
 from .optim import layer_of
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 # What files wrap weights in: our last.pt, DeiT and MAE, timm, torchvision, DINO. The first that holds tensors is taken.
 NESTS = ("trainer", "model", "state_dict", "model_ema", "teacher")
 # What wrappers put before names: DDP, torch.compile, Lightning's habit, DINO.
@@ -59,10 +59,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Raises FileNotFoundError, OSError or ValueError, which name init.weights.
     """
-    allowed = ", ".join(SUFFIXES)
+    allowed = ", ".join(WEIGHT_SUFFIXES)
     if not path.is_file():
         raise FileNotFoundError(f"init.weights={path} is not a file; allowed: a run's folder, or a file ({allowed})")
-    if path.suffix.lower() not in SUFFIXES:
+    if path.suffix.lower() not in WEIGHT_SUFFIXES:
         raise ValueError(f"init.weights={path} is no file of weights; allowed: {allowed}")
     try:
         content = _read(path)

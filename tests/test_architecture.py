@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import compose
 
-from src.config import TrainConfig
+from src.config import TrainConfig, dump_config
 from src.config.compose import CONFIGS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -131,6 +131,11 @@ def test_every_command_of_the_readme_is_accepted(command: str, tmp_path: Path) -
     """Composed and checked as typed, from a folder that holds what the README says there is."""
     (tmp_path / "photos").mkdir()
     (tmp_path / "labels.csv").touch()
+    run = tmp_path / "outputs/2026-01-31/12-00-00"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.yaml").write_text(dump_config(compose()))
+    (run / "status.json").write_text('{"status": "stopped"}')
+    (run / "checkpoints/best.safetensors").touch()
     words = shlex.split(command)
     arguments = [word for word in words[2:] if word != "--multirun"]
     if "--help" in arguments:

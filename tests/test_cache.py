@@ -7,8 +7,9 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,9 +114,32 @@ def test_an_interrupted_build_leaves_nothing_and_the_next_one_is_whole(
     assert torch.equal(pixels_of(train), torch.stack([LOOK.read(path) for path in train.files]))
 
 
+def test_the_first_process_of_a_machine_builds_and_the_others_take_what_it_has_built(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make() -> Cache:
+        return Cache(sorted((photos / "red").glob("[0-9]*.png")), LOOK, tmp_path / "cache", "x")
+
+    built: list[str] = []
+
+    def track(items: Iterable[Any], total: int, description: str) -> Iterator[Any]:
+        built.append(os.environ["LOCAL_RANK"])
+        return iter(items)
+
+    def let_first_build(seconds: float) -> None:
+        with monkeypatch.context() as first:
+            first.setenv("LOCAL_RANK", "0")
+            make().open(track, "first")
+
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr("src.data.cache.time.sleep", let_first_build)
+    assert len(make().open(track, "other").kept) == 12 and built == ["0"]
+
+
 SCRIPT = """
 import os, sys
 from pathlib import Path
+from typing import Any
 import src.data.cache as cache
 import src.data.decode as decode
 from src.data import Preprocessing

@@ -5,6 +5,7 @@ import errno
 import json
 import logging
 import os
+import re
 import shlex
 import signal
 import socket
@@ -26,7 +27,8 @@ from src import run as files
 from src.config import Job, load_config
 from src.data import Data, Preprocessing, Split
 from src.data.decode import index_arrays
-from src.run import Run, find_runs, open_resumable, read_run, write_json
+from src.optim import LearningRate
+from src.run import Run, describe_changes, find_runs, nothing_left, open_resumable, read_run, write_json
 from src.run import record as record_module
 from src.run.checkpoint import take_snapshot
 from src.run.process import start_time
@@ -210,15 +212,25 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     with make_run(tmp_path) as run:
         run.save_last(STATE)
     content = (tmp_path / files.LAST).read_bytes()
-    again = make_run(tmp_path, resume=True)
-    for damage in (content[: len(content) // 2], b"", b"PK" + content[2:200]):
+    torch.save({"w": torch.zeros(100_000)}, tmp_path / "large.pt")
+    cut_off = (tmp_path / "large.pt").read_bytes()[:5000]  # here torch fails in a system call
+    for damage in (content[: len(content) // 2], b"", b"PK" + content[2:200], cut_off):
         (tmp_path / files.LAST).write_bytes(damage)
-        with pytest.raises(ValueError, match="checkpoints/last.pt is damaged: .*once it is deleted, resume="):
-            again.load_last()
+        with pytest.raises(ValueError, match=r"last.pt is damaged: [^.]*; once it is deleted, resume=… begins .* anew"):
+            make_run(tmp_path, resume=True)
     torch.save({"epoch": 1}, tmp_path / files.LAST)
     with pytest.raises(ValueError, match="is damaged: it is not a checkpoint of a run"):
-        again.load_last()
-    kill(again)
+        make_run(tmp_path, resume=True)
+
+
+def test_a_damaged_checkpoint_leaves_the_run_as_it_was(tmp_path: Path, log_lines: list[str]) -> None:
+    with make_run(tmp_path) as run:
+        run.save_last(STATE)
+    (tmp_path / files.LAST).write_bytes(b"PK")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match="begins the run anew in that folder"):
+        make_run(tmp_path, "training.epochs=50", resume=True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before and log_lines == []
 
 
 def test_checkpoints_are_due_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -719,10 +731,60 @@ def test_the_latest_run_is_continued_whether_it_has_weights_or_not(tmp_path: Pat
     bare.mkdir()
     (bare / files.CONFIG).touch()
     assert open_resumable("latest", roots).folder == bare
-    with pytest.raises(FileNotFoundError, match="resume=latest: no runs in .*nothing"):
-        open_resumable("latest", [str(tmp_path / "nothing")])
+    assert open_resumable("Latest", roots).folder == bare
+    with pytest.raises(FileNotFoundError, match=re.escape(f"resume=latest: no runs in nothing below {Path.cwd()}; ")):
+        open_resumable("latest", ["nothing"])
     with pytest.raises(FileNotFoundError, match=f"resume={tmp_path} is not a run: it holds no config.yaml"):
         open_resumable(str(tmp_path), roots)
+
+
+def test_the_newest_run_is_named_where_it_is_still_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_status(tmp_path / "outputs" / "a", pid=os.getppid(), process_started=None)
+    with pytest.raises(ValueError, match=r"^resume=latest is outputs/a, which is still running \(process \d+ on host "):
+        open_resumable("latest", ["outputs"])
+
+
+def test_a_path_near_a_run_is_answered_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for hour, name in enumerate(("outputs/a", "outputs/day/time", "multirun/day/time/0", "outputs/c d")):
+        make_status(tmp_path / name, pid=None, started=f"2026-01-02T1{hour}:00:00+00:00")
+    for wanted, answer in {
+        "outputs/a/checkpoints/last.pt": "did you mean resume=outputs/a?",
+        "outputs/c d/config.yaml/": "did you mean resume='outputs/c d'?",
+        "outputs/a/checkpoints": "did you mean resume=outputs/a?",
+        "outputs": "the newest below it: resume='outputs/c d', resume=outputs/day/time, resume=outputs/a",
+        "multirun": "the newest below it: resume=multirun/day/time/0",
+        ".": "the newest below it: resume='outputs/c d', resume=outputs/day/time, resume=outputs/a",
+        "nothing": "write the folder of a run, or resume=latest for the newest",
+    }.items():
+        with pytest.raises(FileNotFoundError) as error:
+            open_resumable(wanted, [])
+        assert str(error.value) == f"resume={wanted} is not a run: it holds no config.yaml; {answer}"
+
+
+def test_a_finished_run_says_which_keys_have_no_effect(tmp_path: Path) -> None:
+    with make_run(tmp_path, "training.epochs=2") as run:
+        write_epochs(run, 2)
+    saved = load_config(tmp_path / files.CONFIG)
+    finished = f"the run is finished after 2 epochs: {tmp_path}; a larger training.epochs continues it"
+    assert nothing_left(tmp_path, replace(saved, resume=str(tmp_path))) == finished
+    faster = compose("training.tensorboard=false", "training.epochs=2", "training.lr=0.01")
+    assert nothing_left(tmp_path, faster) == f"{finished}; training.lr was not used"
+    two = replace(faster, dataset=replace(faster.dataset, cache="off"))
+    assert nothing_left(tmp_path, two) == f"{finished}; dataset.cache, training.lr were not used"
+
+
+def test_changes_are_told_in_numbers_for_people() -> None:
+    old, new = compose("training.epochs=3"), compose("training.epochs=3", "scheduler.warmup_epochs=0.25")
+    assert old.scheduler.warmup_epochs == 0.1 * 3 != 0.3
+    rate = LearningRate(new.scheduler, new.optimizer.lr, 10, 3)
+    assert describe_changes(old, new, rate, 29)[0] == "scheduler.warmup_epochs: 0.3 → 0.25"
+    close = replace(old, scheduler=replace(old.scheduler, warmup_epochs=0.3))
+    assert describe_changes(old, close, rate, 29)[0] == "scheduler.warmup_epochs: 0.30000000000000004 → 0.3"
+    other = replace(old, training=replace(old.training, ema=None, epochs=4))
+    lines = describe_changes(old, other, rate, 29)
+    assert lines[0] == "training.epochs: 3 → 4"
 
 
 def test_runs_are_found_without_the_heavy_libraries(tmp_path: Path) -> None:

@@ -394,6 +394,38 @@ def test_warm_up_is_a_tenth_of_the_run_and_one_epoch_always_works() -> None:
         assert compose(f"experiment={path.stem}", "training.epochs=1").scheduler.warmup_epochs == 0.1
 
 
+def test_weights_are_found_from_any_folder(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(empty))
+    for path in (empty / "w.pt", empty / "w.BIN"):
+        path.touch()
+    for typed, weights in (("w.pt", "w.pt"), ("'~/w.BIN'", "w.BIN"), (".", "."), (f"{empty}/w.pt", "w.pt")):
+        _, [(config, _)] = run_cli(monkeypatch, f"init.weights={typed}")
+        assert config.init.weights == str((empty / weights).absolute())
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (
+            "",
+            "init.weights= has no value; write a run's folder, or a file (.safetensors, .pt, .pth, .bin), or leave it",
+        ),
+        ("latest", "init.weights=latest does not exist; write a run's folder, or a file (.safetensors, .pt, .pth"),
+        ("/no/where.pt", "init.weights=/no/where.pt does not exist; write a run's folder, or a file"),
+        ("w.txt", "w.txt is no file of weights; write a run's folder, or a file (.safetensors, .pt, .pth, .bin)"),
+        ("w.pt,/no/where.pt", "init.weights=/no/where.pt does not exist"),
+    ],
+)
+def test_weights_that_cannot_be_are_refused_before_anything_begins(
+    typed: str, message: str, empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for name in ("w.pt", "w.txt"):
+        (empty / name).touch()
+    code, calls = run_cli(monkeypatch, f"init.weights={typed}", *(["--multirun"] if "," in typed else []))
+    assert code == 1 and not calls and message in capsys.readouterr().err
+    assert {path.name for path in empty.iterdir()} == {"w.pt", "w.txt"}
+
+
 def test_typed_classes_that_disagree_with_the_data_are_an_error() -> None:
     with pytest.raises(ValueError, match="model.num_classes=7, but the data has 10"):
         complete(compose("model.num_classes=7"), 100, 10, 1, [0.5], [0.5])

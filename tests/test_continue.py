@@ -18,7 +18,7 @@ from conftest import TINY, compose, make_folder, photo_overrides
 from safetensors.torch import load_file
 from test_engine import equal, refuse_batches_above
 
-from src import engine, evaluate
+from src import engine, evaluate, plots
 from src.config import Job, TrainConfig, load_config
 from src.model import VisionTransformer
 from src.run import SavedRun, read_run
@@ -34,6 +34,19 @@ SETTINGS = (
     "training.batch_size=6",
 )
 TIMES = {"seconds", "images_per_second"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_pictures() -> Iterator[None]:
+    """Pictures take most of the time of such small runs; here they are files with nothing in them."""
+
+    def touch(*arguments: Any, **options: Any) -> None:
+        next(argument for argument in arguments if isinstance(argument, Path)).touch()
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in (name for name in dir(plots) if name.startswith("plot_")):
+            patch.setattr(plots, name, touch)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +217,7 @@ def test_a_loss_that_is_no_number_fails_the_run_and_leaves_the_last_good_checkpo
         patch.setattr(VisionTransformer, "__init__", build_known)
         with (
             at_call(engine.Trainer, "step", 8, poison),
-            pytest.raises(FloatingPointError, match="loss became nan in epoch 2, step 3 of 4 .*photos"),
+            pytest.raises(FloatingPointError, match=r"loss became nan in epoch 2, step 3 of 4 .*\nits batch: .*photos"),
         ):
             begin(folder, overrides)
     facts = read_run(folder).facts
@@ -303,6 +316,23 @@ def test_memory_is_tried_with_images_of_the_models_size_where_larger_ones_are_st
     assert begin(tmp_path / "run", words, "model.patch_size=32").status == "finished"
 
 
+def test_a_compiled_model_trains_as_the_plain_one_and_is_saved_under_its_names(
+    overrides: list[str], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a compiler that changes nothing: what is recorded, not what is made of it, in seconds."""
+    compile_model, compiled = torch.nn.Module.compile, []
+
+    def compile_to_the_same(self: torch.nn.Module) -> None:
+        compiled.append(type(self))
+        compile_model(self, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_to_the_same)
+    folder = tmp_path / "run"
+    begin(folder, overrides, "training.compile=true")
+    assert compiled == [VisionTransformer] and "compiled  in " in (folder / "train.log").read_text()
+    assert_equal_runs(whole, folder)
+
+
 def test_a_smaller_micro_batch_that_memory_forced_is_kept_by_resuming(overrides: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "run"
 
@@ -312,12 +342,14 @@ def test_a_smaller_micro_batch_that_memory_forced_is_kept_by_resuming(overrides:
     stop = at_call(engine.Trainer, "step", 9, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with stop, at_call(engine.Trainer, "step", 3, run_out), pytest.raises(Interrupted):
         begin(folder, overrides)
-    sizes = []
+    sizes, split = [], engine.Trainer._split
+
+    def count(self: engine.Trainer, batch: int) -> Any:
+        sizes.append(self.micro_batch_size)
+        return split(self, batch)
+
     with pytest.MonkeyPatch.context() as patch:
-        split = engine.Trainer._split
-        patch.setattr(
-            engine.Trainer, "_split", lambda self, batch: sizes.append(self.micro_batch_size) or split(self, batch)
-        )
+        patch.setattr(engine.Trainer, "_split", count)
         assert resume(folder).facts["micro_batch_size"] == 3
     assert set(sizes[1:]) == {3}, "after the first step, which tries the memory"
 

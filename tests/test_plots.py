@@ -111,6 +111,17 @@ def test_curves_ring_the_best_validation_epoch_and_of_equal_ones_that_of_the_low
         assert f"best 70.00 %, epoch {epoch}" in texts(figure)
 
 
+def test_curves_of_averaged_weights_have_their_own_line_and_may_hold_the_best() -> None:
+    columns = metrics(3)
+    figure = plots._draw_curves(columns | {"ema_val_acc": [0.1, 0.95, 0.2], "ema_val_loss": [3.0, 2.0, 1.0]})
+    np.testing.assert_allclose(labelled(figure, "ema_acc"), [[1, 10], [2, 95], [3, 20]])
+    np.testing.assert_allclose(labelled(figure, "ema_loss"), [[1, 3], [2, 2], [3, 1]])
+    np.testing.assert_allclose(labelled(figure, "best"), [[2, 95]])
+    figure = plots._draw_curves(columns | {"ema_val_acc": [0.1, 0.5, 0.2], "ema_val_loss": [3.0, 2.0, 1.0]})
+    np.testing.assert_allclose(labelled(figure, "best"), [[3, 90]])
+    assert "━ ema" not in texts(plots._draw_curves(columns)) and "━ ema" in texts(figure)
+
+
 def test_curves_show_accuracy_in_per_cent_and_take_the_power_out_of_the_learning_rate() -> None:
     figure = plots._draw_curves(metrics(3))
     np.testing.assert_allclose(labelled(figure, "train_acc")[:, 1], [20, 55, 90])

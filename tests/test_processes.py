@@ -46,17 +46,17 @@ def test_two_processes_train_what_one_does_and_take_over_each_others_runs(tmp_pa
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("epoch 1/2") == 1 and "cpu, float32, 2 processes (ddp)" in result.stdout
     begin(one, SETTINGS)
-    assert np.allclose(read_numbers(one), read_numbers(two), rtol=1e-5, atol=1e-6)
+    assert np.allclose(read_numbers(one), read_numbers(two), rtol=1e-4, atol=1e-6)
 
     resume(two, epochs=3)
     result = torchrun(f"resume={one}", "training.epochs=3", "training.strategy=fsdp")
     assert result.returncode == 0, result.stderr
     assert "2 processes (fsdp)" in result.stdout and "resumed   in epoch 3 after step 0 of 19" in result.stdout
-    assert np.allclose(read_numbers(one), read_numbers(two), rtol=1e-5, atol=1e-6)
+    assert np.allclose(read_numbers(one), read_numbers(two), rtol=1e-4, atol=1e-6)
     states = [torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["trainer"] for folder in (one, two)]
     for part in ("model", "ema"):
         assert states[0][part].keys() == states[1][part].keys()
         for name, tensor in states[0][part].items():
-            assert torch.allclose(tensor, states[1][part][name], atol=1e-5), name
+            assert torch.allclose(tensor, states[1][part][name], atol=1e-4), name
     assert {read_run(folder).status for folder in (one, two)} == {"finished"}
     assert (one / "figures" / "attention.png").stat().st_mtime > (one / "environment.json").stat().st_mtime - 60

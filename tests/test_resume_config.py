@@ -112,6 +112,36 @@ def test_resume_null_is_a_run_of_its_own(run: Path, monkeypatch: pytest.MonkeyPa
     assert job.folder.is_relative_to(Path.cwd() / "outputs") and job.choices["optimizer"] == "adamw"
 
 
+@pytest.mark.parametrize("typed", ["resume=", "resume=''"])
+def test_resume_without_a_value_says_what_it_takes(
+    typed: str, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    code, calls = start(monkeypatch, run, typed)
+    wanted = "error: resume= has no value; write latest or a run's folder, or leave it out\n"
+    assert (code, calls, capsys.readouterr().err) == (1, [], wanted)
+
+
+def test_a_resumed_run_needs_the_weights_no_more_that_it_began_with(
+    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "w.pt"
+    weights.touch()
+    other = save_run(tmp_path / "tuned", make_config(f"init.weights={weights}"))
+    weights.unlink()
+    code, calls = start(monkeypatch, other, "resume=latest")
+    assert code == 0 and calls[0][0].init.weights == str(weights)
+
+
+def test_other_classes_than_those_of_a_resumed_run_are_not_called_typed() -> None:
+    config = replace(compose_config("model.num_classes=4", "dataset=cifar10", "dataset.root=/x"), resume="outputs/a")
+    with pytest.raises(ValueError) as error:
+        complete(config, 100, 10, 3, [0.5] * 3, [0.5] * 3)
+    assert str(error.value) == (
+        "the images are not those that the run began with (4 classes there, 10 here; dataset.root=/x); "
+        "bring those back, or begin a new run without resume"
+    )
+
+
 @pytest.mark.parametrize("error", [FileNotFoundError, ValueError])
 def test_a_run_that_is_not_found_is_told_in_the_words_of_the_finder(
     error: type[Exception], run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
@@ -237,7 +267,8 @@ def test_an_old_run_is_read_within_a_job_of_hydra_too(run: Path, monkeypatch: py
     ("text", "message"),
     [
         ("a: [", "config.yaml is no configuration to continue from: while parsing"),
-        ("", "config.yaml is no configuration to continue from"),
+        ("", "config.yaml is no configuration to continue from: it is empty or damaged\n"),
+        ("- 3\n", "config.yaml is no configuration to continue from: it is empty or damaged\n"),
         ("model: 3\n", "config.yaml is no configuration to continue from"),
         ("modle: {}\n", "config.yaml is no configuration to continue from: Key 'modle' not in 'TrainConfig'"),
     ],
@@ -463,6 +494,22 @@ def test_a_mistake_is_told_by_the_first_process_of_a_machine_the_others_wait_to_
     assert code == 1 and not calls and seconds == waited and not any(told_before)
     prefix = "[rank 1] " if rank else ""
     assert capsys.readouterr().err == f"{prefix}error: model.depth is not a key. Did you mean model.num_layers?\n"
+
+
+@pytest.mark.parametrize("words", [("model.depth=3",), ()])
+def test_a_launcher_gets_the_words_of_a_process_that_fails(
+    words: tuple[str, ...], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def main(config: TrainConfig, job: Job) -> None:
+        raise ValueError("no images")
+
+    become(monkeypatch, 0)
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    assert start(monkeypatch, run, *words, main=main)[0] == 1
+    message = json.loads((tmp_path / "error.json").read_text())["message"]
+    told = "error: model.depth is not a key. Did you mean model.num_layers?" if words else "error: no images"
+    assert message["message"] == message["extraInfo"]["py_callstack"] == told
+    assert int(message["extraInfo"]["timestamp"]) > 0
 
 
 def test_a_launcher_sees_that_a_process_has_failed(run: Path) -> None:

@@ -7,7 +7,7 @@
 from .augmentation import AugmentationConfig
 from .compose import compose_config, dump_config, load_config
 from .dataset import DatasetConfig
-from .resolve import complete
+from .resolve import WEIGHT_SUFFIXES, complete
 from .resume import list_changes
 from .schema import (
     InferenceConfig,
@@ -22,6 +22,7 @@ from .schema import (
 from .start import Job, launch
 
 __all__ = [
+    "WEIGHT_SUFFIXES",
     "AugmentationConfig",
     "DatasetConfig",
     "InferenceConfig",

@@ -104,13 +104,16 @@ def dump_config(config: TrainConfig) -> str:
 def load_config(path: Path) -> TrainConfig:
     """Read a run's `config.yaml`, with today's values for keys that are younger than the run.
 
-    Values only: nothing in it is interpolated, imported or executed.
+    Values only: nothing in it is interpolated, imported or executed. Raises ValueError where it holds no keys.
     """
-    return into_schema(TrainConfig, _fill_missing(yaml.safe_load(path.read_text(encoding="utf-8"))))
+    saved = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(saved, dict):
+        raise ValueError("it is empty or damaged")
+    return into_schema(TrainConfig, _fill_missing(saved))
 
 
-def _fill_missing(saved: Any) -> Any:
-    if not isinstance(saved, dict) or set(list_keys(TrainConfig)) <= set(_list_given(saved)):
+def _fill_missing(saved: dict[str, Any]) -> dict[str, Any]:
+    if set(list_keys(TrainConfig)) <= set(_list_given(saved)):
         return saved
     # An option has keys of its own: a momentum comes from the file of the run's optimizer, not from the default one's.
     overrides = []

@@ -13,6 +13,8 @@ from .checks import check, common_divisors, format_size
 from .dataset import DatasetConfig, check_channels
 from .schema import TrainConfig
 
+WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+
 
 def resolve(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
     """Return `config` with every null filled in that the other keys decide.
@@ -22,6 +24,8 @@ def resolve(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
     """
     _check_root(config.dataset)
     _check_split(config.dataset, typed)
+    if config.resume is None and config.init.weights is not None:
+        _check_weights(Path(config.init.weights))
     config = _resolve_augmentation(_resolve_sizes(config))
     _check_augmentation(config.augmentation, typed)
     return _resolve_schedule(_resolve_lr(config, typed), typed)
@@ -38,6 +42,17 @@ def _check_root(dataset: DatasetConfig) -> None:
         check(Path(dataset.root).is_dir(), f"dataset.root={dataset.root} is not a folder")
     if dataset.table is not None:
         check(Path(dataset.table).is_file(), f"dataset.table={dataset.table} is not a file")
+
+
+def _check_weights(path: Path) -> None:
+    """Refuse what cannot be weights; not part of the schema's own checks, as a run outlives those it began with."""
+    allowed = f"write a run's folder, or a file ({', '.join(WEIGHT_SUFFIXES)})"
+    check(path != Path(), f"init.weights= has no value; {allowed}, or leave it out")
+    typed = path.name if path.parent == Path.cwd() else path  # latest, say, which means something to resume alone
+    check(path.exists(), f"init.weights={typed} does not exist; {allowed}")
+    check(
+        path.is_dir() or path.suffix.lower() in WEIGHT_SUFFIXES, f"init.weights={path} is no file of weights; {allowed}"
+    )
 
 
 def _check_split(dataset: DatasetConfig, typed: Collection[str]) -> None:
@@ -126,14 +141,20 @@ def default_batch_size(num_train: int) -> int:
 def complete(
     config: TrainConfig, num_train: int, num_classes: int, in_channels: int, mean: list[float], std: list[float]
 ) -> TrainConfig:
-    """Return `config` with what only the data can tell; a typed value that disagrees is an error."""
-    model, training = config.model, config.training
-    for key, typed, found in (
-        ("num_classes", model.num_classes, num_classes),
-        ("in_channels", model.in_channels, in_channels),
+    """Return `config` with what only the data can tell; a value that disagrees, typed or of a run, is an error."""
+    model, training, dataset = config.model, config.training, config.dataset
+    for key, kind, value, found in (
+        ("num_classes", "classes", model.num_classes, num_classes),
+        ("in_channels", "channels", model.in_channels, in_channels),
     ):
-        message = f"model.{key}={typed}, but the data has {found}; leave model.{key} out, it follows the data"
-        check(typed in (None, found), message)
+        message = f"model.{key}={value}, but the data has {found}; leave model.{key} out, it follows the data"
+        if config.resume is not None:
+            source = f"dataset.root={dataset.root}" if dataset.root else f"dataset={dataset.name}"
+            message = (
+                f"the images are not those that the run began with ({value} {kind} there, {found} here; {source}); "
+                "bring those back, or begin a new run without resume"
+            )
+        check(value in (None, found), message)
     if config.dataset.mean:
         check_channels(config.dataset, in_channels)
     return replace(

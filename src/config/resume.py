@@ -40,11 +40,16 @@ class ResumedRun:
 
 
 def typed_run(overrides: list[str]) -> str | None:
-    """Return the value of `resume=`, the last one where there are several; None where it is null or not typed."""
+    """Return the value of `resume=`, the last one where there are several; None where it is null or not typed.
+
+    Raises ValueError where it is empty, as a script's variable without a value leaves it.
+    """
     values = [value for key, value in map(_split, overrides) if key == "resume"]
-    value = values[-1] if values else ""
+    value = values[-1] if values else "null"
     value = value[1:-1] if is_quoted(value) else value
-    return None if value in ("", "null") else value
+    if not value:
+        raise ValueError("resume= has no value; write latest or a run's folder, or leave it out")
+    return None if value == "null" else value
 
 
 def _split(override: str) -> tuple[str, str]:

@@ -202,6 +202,8 @@ class InitConfig:
         number = isinstance(self.freeze, int) and not isinstance(self.freeze, bool)
         valid = self.freeze in (None, "backbone") or (number and self.freeze >= 0)
         check(valid, f"init.freeze={self.freeze} is not known; allowed: backbone, a number of layers, null")
+        if self.weights:
+            self.weights = os.path.abspath(os.path.expanduser(self.weights))
         decay = self.layer_decay
         check(decay is None or 0 < decay <= 1, f"init.layer_decay={decay} must lie above 0, up to 1; null: none")
 

@@ -5,7 +5,9 @@ no traceback. In a sweep every job is checked before the first one begins. Under
 (torchrun) the first one owns the folder, and a job that fails ends its process.
 """
 
+import contextlib
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -267,6 +269,11 @@ def _report(error: Exception, start: _Start) -> None:
 
 
 def _tell(text: str, start: _Start) -> None:
+    """Print what ends a job, and leave it to torchrun, which closes with the words of the process that failed first."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        facts = {"py_callstack": text.strip(), "timestamp": str(int(time.time()))}  # the first is what it shows
+        with contextlib.suppress(OSError):
+            Path(path).write_text(json.dumps({"message": {"message": text.strip(), "extraInfo": facts}}))
     if start.rank > 0:
         text = textwrap.indent(text, f"[rank {start.rank}] ", lambda line: True)
     print(text, end="", file=sys.stderr, flush=True)

@@ -14,6 +14,7 @@ import hashlib
 import logging
 import os
 import shutil
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,6 +32,10 @@ from .images import Preprocessing, Track
 
 PIXELS, INDEX, BUILDING = "pixels.u8", "index.npz", ".building"
 VERSION = 1  # of the decoder: a change in `images.py` that changes pixels raises it, and old caches are left aside
+
+# Seconds that the other processes of a machine leave to the first one, which shows how far it is, to begin with the
+# building; the one that is later then waits for it at the lock.
+HEAD_START = 10.0
 
 log = logging.getLogger("vit")
 
@@ -72,6 +77,8 @@ class Cache:
         index = self._read()
         if index is not None and not self._is_mended(index):
             return index
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            self._leave_to_first()
         with _wait_for(self.folder):
             index = self._read()
             if index is None or self._is_mended(index):
@@ -79,6 +86,11 @@ class Cache:
                 index = self._read()
         assert index is not None
         return index
+
+    def _leave_to_first(self) -> None:
+        until = time.monotonic() + HEAD_START
+        while self._read() is None and time.monotonic() < until:
+            time.sleep(0.1)
 
     def _read(self) -> Index | None:
         """Return the index of a whole cache, or None where there is none, or something is missing in it."""

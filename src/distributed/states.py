@@ -20,10 +20,10 @@ def is_sharded(value: object) -> "TypeGuard[DTensor]":
 
 
 def gather_state(value: Any) -> Any:
-    """Return a state (nested dicts and lists) with every sharded tensor whole, on the CPU of rank 0; collective.
+    """Return a state (nested dicts, lists, tuples) with every sharded tensor whole, on the CPU of rank 0; collective.
 
-    The other processes get None in its place: the model as a whole is in one process's memory, and one tensor at a
-    time on each device. All else is passed through.
+    The other processes get None in the place of such a tensor, after each device has held it whole for a moment. All
+    else is passed through, in every process.
     """
     if isinstance(value, dict):
         return {key: gather_state(item) for key, item in value.items()}

@@ -6,7 +6,6 @@ control group is gloo on the host, so that asking the others something waits for
 
 import atexit
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -70,15 +69,6 @@ class World:
         dist.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
 
-    def barrier(self) -> None:
-        """Wait until every process is here; collective. Signals are heard meanwhile, which a plain wait would not."""
-        if self.size == 1:
-            return
-        work = dist.barrier(self.control, async_op=True)
-        while not work.is_completed():
-            time.sleep(0.002)
-        work.wait()  # raises where another process has gone
-
     def agreement(self, count: int) -> "Agreement":
         """Return a new agreement on `count` numbers; collective only when it is called."""
         return Agreement(self, count)
@@ -103,14 +93,14 @@ class Agreement:
         assert len(values) == self._count
         if self._world.size == 1:
             return list(values)
-        agreed = self.drain()
+        agreed = self._drain()
         maxima = torch.tensor(values, dtype=torch.float64)
         work = dist.all_reduce(maxima, dist.ReduceOp.MAX, self._world.control, async_op=True)
         self._pending = work, maxima
         return agreed
 
-    def drain(self) -> list[float]:
-        """Return the answer that is still on its way, zeros where none is; at an epoch's end, and collective there."""
+    def _drain(self) -> list[float]:
+        """Return the answer that is still on its way, zeros where none is."""
         if self._pending is None:
             return [0.0] * self._count
         work, maxima = self._pending

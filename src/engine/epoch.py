@@ -75,16 +75,15 @@ class StepWatch:
         steps = self.trainer.steps_per_epoch(self.split)
         raise FloatingPointError(
             f"the {what} in epoch {step // steps + 1}, step {step % steps + 1} of {steps} (loss {loss:.4g}, gradient "
-            f"norm {norm:.4g}, learning rate {rate:.3g}), on {_name_images(self.split, batch)}; a smaller training.lr, "
-            "a longer scheduler.warmup_epochs, training.clip_norm or training.precision=float32 may help"
+            f"norm {norm:.4g}, learning rate {rate:.3g}); a smaller training.lr, a longer scheduler.warmup_epochs, "
+            f"training.clip_norm or training.precision=float32 may help\nits batch: {_name_images(self.split, batch)}"
         )
 
 
 def _name_images(split: Split, batch: Tensor) -> str:
     positions = batch.tolist()
     names = [str(split.files[position]) if split.files else f"number {position}" for position in positions]
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return f"{len(names)} training image(s): {', '.join(names[:8])}{more}"
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def train_steps(trainer: Trainer, split: Split, progress: Progress, watch: StepWatch) -> Iterator[None]:

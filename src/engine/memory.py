@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -70,15 +71,16 @@ class Fit:
     evaluation_seconds: float
 
 
-def fit_memory(trainer: Trainer, split: Split, preprocessing: Preprocessing) -> Fit:
+def fit_memory(trainer: Trainer, split: Split, preprocessing: Preprocessing, num_evaluated: int = 0) -> Fit:
     """Find the micro-batch that fits: take a whole training step and an evaluation step, undo them, halve if need be.
 
-    To be called before anything is trained or loaded.
+    num_evaluated: for a compiled model the images of a validation, whose last batch, as that of training, is smaller
+    and compiled on its own. To be called before anything is trained or loaded.
     """
     before = [local(parameter).to("cpu", copy=True) for parameter in trainer.model.parameters()]
     state, scaler = trainer.optimizer.state_dict(), trainer.scaler.state_dict()
     # All try again where one could not.
-    while trainer.world.max(int((fit := _attempt(trainer, split, preprocessing)) is None)):
+    while trainer.world.max(int((fit := _attempt(trainer, split, preprocessing, num_evaluated)) is None)):
         halve_micro_batch(trainer)
     assert fit is not None
     trainer.optimizer.zero_grad(set_to_none=True)
@@ -100,21 +102,24 @@ def local(tensor: Tensor) -> Tensor:
     return detached.to_local() if hasattr(detached, "to_local") else detached
 
 
-def _attempt(trainer: Trainer, split: Split, preprocessing: Preprocessing) -> Fit | None:
+def _attempt(trainer: Trainer, split: Split, preprocessing: Preprocessing, num_evaluated: int) -> Fit | None:
     """Return what the two steps took, None where memory was too small for them."""
+    size = trainer.micro_batch_size
+    trained = [trainer.batch_size, len(split) % trainer.batch_size if num_evaluated else 0]
+    evaluated = [size, num_evaluated % size]
     try:
-        first = _time(trainer, lambda: _train(trainer, split))
-        first += _time(trainer, lambda: _evaluate(trainer, preprocessing))
-        again = _time(trainer, lambda: _evaluate(trainer, preprocessing))
-        return Fit(first, again / trainer.micro_batch_size)
+        first = sum(_time(trainer, partial(_train, trainer, split, count)) for count in trained if count)
+        first += sum(_time(trainer, partial(_evaluate, trainer, preprocessing, count)) for count in evaluated if count)
+        again = _time(trainer, partial(_evaluate, trainer, preprocessing, size))
+        return Fit(first, again / size)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         return None
 
 
-def _train(trainer: Trainer, split: Split) -> None:
-    batch = trainer.order(split, epoch=1)[: trainer.batch_size]
+def _train(trainer: Trainer, split: Split, count: int) -> None:
+    batch = trainer.order(split, epoch=1)[:count]
     share = batch[trainer.share(len(batch))]
     # Twice the share is what mixing needs at most.
     images = split.images.take(batch[: 2 * len(share)] if trainer.world.size > 1 else batch).to(trainer.device)
@@ -126,11 +131,11 @@ def _train(trainer: Trainer, split: Split) -> None:
     trainer.step(images, split.labels[batch].to(trainer.device), ratios, step=0, sync=sync)
 
 
-def _evaluate(trainer: Trainer, preprocessing: Preprocessing) -> None:
-    size, (height, width) = trainer.micro_batch_size, preprocessing.size
-    black = Images(torch.zeros(size, preprocessing.channels, height, width, dtype=torch.uint8))
-    made = Split(black, torch.zeros(size, dtype=torch.long))
-    evaluate(trainer.model, made, preprocessing, size, trainer.precision)
+def _evaluate(trainer: Trainer, preprocessing: Preprocessing, count: int) -> None:
+    height, width = preprocessing.size
+    black = Images(torch.zeros(count, preprocessing.channels, height, width, dtype=torch.uint8))
+    made = Split(black, torch.zeros(count, dtype=torch.long))
+    evaluate(trainer.model, made, preprocessing, count, trainer.precision)
 
 
 def _time(trainer: Trainer, work: Callable[[], object]) -> float:

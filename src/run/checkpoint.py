@@ -1,5 +1,7 @@
 """`last.pt`: a copy of the state is taken at once and written by a thread, while the training goes on."""
 
+import errno
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -78,11 +80,17 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         if {"trainer", "run"} <= content.keys() and {"rows", "best", "seconds"} <= content["run"].keys():
             return content
         reason = "it is not a checkpoint of a run"
-    except (OSError, MemoryError):
+    except MemoryError:
         raise
     except Exception as error:  # of zip, pickle, torch: whatever is wrong, it cannot be used
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-    raise ValueError(f"{path} is damaged: {reason}; once it is deleted, resume=… begins the run anew")
+        # torch seeks to where a file that was cut off does not reach: to the system, an invalid argument.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        reason = re.split(r"\n|\. ", str(error) or type(error).__name__)[0].rstrip(".")
+    raise ValueError(
+        f"{path} is damaged: {reason}; once it is deleted, resume=… begins the run anew in that folder, "
+        "from its first epoch"
+    )
 
 
 class BackgroundWriter:

@@ -43,7 +43,7 @@ class Run:
 
         owner: False in the other processes of a run, which hold the same and write nothing.
         Raises FileExistsError over another run; ValueError where a run cannot be continued: its process lives, or
-        the images are others.
+        the images are others, or its checkpoint is damaged.
         """
         self.folder, self.owner = folder, owner
         self.rows: list[dict[str, float]] = []
@@ -51,6 +51,7 @@ class Run:
         self._started = self._saved = time.monotonic()
         self._checkpoint_seconds = 60 * config.training.checkpoint_minutes
         self._continues = config.resume is not None
+        self._found: dict[str, Any] | None = None  # the checkpoint that the run is continued from, until it is taken
         self._repeated = 0  # the epoch of weights that are newer than the checkpoint, until it has been repeated
         self._kept = "there is no checkpoint yet"
         self._writer = BackgroundWriter()
@@ -63,6 +64,7 @@ class Run:
                 open_resumable(str(folder.absolute()), [])
             old, environment = files.read_object(folder / files.STATUS), files.read_object(folder / files.ENVIRONMENT)
             check_same_images(environment, config, data)
+            self._found = self._read_last()  # before anything is written, as a damaged one shall change nothing
         elif owner and ((folder / files.STATUS).exists() or (folder / files.CONFIG).exists()):
             raise FileExistsError(f"{folder} already holds a run; choose another hydra.run.dir")
         self._seconds_before = float(old.get("seconds") or 0)
@@ -256,8 +258,7 @@ class Run:
         What the folder shows of later epochs goes. Raises ValueError where the checkpoint is damaged.
         """
         self.wait()
-        path = self.folder / files.LAST
-        content = read_checkpoint(path) if path.is_file() else None
+        content, self._found = self._found if self._continues else self._read_last(), None
         own: dict[str, Any] = content["run"] if content else {"rows": [], "best": {}, "seconds": 0.0}
         self.rows, self.best, self._repeated = own["rows"], own["best"], 0
         if self._continues:  # the earlier sittings count once, though an error can lead here again
@@ -272,6 +273,10 @@ class Run:
                 self._history.rewrite(self.rows)
             self._write_status()
         return content["trainer"] if content else None
+
+    def _read_last(self) -> dict[str, Any] | None:
+        path = self.folder / files.LAST
+        return read_checkpoint(path) if path.is_file() else None
 
     def reopen(self, epoch: int) -> None:
         """Take back, before `epoch` is trained, what is known of it and of the end: its row, test and figures."""

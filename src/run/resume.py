@@ -1,9 +1,8 @@
 """Before a run goes on, or lends its weights: is anything left to do, what was changed, where the weights are."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..config import TrainConfig, TrainingConfig, list_changes, load_config
 from .files import BEST, CONFIG
@@ -21,7 +20,7 @@ def name_limits(training: TrainingConfig) -> dict[str, str]:
 
 
 def nothing_left(folder: Path, config: TrainConfig) -> str | None:
-    """Return, in a sentence, that a run is finished; None where something is left to do.
+    """Return, in a sentence, that a run is finished, and which keys have no effect; None where something is left to do.
 
     Raises ValueError where fewer epochs are wanted than are done.
     """
@@ -34,7 +33,15 @@ def nothing_left(folder: Path, config: TrainConfig) -> str | None:
         return None
     key, why = (str(ended).split("=")[0], f", ended by {ended}") if stands else ("training.epochs", "")
     epochs_done = "1 epoch" if done == 1 else f"{done} epochs"
-    return f"the run is finished after {epochs_done}{why}: {folder}; a larger {key} continues it"
+    unused = _name_unused(load_config(folder / CONFIG), config)
+    return f"the run is finished after {epochs_done}{why}: {folder}; a larger {key} continues it{unused}"
+
+
+def _name_unused(saved: TrainConfig, config: TrainConfig) -> str:
+    keys = set(list_changes(saved, config))
+    if "training.lr" in keys:
+        keys -= {"optimizer.lr"}  # the same by another name
+    return f"; {', '.join(sorted(keys))} {'was' if len(keys) == 1 else 'were'} not used" if keys else ""
 
 
 def describe_changes(saved: TrainConfig, config: TrainConfig, learning_rate: "LearningRate", step: int) -> list[str]:
@@ -42,7 +49,7 @@ def describe_changes(saved: TrainConfig, config: TrainConfig, learning_rate: "Le
 
     learning_rate: that of `config`; step: the next one, counted over the whole run.
     """
-    lines = [f"{key}: {old} → {new}" for key, (old, new) in list_changes(saved, config).items()]
+    lines = [f"{key}: {_show(old, new)} → {_show(new, old)}" for key, (old, new) in list_changes(saved, config).items()]
     before = replace(learning_rate, config=saved.scheduler, peak=saved.optimizer.lr, epochs=saved.training.epochs)
     if before(step) != learning_rate(step):
         lines.append(
@@ -52,9 +59,15 @@ def describe_changes(saved: TrainConfig, config: TrainConfig, learning_rate: "Le
     return lines
 
 
+def _show(value: Any, other: Any) -> str:
+    """Return a value for people: of a number six digits, unless it takes more to tell it from the other one."""
+    same = isinstance(value, float) and isinstance(other, float) and f"{value:g}" == f"{other:g}"
+    return f"{value:g}" if isinstance(value, float) and not same else str(value)
+
+
 def find_weights(wanted: str) -> tuple[Path, tuple[int, int] | None]:
     """Return the file of weights for `init.weights=<run folder | file>` and, of a run, its patches (rows, columns)."""
-    path = Path(os.path.expanduser(wanted))
+    path = Path(wanted)
     if not path.is_dir():
         return path, None
     if not (path / BEST).is_file():

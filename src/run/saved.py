@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shlex
 import socket
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import TrainConfig, load_config
-from .files import BEST, BEST_FACTS, CLASSES, CONFIG, LAST, PREPROCESSING, STATUS, read_best, read_json
+from .files import BEST, BEST_FACTS, CLASSES, CONFIG, LAST, PREPROCESSING, STATUS, read_best, read_json, shorten
 from .process import is_alive
 
 if TYPE_CHECKING:
@@ -162,18 +163,37 @@ def open_resumable(wanted: str, roots: list[str]) -> SavedRun:
     Its status may be missing: a configuration is enough to begin with. Raises FileNotFoundError where there is
     none, ValueError where its process lives.
     """
-    if wanted == "latest":
+    if wanted.lower() == "latest":
         runs = [_read_any(folder) for folder in _walk(roots, CONFIG)]
         if not runs:
-            raise FileNotFoundError(f"resume=latest: no runs in {', '.join(roots)}; train one first: python train.py")
+            raise FileNotFoundError(
+                f"resume=latest: no runs in {', '.join(roots)} below {os.getcwd()}; train one first: python train.py"
+            )
         run = max(runs, key=lambda run: (_age_key(run), str(run.folder)))
     else:
         folder = Path(os.path.expanduser(wanted))
         if not (folder / CONFIG).is_file():
-            raise FileNotFoundError(f"resume={wanted} is not a run: it holds no {CONFIG}")
+            raise FileNotFoundError(f"resume={wanted} is not a run: it holds no {CONFIG}; {_suggest_run(folder)}")
         run = _read_any(folder)
     _refuse_running(run, wanted)
     return run
+
+
+def _suggest_run(path: Path) -> str:
+    """Say which run was meant by a path that is none: the one that it lies in, or up to three newest ones below it."""
+    for folder in path.absolute().parents[:2]:
+        if (folder / CONFIG).is_file() and (folder / STATUS).is_file():
+            return f"did you mean {_resume(folder)}?"
+    # A run lies at most as deep as in multirun/DATE/TIME/JOB; more of a disk is not searched.
+    runs = [_read_any(file.parent) for depth in (1, 2, 3) for file in path.glob("*/" * depth + STATUS)]
+    runs.sort(key=lambda run: (_age_key(run), str(run.folder)), reverse=True)
+    if not runs:
+        return "write the folder of a run, or resume=latest for the newest"
+    return f"the newest below it: {', '.join(_resume(run.folder) for run in runs[:3])}"
+
+
+def _resume(folder: Path) -> str:
+    return f"resume={shlex.quote(shorten(folder))}"
 
 
 def _read_any(folder: Path) -> SavedRun:
@@ -187,7 +207,9 @@ def _age_key(run: SavedRun) -> float:
     """Return when a run began, in seconds since 1970; of one without a status, when its configuration was written."""
     with contextlib.suppress(ValueError):
         return datetime.fromisoformat(run.started).timestamp()
-    return (run.folder / CONFIG).stat().st_mtime
+    with contextlib.suppress(OSError):
+        return (run.folder / CONFIG).stat().st_mtime
+    return 0.0
 
 
 def _refuse_running(run: SavedRun, wanted: str) -> None:
@@ -195,7 +217,8 @@ def _refuse_running(run: SavedRun, wanted: str) -> None:
     if run.status != "running":
         return
     facts = run.facts
-    running = f"resume={wanted} is still running (process {facts.get('pid')} on host {facts.get('host')})"
+    which = f" is {shorten(run.folder)}, which" if wanted.lower() == "latest" else ""
+    running = f"resume={wanted}{which} is still running (process {facts.get('pid')} on host {facts.get('host')})"
     if _is_here(facts):
         raise ValueError(f"{running}; stop it first")
     if facts.get("slurm_job") is not None and facts["slurm_job"] == os.environ.get("SLURM_JOB_ID"):
