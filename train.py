@@ -180,8 +180,8 @@ def train(config: TrainConfig, job: Job) -> float:
             draws = generator_for("augment", config.seed, 0)
             write_augmentations(folder, augmentation, data, first, draws, mix=trainer.mix_until > 0)
         num_evaluated = len(data.val) * len(trainer.models()) + len(data.test)
-        # At the end come evaluations, and pictures of which each takes about as long as that of the augmentations.
-        reserved = fit.evaluation_seconds * num_evaluated / world.size + 6 * (time.monotonic() - begun)
+        # At the end come evaluations, and six pictures that take about as long as that of the augmentations, or more.
+        reserved = fit.evaluation_seconds * num_evaluated / world.size + 10 * (time.monotonic() - begun)
         limit = engine.TimeLimit(training.max_minutes, run.seconds, reserved)
 
         # Training: each epoch is trained, validated and recorded before the next one begins.
