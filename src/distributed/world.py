@@ -5,6 +5,7 @@ control group is gloo on the host, so that asking the others something waits for
 """
 
 import atexit
+import gc
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -174,6 +175,7 @@ def _leave(world: World) -> None:
     """Destroy the groups. nccl would wait, maybe for ever, for what another process never sent, so that is aborted."""
     if not dist.is_initialized():
         return
+    gc.collect()  # models in circles, whose hooks must not outlive the groups
     if dist.get_backend() == "nccl":
         try:
             dist.barrier(world.control, async_op=True).wait(FAREWELL)

@@ -89,7 +89,7 @@ def _name_images(split: Split, batch: Tensor) -> str:
 def train_steps(trainer: Trainer, split: Split, progress: Progress, watch: StepWatch) -> Iterator[None]:
     """Train what is left of an epoch; after each step, at each yield, `progress` is what continuing there needs.
 
-    Raises FloatingPointError where loss or gradient are no longer finite: when someone looks, or at the epoch's end.
+    Whether loss and gradients are finite is seen when someone looks at `watch`, `summarize` at the latest.
     """
     trainer.network.train()
     watch.begin(progress)
@@ -106,7 +106,6 @@ def train_steps(trainer: Trainer, split: Split, progress: Progress, watch: StepW
         progress.step, progress.seen, progress.lr = step - first + 1, progress.seen + len(batch), trainer.rate
         watch.add(step, batch, loss, norm)
         yield
-    watch.look()
 
 
 def _needed_images(trainer: Trainer, split: Split, batch: Tensor, step: int) -> Tensor:
@@ -120,7 +119,8 @@ def _needed_images(trainer: Trainer, split: Split, batch: Tensor, step: int) -> 
 
 
 def summarize(trainer: Trainer, progress: Progress, watch: StepWatch) -> Epoch:
-    """Return the means of what was trained of an epoch, over all processes."""
+    """Return the means of what was trained of an epoch, over all processes, after a last look."""
+    watch.look()
     sums = torch.stack((progress.loss_sum.double(), progress.num_right.double()))
     trainer.world.sum(sums)
     loss, right = (sums / progress.seen).tolist()
@@ -161,6 +161,7 @@ class Pulse:
         self._save_due, self._save = save_due, save
         self._agreement = self._trainer.world.agreement(4)
         self._trainer.time_share = self._trainer.world.max(limit.share())
+        self._agreement([0.0, 0.0, 0.0, self._trainer.time_share])  # what several processes hear at the first beat
 
     @property
     def time_is_up(self) -> bool:
