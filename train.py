@@ -80,7 +80,10 @@ def train(config: TrainConfig, job: Job) -> float:
     model.gradient_checkpointing = training.gradient_checkpointing
     parameters = sum(parameter.numel() for parameter in model.parameters())
     gflops = engine.count_gflops(model)
-    engine.limit_threads(device, 3 * gflops * batch_size)  # the backward pass costs two forward ones
+    work = 3 * gflops * batch_size  # of a step: the backward pass costs two forward ones
+    engine.limit_threads(device, work)
+    if engine.choose_kernels(device, work, model.num_tokens):
+        reason += "; oneDNN multiplies"
     loaded = None
     if config.init.weights and not (folder / LAST).is_file():
         path, grid = find_weights(config.init.weights)

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,6 @@ from test_optim import make_model
 from torch import nn
 
 from src.augment import Augmentation, normalize
-from src.config import complete
-from src.config.compose import CONFIGS
 from src.data import Preprocessing, Split
 from src.engine import (
     Progress,
@@ -24,8 +22,10 @@ from src.engine import (
     Trainer,
     balanced_weights,
     choose_device,
+    choose_kernels,
     choose_precision,
     count_gflops,
+    devices,
     evaluate,
     fit_memory,
     halve_micro_batch,
@@ -35,7 +35,7 @@ from src.engine import (
     weighted_cross_entropy,
 )
 from src.model import VisionTransformer
-from src.optim import ExponentialMovingAverage, LearningRate, build_optimizer
+from src.optim import ExponentialMovingAverage, build_optimizer
 
 CPU = torch.device("cpu")
 LOOK = Preprocessing((8, 8), "crop", "bicubic", 1, (0.5,), (0.25,))
@@ -394,6 +394,31 @@ def test_a_cuda_device_is_chosen_and_trains_like_the_cpu() -> None:
     assert np.allclose(losses[0], losses[1], rtol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("gflops", "amd", "exact"), [(2.0, True, True), (2.0, True, False), (2.0, False, True), (0.5, True, True)]
+)
+def test_other_kernels_are_chosen_only_where_they_are_faster_and_multiply_in_float32(
+    gflops: float, amd: bool, exact: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "_is_amd", lambda: amd)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    if not exact:
+        monkeypatch.setattr(devices, "_multiplies_in_float32", lambda: False)
+    cpu = torch.device("cpu")
+    left, right = torch.randn(2, 256, 256)
+    true = left.double() @ right.double()
+    try:
+        changed = choose_kernels(cpu, gflops, num_tokens=64)
+        assert not changed or (gflops >= 1 and amd and exact)
+        assert torch.backends.cuda.flash_sdp_enabled() != changed
+        torch.testing.assert_close((left @ right).double(), true, rtol=0, atol=1e-4)
+        if choose_kernels(cpu, gflops, num_tokens=1000) and changed:
+            assert torch.backends.cuda.flash_sdp_enabled()
+    finally:
+        assert not choose_kernels(cpu, 0.0, num_tokens=1)
+    assert torch.backends.cuda.flash_sdp_enabled()
+
+
 def test_automatic_precision_is_float32_on_the_cpu_and_bf16_by_key() -> None:
     assert choose_precision("auto", CPU) == torch.float32
     assert choose_precision("bf16", CPU) == torch.bfloat16
@@ -407,24 +432,3 @@ def test_gflops_count_attention_and_equal_the_formula() -> None:
     per_layer = 4 * n * d * d + 2 * n * d * hidden + 2 * n * n * d
     multiply_adds = 4 * 16 * d + layers * per_layer + d * 3
     assert count_gflops(make_model()) == pytest.approx(2 * multiply_adds / 1e9)
-
-
-@pytest.mark.parametrize("path", sorted((CONFIGS / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_experiment_trains_a_step(path: Path) -> None:
-    """With its own model, optimizer, schedule and augmentation, on four made images of its size."""
-    config = compose(f"experiment={path.stem}")
-    channels = config.dataset.channels or 3
-    config = complete(config, 100, 10, channels, [0.5] * channels, [0.25] * channels)
-    model = VisionTransformer(**asdict(config.model))
-    before = model.head.weight.detach().clone()
-    parts = asdict(config.augmentation)
-    del parts["mix_off_share"], parts["repeats"]
-    look = {"size": config.model.image_size, "mean": [0.5] * channels, "std": [0.25] * channels}
-    augmentation = Augmentation(**look, **parts, num_classes=10)
-    rate = LearningRate(config.scheduler, config.optimizer.lr, 10, config.training.epochs)
-    optimizer = build_optimizer(model, config.optimizer)
-    trainer = make_trainer(model, optimizer=optimizer, clip_norm=config.training.clip_norm)
-    trainer.learning_rate, trainer.augmentation = rate, augmentation
-    images = torch.randint(256, (4, channels, *config.model.image_size), dtype=torch.uint8)
-    loss, *_ = trainer.step(images, torch.arange(4), None, step=0)
-    assert math.isfinite(loss.item()) and not torch.equal(before, model.head.weight)

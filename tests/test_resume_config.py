@@ -177,7 +177,7 @@ REFUSED = {
     "init.freeze=backbone": "init.freeze=backbone would make it another experiment: the run has null.",
     "model=vit_small": "resume=latest takes single keys, not model=vit_small, which sets a whole group, e.g. model.",
     "optimizer=sgd": "resume=latest takes single keys, not optimizer=sgd, which sets a whole group",
-    "experiment=cifar10": "resume=latest takes single keys, not experiment=cifar10, which sets a whole group\n",
+    "experiment=mnist": "resume=latest takes single keys, not experiment=mnist, which sets a whole group\n",
     "--multirun": "resume=latest continues one run; leave --multirun out",
     "hydra.mode=MULTIRUN": "resume=latest continues one run; leave --multirun out",
     "hydra.run.dir=here": "resume=latest continues in the run's own folder; leave hydra.run.dir out",
