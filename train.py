@@ -158,7 +158,7 @@ def train(config: TrainConfig, job: Job) -> float:
             world=world,
         )
         if training.compile:
-            network.compile()
+            engine.compile_network(network)
         fit = engine.fit_memory(trainer, data.train, images, len(data.val) * training.compile)
         if training.compile:
             log.info(f"compiled  in {fit.first_seconds:.1f} s, first steps and evaluations included")

@@ -24,6 +24,7 @@ from src.engine import (
     choose_device,
     choose_kernels,
     choose_precision,
+    compile_network,
     count_gflops,
     devices,
     evaluate,
@@ -417,6 +418,18 @@ def test_other_kernels_are_chosen_only_where_they_are_faster_and_multiply_in_flo
     finally:
         assert not choose_kernels(cpu, 0.0, num_tokens=1)
     assert torch.backends.cuda.flash_sdp_enabled()
+
+
+def test_what_is_compiled_is_kept_for_its_kernels_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch.compiler.config
+
+    network, tags = nn.Linear(1, 1), []
+    monkeypatch.setattr(torch.compiler.config, "cache_key_tag", "")
+    monkeypatch.setattr(network, "compile", lambda: tags.append(torch.compiler.config.cache_key_tag))
+    for fused in (True, False, True):
+        torch.backends.cuda.enable_flash_sdp(fused)
+        compile_network(network)
+    assert tags[0] == tags[2] != tags[1]
 
 
 def test_automatic_precision_is_float32_on_the_cpu_and_bf16_by_key() -> None:

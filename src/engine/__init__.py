@@ -6,6 +6,7 @@ from .devices import (
     choose_device,
     choose_kernels,
     choose_precision,
+    compile_network,
     keep_freed_memory,
     limit_threads,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "choose_device",
     "choose_kernels",
     "choose_precision",
+    "compile_network",
     "count_gflops",
     "evaluate",
     "fit_memory",

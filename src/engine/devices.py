@@ -5,6 +5,7 @@ import ctypes
 import os
 
 import torch
+from torch import nn
 
 _NUM_THREADS = torch.get_num_threads()  # as the machine or OMP_NUM_THREADS has it
 
@@ -62,6 +63,17 @@ def choose_kernels(device: torch.device, gflops: float, num_tokens: int) -> bool
         products.fp32_precision = "none"
     torch.backends.cuda.enable_flash_sdp(not better or num_tokens > 256)  # of the CPU too, in spite of its name
     return better
+
+
+def compile_network(network: nn.Module) -> None:
+    """Let a network be compiled at its first use, for the kernels chosen.
+
+    torch's cache on the disk does not ask whether attention was fused: it would give back what another choice made.
+    """
+    import torch.compiler.config
+
+    torch.compiler.config.cache_key_tag = f"fused attention: {torch.backends.cuda.flash_sdp_enabled()}"
+    network.compile()
 
 
 def _is_amd() -> bool:
