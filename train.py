@@ -152,6 +152,8 @@ def train(config: TrainConfig, job: Job) -> float:
             clip_norm=training.clip_norm,
             class_weights=weights,
             mix_until=round((1 - mix_off_share) * training.epochs * steps),
+            patch_dropout=training.patch_dropout,
+            drop_patches_until=round((1 - training.patch_dropout_off_share) * training.epochs * steps),
             balanced_sampling=training.sampler == "balanced",
             repeats=repeats,
             ema=ema,

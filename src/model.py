@@ -244,6 +244,7 @@ class VisionTransformer(nn.Module):
         self.pooling = pooling
         # In training keep the input of each block alone and compute the rest again: Chen et al. (arXiv 1604.06174).
         self.gradient_checkpointing = False
+        self.patch_dropout = 0.0  # in training, the share of its patches that each image loses
         self.num_prefix_tokens = int(pooling == "cls") + num_registers  # they stand before the patches
 
         self.patch_embed = PatchEmbedding(patch_size, in_channels, embedding_dim, stem)
@@ -318,8 +319,16 @@ class VisionTransformer(nn.Module):
             )
         x = self.patch_embed(images)  # (B, rows · columns, D)
         prefix = [t.expand(x.shape[0], -1, -1) for t in (self.cls_token, self.reg_token) if t is not None]
-        x = torch.cat([*prefix, x], dim=1)  # (B, N, D)
-        return self.pos_drop(x + self.pos_embed)
+        x = torch.cat([*prefix, x], dim=1) + self.pos_embed  # (B, N, D)
+        return self.pos_drop(self._drop_patches(x) if self.training and self.patch_dropout else x)
+
+    def _drop_patches(self, x: Tensor) -> Tensor:  # (B, N, D)
+        """Keep the prefix and a random part of the patches of each image: Liu et al. (arXiv 2208.07220)."""
+        prefix, patches = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
+        num_kept = max(1, round((1 - self.patch_dropout) * patches.shape[1]))
+        chosen = torch.rand(patches.shape[:2], device=x.device).argsort(dim=1)[:, :num_kept]
+        kept = patches.gather(1, chosen.unsqueeze(2).expand(-1, -1, x.shape[2]))
+        return torch.cat([prefix, kept], dim=1)
 
     @torch.no_grad()
     def attention_maps(self, images: Tensor) -> list[Tensor]:

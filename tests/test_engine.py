@@ -213,6 +213,23 @@ def test_mixing_ends_at_its_step_and_the_larger_share_counts_as_right() -> None:
     assert torch.equal(labels, split.labels) and rights[1] == (later_guesses == labels).sum()
 
 
+def test_patch_dropout_ends_at_its_step_and_is_tried_with_all_patches_too() -> None:
+    torch.manual_seed(0)
+    model, split = make_model(), make_split(4)
+    trainer = make_trainer(model, patch_dropout=0.5, drop_patches_until=2)
+    seen: list[int] = []
+    model.blocks.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[1]))
+    whole = model.num_tokens
+    part = whole - (whole - model.num_prefix_tokens) // 2
+    fit_memory(trainer, split, LOOK)
+    assert seen == [part, whole, whole, whole], "two training steps, two evaluations"
+    seen.clear()
+    model.train()
+    for step in (0, 1, 2):
+        trainer.step(pixels_of(split), split.labels, None, step)
+    assert seen == [part, part, whole]
+
+
 @pytest.mark.parametrize("named", [True, False], ids=["files", "one array"])
 def test_a_loss_that_is_not_finite_stops_and_says_where(named: bool) -> None:
     """At the step where it began, though it is noticed later."""

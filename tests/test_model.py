@@ -326,6 +326,26 @@ def test_dropout_acts_on_the_embedded_tokens_the_projection_and_both_layers_of_t
     assert [(x == 0).float().mean().item() for x in seen] == pytest.approx([0.25] * 4, abs=0.03)
 
 
+@pytest.mark.parametrize("options", [{}, {"pooling": "mean"}, {"num_registers": 2}], ids=["cls", "mean", "registers"])
+def test_patch_dropout_keeps_the_prefix_and_a_random_part_of_the_patches_of_each_image(options: dict[str, Any]) -> None:
+    model = build(**options)
+    images, prefix = draw_images(model, batch_size=64), model.num_prefix_tokens
+    num_patches = model.num_tokens - prefix
+    tokens = model.eval().embed(images)
+    model.train().patch_dropout = 0.75
+    kept = model.embed(images)
+    assert kept.shape[1] == prefix + num_patches // 4
+    assert torch.equal(kept[:, :prefix], tokens[:, :prefix])
+    matches = (kept[:, prefix:, None] == tokens[:, None, prefix:]).all(dim=-1)  # (B, kept, patches)
+    assert (matches.sum(dim=2) == 1).all(), "as they are, where they were in the image"
+    assert (matches.sum(dim=1) <= 1).all(), "none twice"
+    shares = matches.any(dim=1).float().mean(dim=0)  # of the images, for each patch
+    assert (shares.min() > 0.05 and shares.max() < 0.5) and len(matches.any(dim=1).unique(dim=0)) > 8
+    assert torch.equal(model.eval()(images), build(**options).eval()(images)), "evaluation sees all of them"
+    model.train().patch_dropout = 0.999
+    assert model.embed(images).shape[1] == prefix + 1, "one is always left"
+
+
 def test_block_whose_branches_are_always_dropped_is_the_identity() -> None:
     x = torch.randn(2, 5, 32)
     assert torch.equal(EncoderBlock(32, 4, drop_path=1.0)(x), x)

@@ -52,6 +52,8 @@ SYNONYMS = {
     "clip_grad": "training.clip_norm",
     "gradient_clip_val": "training.clip_norm",
     "smoothing": "training.label_smoothing",
+    "patch_drop_rate": "training.patch_dropout",
+    "token_dropout": "training.patch_dropout",
     "amp": "training.precision",
     "fp16": "training.precision",
     "mixed_precision": "training.precision",

@@ -28,6 +28,10 @@ def resolve(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
         _check_weights(Path(config.init.weights))
     config = _resolve_augmentation(_resolve_sizes(config))
     _check_augmentation(config.augmentation, typed)
+    check(
+        "training.patch_dropout_off_share" not in typed or config.training.patch_dropout > 0,
+        "training.patch_dropout_off_share means nothing without training.patch_dropout",
+    )
     return _resolve_schedule(_resolve_lr(config, typed), typed)
 
 

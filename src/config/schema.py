@@ -146,6 +146,8 @@ class TrainingConfig:
     lr: float | None
     clip_norm: float | None
     label_smoothing: float
+    patch_dropout: float
+    patch_dropout_off_share: float
     class_weights: str | None
     sampler: str
     ema: float | None
@@ -177,6 +179,9 @@ class TrainingConfig:
             check(self.clip_norm > 0, f"training.clip_norm={self.clip_norm} must be above 0; null turns it off")
         smoothing = self.label_smoothing
         check(0 <= smoothing < 1, f"training.label_smoothing={smoothing} must lie from 0 to below 1")
+        check(0 <= self.patch_dropout < 1, f"training.patch_dropout={self.patch_dropout} must lie from 0 to below 1")
+        share = self.patch_dropout_off_share
+        check(0 <= share <= 1, f"training.patch_dropout_off_share={share} must lie from 0 to 1")
         if self.class_weights is not None:
             check_choice("training.class_weights", self.class_weights, ("balanced",))
         check_choice("training.sampler", self.sampler, ("shuffled", "balanced"))

@@ -106,9 +106,13 @@ def _attempt(trainer: Trainer, split: Split, preprocessing: Preprocessing, num_e
     """Return what the two steps took, None where memory was too small for them."""
     size = trainer.micro_batch_size
     trained = [trainer.batch_size, len(split) % trainer.batch_size if num_evaluated else 0]
+    # Where the first step sees a part of the patches, the last one needs more memory.
+    steps = (0, trainer.total_steps - 1) if trainer.patch_dropout else (0,)
     evaluated = [size, num_evaluated % size]
     try:
-        first = sum(_time(trainer, partial(_train, trainer, split, count)) for count in trained if count)
+        first = sum(
+            _time(trainer, partial(_train, trainer, split, count, step)) for count in trained if count for step in steps
+        )
         first += sum(_time(trainer, partial(_evaluate, trainer, preprocessing, count)) for count in evaluated if count)
         again = _time(trainer, partial(_evaluate, trainer, preprocessing, size))
         return Fit(first, again / size)
@@ -118,7 +122,7 @@ def _attempt(trainer: Trainer, split: Split, preprocessing: Preprocessing, num_e
         return None
 
 
-def _train(trainer: Trainer, split: Split, count: int) -> None:
+def _train(trainer: Trainer, split: Split, count: int, step: int) -> None:
     batch = trainer.order(split, epoch=1)[:count]
     share = batch[trainer.share(len(batch))]
     # Twice the share is what mixing needs at most.
@@ -128,7 +132,7 @@ def _train(trainer: Trainer, split: Split, count: int) -> None:
     # Replicas try on their own, as one that fails leaves the others waiting. Sharded models have no such way: their
     # gradients would stay where nothing clears them.
     sync = trainer.network is trainer.model
-    trainer.step(images, split.labels[batch].to(trainer.device), ratios, step=0, sync=sync)
+    trainer.step(images, split.labels[batch].to(trainer.device), ratios, step, sync=sync)
 
 
 def _evaluate(trainer: Trainer, preprocessing: Preprocessing, count: int) -> None:

@@ -71,6 +71,8 @@ class Trainer:
     clip_norm: float | None
     class_weights: Tensor | None = None  # (K,), see `balanced_weights`
     mix_until: float = math.inf  # step of the schedule from which images are no longer mixed
+    patch_dropout: float = 0.0  # share of its patches that each image loses
+    drop_patches_until: float = math.inf  # step of the schedule from which it keeps all of them
     balanced_sampling: bool = False
     repeats: int = 1
     ema: ExponentialMovingAverage | None = None
@@ -128,6 +130,7 @@ class Trainer:
         set_learning_rate(self.optimizer, self.rate)
         stored = (images.shape[2], images.shape[3])
         plan = self.draw(len(labels), stored, ratios, step, mix=scheduled < self.mix_until)
+        self.model.patch_dropout = self.patch_dropout if scheduled < self.drop_patches_until else 0.0
         self.optimizer.zero_grad(set_to_none=True)
         loss, right = self._accumulate(images, labels, plan, sync)
         self.scaler.unscale_(self.optimizer)
