@@ -28,6 +28,9 @@ class PatchEmbedding(nn.Module):
     `stem="conv"` halves the image by 3x3 convolutions until one pixel is left of each patch: Xiao et al.
     (arXiv 2106.14881), who pay for it with one encoder block. GroupNorm with one group replaces their
     BatchNorm: it sees one image at a time, so a batch split into micro-batches gives the same gradients.
+
+    `stem="overlap"` maps windows of 2P - 1 pixels, which reach into the patches above and to the left: Wang et al.
+    (arXiv 2106.13797), section 3.2.
     """
 
     def __init__(self, patch_size: int, in_channels: int, embedding_dim: int, stem: str = "patch") -> None:
@@ -45,7 +48,8 @@ class PatchEmbedding(nn.Module):
                 layers += [convolution, nn.GroupNorm(1, width), nn.ReLU()]
                 in_channels, patch_size = width, patch_size // 2
         self.stem = nn.Sequential(*layers)  # empty, which is the identity, for stem="patch"
-        self.proj = nn.Conv2d(in_channels, embedding_dim, kernel_size=patch_size, stride=patch_size)
+        window, padding = (2 * patch_size - 1, patch_size - 1) if stem == "overlap" else (patch_size, 0)
+        self.proj = nn.Conv2d(in_channels, embedding_dim, kernel_size=window, stride=patch_size, padding=padding)
 
     def forward(self, images: Tensor) -> Tensor:  # (B, C, H, W)
         x = self.proj(self.stem(images))  # (B, D, H/P, W/P)
@@ -224,13 +228,13 @@ class VisionTransformer(nn.Module):
         num_registers: int = 0,  # extra tokens, scratch space of attention: Darcet et al. (arXiv 2309.16588)
         layer_scale: float | None = None,  # initial value, such as 1e-5; None has no LayerScale
         qk_norm: bool = False,
-        stem: str = "patch",  # or "conv"
+        stem: str = "patch",  # or "conv", "overlap"
         zero_init_head: bool = False,  # begin with logits of 0, as the original code does
     ) -> None:
         super().__init__()
         _check_choice("pooling", pooling, ("cls", "mean"))
         _check_choice("position_embedding", position_embedding, ("learned", "sincos2d"))
-        _check_choice("stem", stem, ("patch", "conv"))
+        _check_choice("stem", stem, ("patch", "conv", "overlap"))
         if embedding_dim % num_heads:
             raise ValueError(
                 f"model.embedding_dim={embedding_dim} is not divisible by model.num_heads={num_heads}; "

@@ -63,6 +63,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 NOT_IN_TIMM: dict[str, dict[str, Any]] = {
     "sincos2d": {"position_embedding": "sincos2d", "num_registers": 2},
     "conv_stem": {"stem": "conv"},
+    "overlap": {"stem": "overlap"},
 }
 
 
@@ -194,7 +195,7 @@ def test_every_parameter_receives_a_gradient_with(options: dict[str, Any]) -> No
             assert parameter.grad.abs().max() > 1e-6, name
 
 
-@pytest.mark.parametrize("stem", ["patch", "conv"])
+@pytest.mark.parametrize("stem", ["patch", "conv", "overlap"])
 def test_micro_batches_give_the_gradients_of_the_whole_batch(stem: str) -> None:
     model = build(stem=stem)
     images = draw_images(model)
@@ -352,10 +353,18 @@ def test_block_whose_branches_are_always_dropped_is_the_identity() -> None:
 
 
 @pytest.mark.parametrize("patch_size", [1, 2, 4, 8, 16])
-def test_conv_stem_makes_the_tokens_of_the_patch_stem(patch_size: int) -> None:
+def test_every_stem_makes_the_tokens_of_the_patch_stem(patch_size: int) -> None:
     images = torch.randn(2, 3, 16, 32)
-    conv, patch = (PatchEmbedding(patch_size, 3, 16, stem)(images) for stem in ("conv", "patch"))
-    assert conv.shape == patch.shape == (2, 16 * 32 // patch_size**2, 16)
+    tokens = [PatchEmbedding(patch_size, 3, 16, stem)(images) for stem in ("patch", "conv", "overlap")]
+    assert all(x.shape == (2, 16 * 32 // patch_size**2, 16) for x in tokens)
+
+
+def test_overlapping_patches_reach_back_into_those_above_and_to_the_left() -> None:
+    images = torch.zeros(1, 1, 16, 16, requires_grad=True)
+    PatchEmbedding(4, 1, 8, "overlap")(images)[0, 5].sum().backward()  # the patch of rows and columns 4 to 7
+    assert images.grad is not None
+    rows, columns = images.grad[0, 0].nonzero().unbind(dim=1)
+    assert (rows.min(), rows.max()) == (columns.min(), columns.max()) == (1, 7)
 
 
 def test_conv_stem_doubles_its_channels_up_to_the_embedding_dimension() -> None:
@@ -373,7 +382,7 @@ def test_zero_initialized_head_gives_zero_logits_and_learns() -> None:
     assert model.head.weight.grad.abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("stem", ["patch", "conv"])
+@pytest.mark.parametrize("stem", ["patch", "conv", "overlap"])
 def test_blocks_start_from_xavier_weights_all_else_from_002_and_biases_from_zero(stem: str) -> None:
     model = build(embedding_dim=128, num_registers=8, stem=stem)
     for name, parameter in model.named_parameters():
@@ -425,7 +434,7 @@ def test_attention_maps_are_float32_under_bfloat16_autocast() -> None:
             {"position_embedding": "rope"},
             "model.position_embedding=rope is unknown; allowed: learned, sincos2d",
         ),
-        ({"stem": "resnet"}, "model.stem=resnet is unknown; allowed: patch, conv"),
+        ({"stem": "resnet"}, "model.stem=resnet is unknown; allowed: patch, conv, overlap"),
     ],
 )
 def test_refuses_and_names_the_key_to_change(options: dict[str, Any], message: str) -> None:

@@ -14,6 +14,7 @@ from conftest import COLORS, make_picture
 from test_data import save_variants
 
 from src.config import load_config
+from src.engine import count_gflops
 from src.predict.predictor import Predictor, find_inputs
 from src.run import SavedRun
 
@@ -71,6 +72,18 @@ def test_preprocessing_and_classes_come_from_the_run_alone(photo_run: SavedRun, 
     config.write_text(config.read_text().replace("photos [ä]", "gone"))
     images = torch.randint(256, (3, 3, 16, 16), dtype=torch.uint8)
     assert torch.equal(Predictor(copied, "cpu").predict(images), Predictor(photo_run, "cpu").predict(images))
+
+
+def test_kernels_are_chosen_for_the_work_of_a_batch(
+    photo_run: SavedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[tuple[float, int]] = []
+    monkeypatch.setattr("src.predict.predictor.choose_kernels", lambda device, *work: chosen.append(work))
+    predictor, files = Predictor(photo_run, "cpu"), list(save_variants(tmp_path).values())[:3]
+    for batch_size in (1, 2, 64):
+        list(predictor.predict_files(files, batch_size))
+    one = count_gflops(predictor.model)
+    assert chosen == [(one * count, predictor.model.num_tokens) for count in (1, 2, 3)]
 
 
 def test_every_kind_of_file_is_answered(photo_run: SavedRun, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..augment import normalize
 from ..data import find_images, is_image
-from ..engine import autocast, choose_device, choose_precision
+from ..engine import autocast, choose_device, choose_kernels, choose_precision, count_gflops
 from ..model import VisionTransformer
 from ..run import BEST, SavedRun, write_csv, write_json
 
@@ -41,6 +41,8 @@ class Predictor:
 
     def predict_files(self, files: Sequence[Path], batch_size: int) -> Iterator[tuple[list[Path], Tensor, list[str]]]:
         """Yield, batch by batch, the files read, their probabilities (n,K), and a line for each unreadable one."""
+        work = count_gflops(self.model) * min(batch_size, len(files))
+        choose_kernels(self.device, work, self.model.num_tokens)
         for first in range(0, len(files), batch_size):
             read, images, errors = [], [], []
             for path in files[first : first + batch_size]:
