@@ -121,13 +121,13 @@ def position_similarity(model: VisionTransformer) -> tuple[np.ndarray, np.ndarra
 
 
 def principal_filters(model: VisionTransformer) -> np.ndarray:
-    """Return the principal components (n, P, P, C), n up to 28, of the filters that see the pixels.
+    """Return the principal components (n, a, a, C), n up to 28, of the filters of a x a pixels that see the image.
 
     They are those of the patch projection (arXiv 2010.11929, Fig. 7), or of a convolutional stem's first layer.
     """
     stem = model.patch_embed.stem
     first = stem[0] if len(stem) else model.patch_embed.proj
     assert isinstance(first, nn.Conv2d)
-    weight = first.weight.detach().float().cpu()  # (D, C, P, P)
+    weight = first.weight.detach().float().cpu()  # (D, C, a, a)
     components = torch.linalg.svd(weight.flatten(1), full_matrices=False).Vh[:28]
     return components.unflatten(1, weight.shape[1:]).permute(0, 2, 3, 1).numpy()

@@ -30,7 +30,7 @@ class PatchEmbedding(nn.Module):
     BatchNorm: it sees one image at a time, so a batch split into micro-batches gives the same gradients.
 
     `stem="overlap"` maps windows of 2P - 1 pixels, which reach into the patches above and to the left: Wang et al.
-    (arXiv 2106.13797), section 3.2.
+    (arXiv 2106.13797).
     """
 
     def __init__(self, patch_size: int, in_channels: int, embedding_dim: int, stem: str = "patch") -> None:
@@ -47,7 +47,7 @@ class PatchEmbedding(nn.Module):
                 convolution = nn.Conv2d(in_channels, width, kernel_size=3, stride=2, padding=1, bias=False)
                 layers += [convolution, nn.GroupNorm(1, width), nn.ReLU()]
                 in_channels, patch_size = width, patch_size // 2
-        self.stem = nn.Sequential(*layers)  # empty, which is the identity, for stem="patch"
+        self.stem = nn.Sequential(*layers)  # without convolutions it is empty: the identity
         window, padding = (2 * patch_size - 1, patch_size - 1) if stem == "overlap" else (patch_size, 0)
         self.proj = nn.Conv2d(in_channels, embedding_dim, kernel_size=window, stride=patch_size, padding=padding)
 

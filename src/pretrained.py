@@ -156,7 +156,7 @@ def _adapt(
 
 
 def _adapt_channels(weight: Tensor, channels: int) -> Tensor:
-    """Give a convolution (D, C, P, P) other input channels: each gets their mean, so that gray images give the same.
+    """Give a convolution (D, C, a, a) other input channels: each gets their mean, so that gray images give the same.
 
     What timm does between one channel and three; to four it would repeat the first.
     """

@@ -142,6 +142,19 @@ def test_a_stopped_run_continues_to_the_bits_of_one_left_alone(
     assert_equal_runs(whole, folder)
 
 
+@pytest.mark.parametrize("call", [6, 10], ids=["with a part of the patches", "with all patches"])
+def test_a_run_with_patch_dropout_continues_to_the_same_bits(call: int, overrides: list[str], tmp_path: Path) -> None:
+    given = "training.patch_dropout=0.5", "training.patch_dropout_off_share=0.5"  # all patches from step 7 of 12 on
+    begin(tmp_path / "whole", overrides, *given)
+    with (
+        at_call(engine.Trainer, "step", call, lambda: os.kill(os.getpid(), signal.SIGTERM)),
+        pytest.raises(Interrupted),
+    ):
+        begin(tmp_path / "run", overrides, *given)
+    resume(tmp_path / "run")
+    assert_equal_runs(tmp_path / "run", tmp_path / "whole")
+
+
 def test_a_second_ctrl_c_leaves_within_the_step_and_the_run_continues(
     overrides: list[str], whole: Path, tmp_path: Path
 ) -> None:

@@ -82,8 +82,7 @@ def test_kernels_are_chosen_for_the_work_of_a_batch(
     predictor, files = Predictor(photo_run, "cpu"), list(save_variants(tmp_path).values())[:3]
     for batch_size in (1, 2, 64):
         list(predictor.predict_files(files, batch_size))
-    one = count_gflops(predictor.model)
-    assert chosen == [(one * count, predictor.model.num_tokens) for count in (1, 2, 3)]
+    assert chosen == [(count_gflops(predictor.model) * count, predictor.model.num_tokens) for count in (1, 2, 3)]
 
 
 def test_every_kind_of_file_is_answered(photo_run: SavedRun, tmp_path: Path) -> None:

@@ -126,6 +126,8 @@ def build_trainer(config: TrainConfig, model: VisionTransformer) -> Trainer:
         label_smoothing=training.label_smoothing,
         clip_norm=training.clip_norm,
         mix_until=round((1 - mix_off_share) * training.epochs),
+        patch_dropout=training.patch_dropout,
+        drop_patches_until=round((1 - training.patch_dropout_off_share) * training.epochs),
         repeats=repeats,
         ema=ExponentialMovingAverage(model, training.ema) if training.ema else None,
     )

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from src import run as files
 from src.config import Job, load_config
+from src.model import VisionTransformer
 from src.run import SavedRun, best_run, choose_run, find_runs, write_json
 from train import train
 
@@ -69,12 +70,28 @@ def test_status_and_test_results_agree(photo_run: SavedRun) -> None:
     assert np.mean([float(row["f1"]) for row in per_class]) == pytest.approx(test["macro_f1"])
 
 
-def test_figures_are_drawn_for_the_other_kinds_of_model_too(tmp_path: Path) -> None:
-    kind = ["model.stem=conv", "model.pooling=mean", "model.position_embedding=sincos2d", "model.num_registers=2"]
-    run = train_run(tmp_path / "conv", *TINY, *kind, "training.epochs=1", "training.tensorboard=false")
+@pytest.mark.parametrize("stem", ["conv", "overlap"])
+def test_figures_are_drawn_for_the_other_kinds_of_model_too(stem: str, tmp_path: Path) -> None:
+    kind = [f"model.stem={stem}", "model.pooling=mean", "model.position_embedding=sincos2d", "model.num_registers=2"]
+    run = train_run(tmp_path / stem, *TINY, *kind, "training.epochs=1", "training.tensorboard=false")
     names = {path.name for path in (run.folder / "figures").iterdir()}
     kinds = ("augmentations", "predictions", "attention", "position_embeddings", "patch_filters")
     assert names == {f"{kind}.png" for kind in kinds}
+
+
+def test_patches_are_dropped_until_the_last_share_of_the_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop_patches, rates = VisionTransformer._drop_patches, []
+
+    def watch(model: VisionTransformer, x: torch.Tensor) -> torch.Tensor:
+        rates.append(model.patch_dropout)
+        return drop_patches(model, x)
+
+    monkeypatch.setattr(VisionTransformer, "_drop_patches", watch)
+    given = ["training.patch_dropout=0.5", "training.patch_dropout_off_share=0.25", "training.batch_size=600"]
+    train_run(tmp_path / "dropped", *TINY, *given, "training.epochs=4", "training.tensorboard=false")
+    assert rates == [0.5] * (1 + 3 * 2), "a trial, and three of four epochs of two steps"
 
 
 def test_top5_accuracy_is_there_for_more_than_five_classes(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ class ModelConfig:
             check(0 <= value < 1, f"model.{key}={value} is a probability: at least 0, below 1")
         check_choice("model.pooling", self.pooling, ("cls", "mean"))
         check_choice("model.position_embedding", self.position_embedding, ("learned", "sincos2d"))
-        check_choice("model.stem", self.stem, ("patch", "conv"))
+        check_choice("model.stem", self.stem, ("patch", "conv", "overlap"))
         dim, heads = self.embedding_dim, self.num_heads
         if dim % heads:
             fitting = ", ".join(str(n) for n in range(1, 33) if dim % n == 0)
@@ -181,7 +181,7 @@ class TrainingConfig:
         check(0 <= smoothing < 1, f"training.label_smoothing={smoothing} must lie from 0 to below 1")
         check(0 <= self.patch_dropout < 1, f"training.patch_dropout={self.patch_dropout} must lie from 0 to below 1")
         share = self.patch_dropout_off_share
-        check(0 <= share <= 1, f"training.patch_dropout_off_share={share} must lie from 0 to 1")
+        check(0 <= share < 1, f"training.patch_dropout_off_share={share} must lie from 0 to below 1")
         if self.class_weights is not None:
             check_choice("training.class_weights", self.class_weights, ("balanced",))
         check_choice("training.sampler", self.sampler, ("shuffled", "balanced"))

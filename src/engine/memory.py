@@ -65,14 +65,14 @@ class OutOfMemory:
 
 @dataclass
 class Fit:
-    """Seconds of the first training step and evaluation, in which a model is compiled; of an image when it is."""
+    """Seconds of the first training steps and evaluations, in which a model is compiled; of an image when it is."""
 
     first_seconds: float
     evaluation_seconds: float
 
 
 def fit_memory(trainer: Trainer, split: Split, preprocessing: Preprocessing, num_evaluated: int = 0) -> Fit:
-    """Find the micro-batch that fits: take a whole training step and an evaluation step, undo them, halve if need be.
+    """Find the micro-batch that fits: take whole training and evaluation steps, undo them, halve if need be.
 
     num_evaluated: for a compiled model the images of a validation, whose last batch, as that of training, is smaller
     and compiled on its own. To be called before anything is trained or loaded.
@@ -103,7 +103,7 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def _attempt(trainer: Trainer, split: Split, preprocessing: Preprocessing, num_evaluated: int) -> Fit | None:
-    """Return what the two steps took, None where memory was too small for them."""
+    """Return what these steps took, None where memory was too small for them."""
     size = trainer.micro_batch_size
     trained = [trainer.batch_size, len(split) % trainer.batch_size if num_evaluated else 0]
     # Where the first step sees a part of the patches, the last one needs more memory.

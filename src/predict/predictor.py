@@ -25,7 +25,9 @@ class Predictor:
         config, self.classes, self.preprocessing = run.load()
         self.device, _ = choose_device(device)
         self.precision = choose_precision(config.training.precision, self.device)
-        self.model = VisionTransformer(**asdict(config.model)).to(self.device).eval()
+        model = VisionTransformer(**asdict(config.model))
+        self.gflops = count_gflops(model)
+        self.model = model.to(self.device).eval()
         try:
             self.model.load_state_dict(load_file(run.folder / BEST))
         except (SafetensorError, RuntimeError) as error:
@@ -41,8 +43,7 @@ class Predictor:
 
     def predict_files(self, files: Sequence[Path], batch_size: int) -> Iterator[tuple[list[Path], Tensor, list[str]]]:
         """Yield, batch by batch, the files read, their probabilities (n,K), and a line for each unreadable one."""
-        work = count_gflops(self.model) * min(batch_size, len(files))
-        choose_kernels(self.device, work, self.model.num_tokens)
+        choose_kernels(self.device, self.gflops * min(batch_size, len(files)), self.model.num_tokens)
         for first in range(0, len(files), batch_size):
             read, images, errors = [], [], []
             for path in files[first : first + batch_size]:
