@@ -117,6 +117,8 @@ def train(config: TrainConfig, job: Job) -> float:
             log.info(f"frozen    {parameters - trainable:,} parameters; {trainable:,} are trained")
             if random := list_untrained(model, loaded):
                 log.warning(f"frozen as initialized, as nothing was loaded for it: {', '.join(random)}")
+        if config.init.layer_decay and not config.init.weights:
+            log.warning("init.layer_decay without init.weights: the first layers, which know nothing, learn slowest")
         log.info(f"run       {terminal.short_path(folder)}")
         for warning in report.warnings:
             log.warning(warning)

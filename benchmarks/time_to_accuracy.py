@@ -260,8 +260,6 @@ def link_images(data: Path, folder: Path, per_class_train: int | None, per_class
 
 def list_images(folder: Path, most: int | None) -> dict[str, list[Path]]:
     """Return class -> files, the first `most` of each by name."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is missing; --data needs train/<class>/ and test/<class>/")
     classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     return {path.name: sorted(file for file in path.iterdir() if file.is_file())[:most] for path in classes}
 
@@ -418,6 +416,8 @@ def parse_options() -> argparse.Namespace:
         options.probe_minutes = min(1.0, *options.minutes)
     if "rival" in options.contestants and not RIVAL.is_file():
         parser.error(f"{RIVAL} is missing; --contestants ours does without it")
+    if missing := [part for part in ("train", "test") if not (options.data / part).is_dir()]:
+        parser.error(f"--data {options.data} has no folder {missing[0]}; it needs train/<class>/ and test/<class>/")
     if options.folder and options.folder.exists() and any(options.folder.iterdir()):
         parser.error(f"--folder {options.folder} is not empty")
     return options

@@ -1,6 +1,7 @@
 """The data path: every kind of file, splits that do not leak, batches that hold each sample once."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from src.data import Data, Preprocessing, Split, find_images, iterate_batches, load_data, read_image, shuffled_order
 from src.data.images import _center_box
 from src.data.load import pixel_statistics
+from src.data.sources import load_digits
 
 RGB8 = Preprocessing((8, 8), "crop", "bicubic", 3)
 
@@ -207,6 +209,20 @@ def test_each_epoch_holds_each_sample_once_in_an_order_of_its_own() -> None:
         assert sorted(order.tolist()) == list(range(10))
         assert all(torch.equal(images.flatten().long(), batch) for images, batch in batches)
     assert not torch.equal(*orders) and torch.equal(orders[0], shuffled_order(10, seed=0, epoch=1))
+
+
+def test_digits_are_asked_of_scikit_learn_where_their_table_is_not_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def elsewhere(name: str) -> SimpleNamespace:
+        return SimpleNamespace(submodule_search_locations=[tmp_path])
+
+    config = compose().dataset
+    read, labels = load_digits(config).splits["all"]
+    monkeypatch.setattr("src.data.sources.find_spec", elsewhere)
+    asked, same_labels = load_digits(config).splits["all"]
+    assert isinstance(read, np.ndarray) and isinstance(asked, np.ndarray) and np.array_equal(read, asked)
+    assert labels == same_labels and len(labels) == 1797
 
 
 def test_digits_are_the_1797_scans_without_download() -> None:

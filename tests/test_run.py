@@ -79,6 +79,12 @@ def test_figures_are_drawn_for_the_other_kinds_of_model_too(stem: str, tmp_path:
     assert names == {f"{kind}.png" for kind in kinds}
 
 
+def test_layer_decay_without_weights_is_warned_about(tmp_path: Path) -> None:
+    given = ["init.layer_decay=0.75", "training.epochs=1", "training.batch_size=600", "training.tensorboard=false"]
+    run = train_run(tmp_path / "scratch", *TINY, *given)
+    assert "init.layer_decay without init.weights" in (run.folder / "train.log").read_text()
+
+
 def test_patches_are_dropped_until_the_last_share_of_the_epochs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
