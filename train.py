@@ -36,6 +36,7 @@ def train(config: TrainConfig, job: Job) -> float:
         LAST,
         PROFILE_TABLE,
         PROFILE_TRACE,
+        PRUNED,
         Run,
         describe_changes,
         find_weights,
@@ -51,9 +52,12 @@ def train(config: TrainConfig, job: Job) -> float:
     device, reason = engine.choose_device(config.device)
     device = local_device(device)
     engine.choose_algorithms(config.training.deterministic)
+    engine.forget_peak_memory(device)
     world = join_world(device)
-    terminal.log_to_console(log, shown=world.main)
-    folder = world.broadcast(job.folder)
+    terminal.log_to_console(log, shown=world.main and not job.quiet)
+    # Whether a job of a sweep goes on is known to the first process alone.
+    folder, begun = world.broadcast((job.folder, config if config.resume else None))
+    config = begun or config
     if config.resume and (answer := world.broadcast(nothing_left(folder, config) if world.main else None)):
         log.info(answer)
         return read_run(folder).val_acc
@@ -170,7 +174,8 @@ def train(config: TrainConfig, job: Job) -> float:
         if saved and (state := world.broadcast(run.load_last())):
             progress = trainer.load_state_dict(state)
             # What ended it still does if it is the same; and a last epoch that the time had cut short goes on.
-            ended = state["ended"] if state["ended"] in name_limits(training).values() else None
+            lasting = [*name_limits(training).values(), *([PRUNED] if job.judge else [])]
+            ended = state["ended"] if state["ended"] in lasting else None
         if trainer.memory_is_short:
             run.note_memory(trainer.micro_batch_size, share)
         if saved:
@@ -240,6 +245,7 @@ def train(config: TrainConfig, job: Job) -> float:
                 }
                 if "ema" in validated:
                     row |= {"ema_val_loss": validated["ema"].loss, "ema_val_acc": validated["ema"].accuracy}
+                run.status["peak_memory"] = engine.peak_memory(device)
                 run.record(row)
                 log.info(terminal.describe_epoch(row, training.epochs, better))
                 limits, patience = name_limits(training), training.early_stopping
@@ -247,6 +253,8 @@ def train(config: TrainConfig, job: Job) -> float:
                     ended = limits["max_minutes"]
                 elif patience and progress.epoch - run.best.get("epoch", 0) >= patience:
                     ended = limits["early_stopping"]
+                elif job.judge and progress.epoch < training.epochs and job.judge(progress.epoch, chosen.accuracy):
+                    ended = PRUNED
                 ended = world.broadcast(ended)
                 if progress.step == steps:
                     progress = engine.Progress.of_epoch(progress.epoch + 1, device)

@@ -45,7 +45,7 @@ def compose_command(path: Path, *overrides: str) -> TrainConfig:
     """Compose what the command in a recipe's header says."""
     command = re.search(r"^# Command: +python train\.py (.*)$", header_of(path), flags=re.MULTILINE)
     assert command is not None, f"{path.name} has no line '# Command:   python train.py ...'"
-    typed = shlex.split(command[1])
+    typed = [word for word in shlex.split(command[1]) if word != "--multirun"]
     assert f"experiment={path.stem}" in typed
     return compose(*typed, *overrides)
 
@@ -62,7 +62,7 @@ def test_the_command_in_the_header_composes_and_what_it_gave_is_told(path: Path)
     header = header_of(path)
     assert re.search(r"^# Hardware, time, accuracy \(mean ± sd, n seeds\): \S", header, flags=re.MULTILINE)
     if path.stem not in ("finetune", "finetune_head"):
-        assert path.stem.startswith(config.dataset.name)
+        assert path.stem.removeprefix("search_").startswith(config.dataset.name)
     assert config.dataset.flips or config.augmentation.horizontal_flip == 0
 
 

@@ -1,14 +1,17 @@
 """Configuration: `schema` names and checks the keys, `compose` reads their values, `resolve` fills in nulls.
 
-`start` goes from a command line to a job in a folder, `resume` from a run's folder to its configuration. `dataset` and
-`augmentation` are the schema's two large groups.
+`start` goes from a command line to a job in a folder (`folders`, `task`), `resume` from a run's folder to its
+configuration, `jobs` from the words of a sweep to its jobs, which `plan` checks, keeps and knows again. `dataset`,
+`augmentation` and `sweep` are the schema's large groups.
 """
 
 from .augmentation import AugmentationConfig
 from .compose import compose_config, dump_config, load_config
 from .dataset import DatasetConfig
+from .jobs import format_number
+from .plan import SWEEP, Plan, PlannedJob, Sweep, split_override
 from .resolve import WEIGHT_SUFFIXES, complete
-from .resume import list_changes
+from .resume import flatten, list_changes
 from .schema import (
     InferenceConfig,
     InitConfig,
@@ -19,25 +22,38 @@ from .schema import (
     TrainConfig,
     TrainingConfig,
 )
-from .start import Job, launch
+from .start import launch
+from .sweep import SweepConfig
+from .task import Job, JobFailed, Start, Task
 
 __all__ = [
+    "SWEEP",
     "WEIGHT_SUFFIXES",
     "AugmentationConfig",
     "DatasetConfig",
     "InferenceConfig",
     "InitConfig",
     "Job",
+    "JobFailed",
     "ModelConfig",
+    "Plan",
+    "PlannedJob",
     "OptimizerConfig",
     "SchedulerConfig",
+    "Start",
+    "Sweep",
+    "SweepConfig",
+    "Task",
     "TaskConfig",
     "TrainConfig",
     "TrainingConfig",
     "complete",
     "compose_config",
-    "launch",
-    "load_config",
     "dump_config",
+    "flatten",
+    "format_number",
+    "launch",
     "list_changes",
+    "load_config",
+    "split_override",
 ]

@@ -21,7 +21,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # Taken literally, without Hydra's grammar; a regular expression needs that as much as a path.
 PATH_KEYS = (
     *("dataset.root", "dataset.table", "dataset.cache_dir", "dataset.subfolder", "dataset.group_pattern"),
-    *("input", "output", "run", "resume", "init.weights"),
+    *("input", "output", "run", "resume", "init.weights", "sweep.file"),
 )
 
 ConfigStore.instance().store(name="train_schema", node=TrainConfig)

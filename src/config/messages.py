@@ -133,6 +133,12 @@ SYNONYMS = {
     "k": "topk",
 }
 
+# Launchers of Hydra's that configs/hydra/launcher/ builds on, and what brings them.
+LAUNCHERS = {
+    **dict.fromkeys(("joblib", "submitit_slurm", "submitit_local"), "-r requirements-sweep.txt"),
+    "ray": "-r requirements-ray.txt",
+}
+
 
 def list_keys(schema: type) -> list[str]:
     """Return the schema's keys with dots, the groups themselves included."""
@@ -216,6 +222,8 @@ def _explain(text: str, schema: type, configs: Path) -> str:
 
 def _explain_option(option: str, text: str) -> str:
     group, _, name = option.rpartition("/")
+    if group == "hydra/launcher" and name in LAUNCHERS:
+        return f"hydra/launcher={name} is not installed: pip install {LAUNCHERS[name]}"
     if not group:
         return f"configs/{option}.yaml does not exist"
     available = re.findall(r"^\t(\S+)$", text.split("Config search path")[0], flags=re.MULTILINE)

@@ -62,10 +62,10 @@ def drop_resume(overrides: list[str]) -> list[str]:
 
 
 def check_typed(wanted: str, arguments: Namespace) -> None:
-    """Refuse in a sentence what cannot go with `resume=`: a sweep, another folder, options of groups, a check."""
+    """Refuse in a sentence what cannot go with `resume=`: another folder, options of groups, a check."""
     resume = f"resume={wanted}"
-    if arguments.multirun or any(_split(override)[0] == "hydra.mode" for override in arguments.overrides):
-        raise ValueError(f"{resume} continues one run; leave --multirun out")
+    if any(_split(override)[0] == "hydra.mode" for override in arguments.overrides):
+        raise ValueError(f"{resume} continues one run; for a sweep type --multirun, and no hydra.mode")
     if arguments.config_name:
         raise ValueError(f"{resume} takes the run's own configuration; leave --config-name out")
     groups = {key for key, kind in get_type_hints(TrainConfig).items() if is_dataclass(kind)} - {"training", "init"}
@@ -117,7 +117,7 @@ def register(run: ResumedRun) -> str:
             "train_schema",
             "_self_",
             {"override hydra/job_logging": "none"},
-            {"override hydra/hydra_logging": "default"},
+            {"override hydra/hydra_logging": "none"},
         ],
         **escape({**asdict(run.config), "resume": str(run.folder)}),
         "hydra": {"job": {"name": "train"}},
@@ -127,9 +127,9 @@ def register(run: ResumedRun) -> str:
 
 
 def list_changes(saved: TrainConfig, config: TrainConfig) -> dict[str, tuple[Any, Any]]:
-    """Return the values before and after of each key that differs, but for `resume` itself."""
-    before = dict(_flatten(asdict(saved)))
-    pairs = {key: (before[key], value) for key, value in _flatten(asdict(config)) if key != "resume"}
+    """Return the values before and after of each key that differs; `resume` and `sweep` do not count."""
+    before = dict(flatten(asdict(saved)))
+    pairs = {key: (before[key], value) for key, value in flatten(asdict(config)) if not _is_manner(key)}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
@@ -137,25 +137,29 @@ def refuse_changes(run: ResumedRun, config: TrainConfig) -> None:
     """Refuse a configuration that differs from the run's in what makes it another experiment."""
     changed = {key: values for key, values in list_changes(run.config, config).items() if not _is_changeable(key)}
     if changed:
-        typed = " and ".join(f"{key}={_show(value)}" for key, (_, value) in changed.items())
-        had = " and ".join(_show(value) for value, _ in changed.values())
+        typed = " and ".join(f"{key}={show_value(value)}" for key, (_, value) in changed.items())
+        had = " and ".join(show_value(value) for value, _ in changed.values())
         raise ValueError(
             f"{typed} would make it another experiment: the run has {had}. "
             f"Train a new run; init.weights={shlex.quote(str(run.folder))} begins with its weights"
         )
 
 
+def _is_manner(key: str) -> bool:
+    return key == "resume" or key.startswith("sweep.")
+
+
 def _is_changeable(key: str) -> bool:
     return key not in FIXED and any(fnmatchcase(key, pattern) for pattern in CHANGEABLE)
 
 
-def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
-def _show(value: Any) -> str:
+def show_value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)

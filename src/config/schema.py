@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from .augmentation import AugmentationConfig
 from .checks import as_size, check, check_choice, check_device, check_option, common_divisors, format_size
 from .dataset import DatasetConfig
+from .sweep import SweepConfig
 
 # Keys beside `name` that mean something to each option; any other key of the group is an error for it.
 OPTIMIZER_KEYS = {
@@ -224,6 +225,7 @@ class TrainConfig:
     augmentation: AugmentationConfig
     training: TrainingConfig
     init: InitConfig
+    sweep: SweepConfig
     seed: int
     device: str
     resume: str | None

@@ -12,7 +12,14 @@ from .devices import (
 )
 from .epoch import Epoch, Pulse, StepWatch, TimeLimit, summarize, train_steps
 from .evaluation import Evaluation, choose_best, count_gflops, evaluate, validate
-from .memory import OutOfMemory, fit_memory, halve_micro_batch, is_out_of_memory
+from .memory import (
+    OutOfMemory,
+    fit_memory,
+    forget_peak_memory,
+    halve_micro_batch,
+    is_out_of_memory,
+    peak_memory,
+)
 from .profile import StepProfiler
 from .trainer import Progress, Trainer, balanced_weights, weighted_cross_entropy
 
@@ -37,10 +44,12 @@ __all__ = [
     "count_gflops",
     "evaluate",
     "fit_memory",
+    "forget_peak_memory",
     "halve_micro_batch",
     "is_out_of_memory",
     "keep_freed_memory",
     "limit_threads",
+    "peak_memory",
     "summarize",
     "train_steps",
     "validate",

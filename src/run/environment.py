@@ -38,6 +38,7 @@ def describe_run(config: TrainConfig, job: Job, parameters: int) -> dict[str, An
         "num_layers": config.model.num_layers,
         "parameters": parameters,
         "micro_batch_size": None,
+        "peak_memory": None,  # bytes: of the device, or, on a CPU, of the process
         "epoch": 0,
         "epochs": config.training.epochs,
         "best_epoch": None,

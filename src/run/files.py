@@ -19,6 +19,12 @@ PREDICTIONS, ATTENTION = "figures/predictions.png", "figures/attention.png"
 AUGMENTATIONS = "figures/augmentations.png"
 POSITION_EMBEDDINGS, PATCH_FILTERS = "figures/position_embeddings.png", "figures/patch_filters.png"
 PROFILE_TRACE, PROFILE_TABLE = "profile/trace.json", "profile/operations.txt"
+# Of a sweep, beside the folders of its jobs, and in each of those.
+SWEEP_TABLE, SWEEP_REPORT, SWEEP_PICTURE = "sweep.csv", "sweep.md", "sweep.png"
+STUDY, SEARCH_HISTORY, SEARCH_IMPORTANCE = "study.log", "search_history.png", "search_importance.png"
+SWEEP_LOCK, SWEEP_STOP, LEDGER_LOCK = ".lock", ".stop", ".ledger.lock"
+JOB_CLAIM, STDERR = ".claim", "stderr.log"
+PRUNED = "sweep.pruner"  # what status.json says has ended a hopeless job of a search
 
 # What a kill in the middle of a write leaves: ours, and those of `plots`.
 LEFTOVERS = (".*.tmp", ".*.png")
@@ -91,6 +97,19 @@ def format_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str
     table = io.StringIO()
     csv.DictWriter(table, columns, lineterminator="\n").writerows(rows)
     return table.getvalue()
+
+
+def read_table(path: Path) -> list[dict[str, float]]:
+    """Return the numbers of a table of numbers, without what is empty or, where a line was torn, no number."""
+    rows = []
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            numbers = {}
+            for key, text in row.items():
+                with contextlib.suppress(TypeError, ValueError):
+                    numbers[key] = float(text)
+            rows.append(numbers)
+    return rows
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import TrainConfig, load_config
+from ..config import SWEEP, TrainConfig, load_config
 from .files import BEST, BEST_FACTS, CLASSES, CONFIG, LAST, PREPROCESSING, STATUS, read_best, read_json, shorten
 from .process import is_alive
 
@@ -172,6 +172,8 @@ def open_resumable(wanted: str, roots: list[str]) -> SavedRun:
         run = max(runs, key=lambda run: (_age_key(run), str(run.folder)))
     else:
         folder = Path(os.path.expanduser(wanted))
+        if (folder / SWEEP).is_file():
+            raise FileNotFoundError(f"resume={wanted} is a sweep: python train.py --multirun {_resume(folder)}")
         if not (folder / CONFIG).is_file():
             raise FileNotFoundError(f"resume={wanted} is not a run: it holds no {CONFIG}; {_suggest_run(folder)}")
         run = _read_any(folder)

@@ -1,0 +1,41 @@
+"""Hydra's door to `src/sweep`: Hydra loads sweepers from a package of this name only, at every start of a program.
+
+So nothing heavy is imported here, and nothing is decided.
+"""
+
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class ResumableSweeper(Sweeper):
+    """Run the jobs of a sweep that are not finished yet, and rank all of them."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from src.sweep import SweepTask
+
+        from src.config import Task
+
+        assert isinstance(task_function, Task)
+        self.task = SweepTask.create(task_function, config)
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=self.task, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from src.sweep import run_sweep
+
+        return run_sweep(self.task, self.launcher)
+
+
+ConfigStore.instance().store(
+    group="hydra/sweeper",
+    name="resumable",
+    node={"_target_": f"{__name__}.ResumableSweeper"},
+    provider="resumable_sweeper",
+)

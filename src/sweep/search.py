@@ -1,0 +1,140 @@
+"""The search for good settings: Optuna proposes the next job from what came of those before, and ends hopeless ones.
+
+Its study is a file in the sweep's folder, trial n is job n. Only the validation accuracy is told to it, never the
+test's. Optuna is imported when a search is made: most sweeps need none.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import PlannedJob, Sweep, SweepConfig, format_number
+from ..run import PRUNED, SEARCH_HISTORY, SEARCH_IMPORTANCE, STUDY
+from .state import JobState
+
+if TYPE_CHECKING:
+    import optuna
+
+STARTUP = 10  # random trials before the model of TPE is trusted; fewer where a third of the trials is less
+NAME = "sweep"
+
+__all__ = ["PRUNED", "Search", "open_judge"]
+
+
+class Search:
+    """A study and the plan whose jobs it chooses; the plan's list of them is that of the study's trials.
+
+    Tree-structured Parzen estimator: Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011.
+    """
+
+    def __init__(self, folder: Path, sweep: Sweep) -> None:
+        self._folder, self._plan, self._settings = folder, sweep.plan, sweep.settings
+        self._study = _open_study(folder, self._settings, create=True)
+        # A kill can come between a proposal and the writing of the plan.
+        self._plan.jobs = [self._plan_job(trial.number, trial.params) for trial in self._study.trials]
+
+    def ask(self) -> int:
+        """Add a job to the plan and return its number; what is drawn is a function of seed and number."""
+        number = len(self._plan.jobs)
+        self._study.sampler = _build_sampler(self._settings, number)
+        trial = self._study.ask({key: _as_distribution(values) for key, values in self._plan.space.items()})
+        assert trial.number == number
+        self._plan.jobs.append(self._plan_job(number, trial.params))
+        return number
+
+    def _plan_job(self, number: int, params: dict[str, Any]) -> PlannedJob:
+        assert self._plan.base is not None
+        fixed = [word for word in self._plan.base.overrides if word.partition("=")[0] not in self._plan.space]
+        chosen = [
+            f"{key}={format_number(value) if isinstance(value, float) else value}" for key, value in params.items()
+        ]
+        return PlannedJob([*fixed, *chosen], str(number), {})
+
+    def tell(self, state: JobState) -> None:
+        """Let the study know what came of a job; one that failed, or was stopped, may still come to its end."""
+        import optuna
+
+        if not state.done or self._study.trials[state.number].state.is_finished():
+            return
+        if state.status == "pruned":
+            self._study.tell(state.number, state=optuna.trial.TrialState.PRUNED)
+        else:
+            self._study.tell(state.number, state.val_acc)
+
+    def draw(self) -> None:
+        """Draw the trials in their order, and how much of the accuracy each setting decides."""
+        import optuna
+
+        from ..plots import plot_importances, plot_search_history
+
+        trials = [trial for trial in self._study.trials if trial.state.is_finished()]
+        pruned = [trial.state == optuna.trial.TrialState.PRUNED for trial in trials]
+        if trials:
+            plot_search_history([trial.value for trial in trials], pruned, self._folder / SEARCH_HISTORY)
+        values = {trial.value for trial, ended in zip(trials, pruned, strict=True) if not ended}
+        if len(values) > 1:
+            plot_importances(optuna.importance.get_param_importances(self._study), self._folder / SEARCH_IMPORTANCE)
+
+
+def open_judge(folder: Path, number: int, sweep: Sweep) -> Callable[[int, float], bool] | None:
+    """Return what tells of a job of a search, after each epoch, whether it is hopeless; None where nothing does."""
+    if not sweep.plan.space or sweep.settings.pruner is None:
+        return None
+    import optuna
+
+    study = _open_study(folder, sweep.settings, create=False)
+    trial = optuna.trial.Trial(study, study.trials[number]._trial_id)  # there is no other way to one that was asked for
+
+    def judge(epoch: int, val_acc: float) -> bool:
+        trial.report(val_acc, epoch)
+        return trial.should_prune()
+
+    return judge
+
+
+def _open_study(folder: Path, settings: SweepConfig, create: bool) -> "optuna.Study":
+    try:
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+    except ImportError as error:
+        raise ValueError(
+            f"sweep.search={settings.search} needs Optuna: pip install -r requirements-sweep.txt"
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = JournalStorage(JournalFileBackend(str(folder / STUDY)))
+    pruner = _build_pruner(settings)
+    if create:
+        return optuna.create_study(
+            storage=storage, study_name=NAME, direction="maximize", pruner=pruner, load_if_exists=True
+        )
+    return optuna.load_study(storage=storage, study_name=NAME, pruner=pruner)
+
+
+def _build_sampler(settings: SweepConfig, number: int) -> "optuna.samplers.BaseSampler":
+    from optuna.samplers import RandomSampler, TPESampler
+
+    seed = 1_000_003 * settings.seed + number
+    if settings.search == "random":
+        return RandomSampler(seed=seed)
+    return TPESampler(seed=seed, n_startup_trials=min(STARTUP, -(-settings.trials // 3)))
+
+
+def _build_pruner(settings: SweepConfig) -> "optuna.pruners.BasePruner":
+    """Median: ends what is below the median of the others at its epoch. Hyperband: arXiv 1603.06560."""
+    from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner
+
+    if settings.pruner == "median":
+        return MedianPruner(n_startup_trials=5, n_warmup_steps=settings.prune_after)
+    if settings.pruner == "hyperband":
+        return HyperbandPruner(min_resource=settings.prune_after)
+    return NopPruner()
+
+
+def _as_distribution(values: dict[str, Any]) -> "optuna.distributions.BaseDistribution":
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if "choices" in values:
+        return CategoricalDistribution(values["choices"])
+    kind = IntDistribution if values["whole"] else FloatDistribution
+    return kind(values["low"], values["high"], log=values["log"])
