@@ -56,8 +56,8 @@ def train(config: TrainConfig, job: Job) -> float:
     world = join_world(device)
     terminal.log_to_console(log, shown=world.main and not job.quiet)
     # Whether a job of a sweep goes on is known to the first process alone.
-    folder, begun = world.broadcast((job.folder, config if config.resume else None))
-    config = begun or config
+    folder, resumed = world.broadcast((job.folder, config if config.resume else None))
+    config = resumed or config
     if config.resume and (answer := world.broadcast(nothing_left(folder, config) if world.main else None)):
         log.info(answer)
         return read_run(folder).val_acc

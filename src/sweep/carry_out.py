@@ -133,6 +133,7 @@ def _run_by_launcher(queue: Queue, task: SweepTask, launcher: Launcher) -> None:
     """
     sweep = task.sweep
     _let_workers_import()
+    _start_ray(launcher)
     attempts: dict[int, int] = {}
     with _Relay(task.folder, sweep.plan) as relay:
         while (numbers := queue.take(sweep.settings.parallel if sweep.settings.search else None)) or _wait(queue):
@@ -161,6 +162,14 @@ def _let_workers_import() -> None:
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+
+
+def _start_ray(launcher: Launcher) -> None:
+    """Start Ray, if that is the launcher, before the relay: it takes the signals for itself when it starts."""
+    if type(launcher).__name__ == "RayLauncher":
+        from hydra_plugins.hydra_ray_launcher._launcher_util import start_ray
+
+        start_ray(launcher.ray_cfg.init)  # type: ignore[attr-defined]
 
 
 class _Relay:
