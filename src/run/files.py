@@ -15,6 +15,7 @@ STATUS, ENVIRONMENT, METRICS, LOG = "status.json", "environment.json", "metrics.
 CURVES, TENSORBOARD = "curves.png", "tensorboard"
 BEST, LAST = "checkpoints/best.safetensors", "checkpoints/last.pt"
 TEST_METRICS, PER_CLASS, CONFUSION = "test/metrics.json", "test/per_class.csv", "test/confusion_matrix.png"
+TEST_PREDICTIONS = "test/predictions.csv"
 PREDICTIONS, ATTENTION = "figures/predictions.png", "figures/attention.png"
 AUGMENTATIONS = "figures/augmentations.png"
 POSITION_EMBEDDINGS, PATCH_FILTERS = "figures/position_embeddings.png", "figures/patch_filters.png"
@@ -132,7 +133,8 @@ def shorten(folder: Path) -> str:
 
 def remove_results(folder: Path) -> None:
     """Remove what is made at the end of a run, which is of other weights as soon as it goes on."""
-    for name in (TEST_METRICS, PER_CLASS, CONFUSION, PREDICTIONS, ATTENTION, POSITION_EMBEDDINGS, PATCH_FILTERS):
+    tests = (TEST_METRICS, TEST_PREDICTIONS, PER_CLASS, CONFUSION)
+    for name in (*tests, PREDICTIONS, ATTENTION, POSITION_EMBEDDINGS, PATCH_FILTERS):
         (folder / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # not there, or not empty
         (folder / TEST_METRICS).parent.rmdir()
