@@ -10,7 +10,7 @@ def infer(config: InferenceConfig, job: Job) -> None:
     if config.input is not None:
         session.predict_once(config)
     elif config.task.name == "list":
-        session.list_runs(config, folders=True)
+        session.list_runs(config, everything=True)
     else:
         session.ask_about_images(config)
 

@@ -214,7 +214,11 @@ def check_refusals(world: World) -> list[str]:
 
 def checks(folder: Path) -> None:
     world = join_world(CPU)
-    report = {"talk": check_talk(world), "refusals": check_refusals(world), "kinds": check_evaluation(world)}
+    report: dict[str, Any] = {
+        "talk": check_talk(world),
+        "refusals": check_refusals(world),
+        "kinds": check_evaluation(world),
+    }
     report["predictions"] = [check_predictions(world, count) for count in (1, 5, 8, 9)]
     for strategy in STRATEGIES:
         report[strategy] = check_gradients(world, strategy) | check_states(world, strategy, folder)

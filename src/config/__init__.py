@@ -5,8 +5,9 @@
 """
 
 from .augmentation import AugmentationConfig
-from .compose import compose_config, dump_config, load_config
+from .compose import compose_config, dump_config, flatten, load_config, read_values, show_value
 from .dataset import DatasetConfig
+from .messages import list_keys, suggest_keys
 from .resolve import WEIGHT_SUFFIXES, complete
 from .resume import list_changes
 from .schema import (
@@ -39,5 +40,10 @@ __all__ = [
     "launch",
     "load_config",
     "dump_config",
+    "flatten",
     "list_changes",
+    "list_keys",
+    "read_values",
+    "show_value",
+    "suggest_keys",
 ]

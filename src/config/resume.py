@@ -3,7 +3,6 @@
 import json
 import shlex
 from argparse import Namespace
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, is_dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,7 +12,7 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf.errors import OmegaConfBaseException
 
-from .compose import escape, is_quoted, load_config
+from .compose import escape, flatten, is_quoted, load_config, show_value
 from .schema import TrainConfig
 
 # What only says how, how long and where the training goes on may change. What decides what is learned, and from which
@@ -128,8 +127,8 @@ def register(run: ResumedRun) -> str:
 
 def list_changes(saved: TrainConfig, config: TrainConfig) -> dict[str, tuple[Any, Any]]:
     """Return the values before and after of each key that differs, but for `resume` itself."""
-    before = dict(_flatten(asdict(saved)))
-    pairs = {key: (before[key], value) for key, value in _flatten(asdict(config)) if key != "resume"}
+    before, after = flatten(asdict(saved)), flatten(asdict(config))
+    pairs = {key: (before[key], value) for key, value in after.items() if key != "resume"}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
@@ -137,8 +136,8 @@ def refuse_changes(run: ResumedRun, config: TrainConfig) -> None:
     """Refuse a configuration that differs from the run's in what makes it another experiment."""
     changed = {key: values for key, values in list_changes(run.config, config).items() if not _is_changeable(key)}
     if changed:
-        typed = " and ".join(f"{key}={_show(value)}" for key, (_, value) in changed.items())
-        had = " and ".join(_show(value) for value, _ in changed.values())
+        typed = " and ".join(f"{key}={show_value(value)}" for key, (_, value) in changed.items())
+        had = " and ".join(show_value(value) for value, _ in changed.values())
         raise ValueError(
             f"{typed} would make it another experiment: the run has {had}. "
             f"Train a new run; init.weights={shlex.quote(str(run.folder))} begins with its weights"
@@ -147,15 +146,3 @@ def refuse_changes(run: ResumedRun, config: TrainConfig) -> None:
 
 def _is_changeable(key: str) -> bool:
     return key not in FIXED and any(fnmatchcase(key, pattern) for pattern in CHANGEABLE)
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _show(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

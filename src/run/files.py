@@ -94,6 +94,15 @@ def format_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str
     return table.getvalue()
 
 
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a table with a header. Raises OSError, and ValueError where it is no table."""
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        try:
+            return list(csv.DictReader(file))
+        except csv.Error as error:
+            raise ValueError(str(error)) from error
+
+
 def read_metadata(path: Path) -> dict[str, str]:
     """Return the metadata of a safetensors file, whose header is 8 bytes of length and that much JSON.
 
