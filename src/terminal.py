@@ -119,6 +119,10 @@ def short_path(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
+def format_minutes(minutes: float) -> str:
+    return f"{minutes:,.1f}" if minutes >= 1 else f"{minutes:.2f}"
+
+
 def show_pairs(pairs: Sequence[tuple[str, str]]) -> None:
     """Print names with what belongs to them, below each other after an empty line."""
     console.print()

@@ -281,6 +281,7 @@ def test_runs_that_were_not_tested_alike_are_not_compared_and_the_reason_is_told
     (tmp_path / "best/test/predictions.csv").unlink()
     tests, problems = compare_with_best(choose_entries(ask(tmp_path))[0])
     assert tests == [] and problems[0].startswith("No comparison by images: best, the best by validation accuracy, has")
+    assert problems[0].endswith("run=[…] without it compares the others.")
 
 
 # How it is shown and written.

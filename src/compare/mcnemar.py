@@ -40,7 +40,7 @@ def compare_with_best(entries: Sequence[Entry]) -> tuple[list[Comparison], list[
     except (OSError, ValueError) as error:
         return [], [
             f"No comparison by images: {best.label}, the best by validation accuracy, has {_explain(error)}. "
-            "Leave it out to compare the others."
+            f"{_suggest(best.saved)} compares the others."
         ]
     comparisons: list[Comparison] = []
     problems: dict[str, list[str]] = {}
@@ -57,6 +57,10 @@ def compare_with_best(entries: Sequence[Entry]) -> tuple[list[Comparison], list[
     for comparison, p in zip(comparisons, adjust([comparison.p for comparison in comparisons]), strict=True):
         comparison.p_holm = p
     return comparisons, [f"Not compared with {best.label}: {', '.join(who)}: {why}." for why, who in problems.items()]
+
+
+def _suggest(run: SavedRun) -> str:
+    return "run=[…] without it" if run.status == "finished" else "filter=status=finished"
 
 
 def read_answers(run: SavedRun) -> Answers:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import show_value
-from ..terminal import short_path
+from ..terminal import format_minutes, short_path
 from .choose import Entry
 
 # Keys that change nothing of a result, and those that begin so.
@@ -39,7 +39,7 @@ NUMBERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "macro_f1": ("macro F1", "{:.4f}".format),
     "parameters": ("parameters", "{:,}".format),
     "epochs": ("epochs", str),
-    "minutes": ("minutes", "{:.1f}".format),
+    "minutes": ("minutes", format_minutes),
     "images_per_second": ("images/s", "{:,.0f}".format),
 }
 

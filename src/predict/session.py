@@ -81,7 +81,7 @@ def _describe(number: int, run: SavedRun) -> tuple[str, ...]:
         f"{facts.get('epoch', '')}/{facts.get('epochs', '')}",
         "" if val_acc is None else f"{val_acc:.2%}",
         "" if test_acc is None else f"{test_acc:.2%}",
-        "" if run.minutes is None else f"{run.minutes:.1f}",
+        "" if run.minutes is None else terminal.format_minutes(run.minutes),
         run.status,
         terminal.short_path(run.folder.absolute()),
     )
