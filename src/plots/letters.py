@@ -3,7 +3,9 @@
 Widths are in ems, the font size as a unit of length: ten letters take about six.
 """
 
+import re
 import unicodedata
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -31,12 +33,45 @@ def text(size: float, color: str = INK, **more: Any) -> dict[str, Any]:
 
 def label(name: str, width: float) -> str:
     """Return what fits of the name, in ems (ten letters take about six); □ for letters that no font has."""
-    letters = unicodedata.normalize("NFC", " ".join(name.split()))
-    letters = "".join(letter if ord(letter) in _fonts()[1] else "□" for letter in letters)
+    letters = _drawable(name)
+    return letters if measure(letters) <= width else _fitting(letters, width - _advance("…")).rstrip() + "…"
+
+
+def shorten(name: str, width: float) -> str:
+    """Return the name cut in its middle to what fits, in ems: runs and jobs differ at their ends."""
+    letters = _drawable(name)
     if measure(letters) <= width:
         return letters
+    half = (width - _advance("…")) / 2
+    return _fitting(letters, half).rstrip() + "…" + _fitting(letters[::-1], half)[::-1].lstrip()
+
+
+def tell_apart(names: list[str], width: float, cut: Callable[[str, float], str] = label) -> list[str]:
+    """Return the names cut to a width; where cut or undrawable ones look alike, their index stands in front."""
+    short = [cut(name, width) for name in names]
+    return short if len(set(short)) == len(names) else [f"{i} {cut(name, width - 2)}" for i, name in enumerate(names)]
+
+
+def wrap(key: str, width: float) -> str:
+    """Return a configuration key in lines of at most that width, broken behind dots, or else underscores."""
+    lines = [""]
+    for part in re.findall(r"[^.]*\.|[^.]+", _drawable(key)):
+        for piece in [part] if measure(part) <= width else re.findall(r"[^_]*_|[^_]+", part):
+            if lines[-1] and measure(lines[-1] + piece) > width:
+                lines.append("")
+            lines[-1] += piece
+    return "\n".join(label(line, width) for line in lines)
+
+
+def _drawable(name: str) -> str:
+    """Return the name in one line, accents composed."""
+    letters = unicodedata.normalize("NFC", " ".join(name.split()))
+    return "".join(letter if ord(letter) in _fonts()[1] else "□" for letter in letters)
+
+
+def _fitting(letters: str, width: float) -> str:
     ends = np.cumsum([_advance(letter) for letter in letters])
-    return letters[: int(np.searchsorted(ends, width - _advance("…"), side="right"))].rstrip() + "…"
+    return letters[: int(np.searchsorted(ends, width, side="right"))]
 
 
 def measure(letters: str) -> float:

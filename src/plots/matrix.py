@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from .letters import INK, MUTED, label, measure, text
+from .letters import INK, MUTED, measure, tell_apart, text
 from .style import GRID, Counts, Floats, add_bar, new_canvas, save
 
 COUNTED_CLASSES = 20  # up to here each cell of a confusion matrix holds its count
@@ -53,9 +53,7 @@ def _name_classes(axes: Axes, classes: list[str], points: float) -> None:
     num = len(classes)
     step = math.ceil(num / NAMED_CLASSES)
     size = min(10.0, 0.66 * points * step / num)
-    names = [label(name, 13) for name in classes]
-    if len(set(names)) < num:  # cut or undrawable names that look alike: the index tells them apart
-        names = [f"{index} {label(name, 11)}" for index, name in enumerate(classes)]
+    names = tell_apart(classes, 13)
     level = max(map(measure, names)) * size < 0.9 * points * step / num
     axes.set_xticks(range(0, num, step), labels=names[::step], rotation=0 if level else 90, **text(size))
     axes.set_yticks(range(0, num, step), labels=names[::step], **text(size))
