@@ -16,6 +16,8 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 from src import plots
+from src.plots import curves, letters, matrix, model, style
+from src.plots import images as pictures
 
 RNG = np.random.default_rng(0)
 ODD_NAMES = ["É_è", "$x$ costs 5$", "猫", "100%", "a\nb", "\udcff", "{\\frac", ""]
@@ -106,24 +108,24 @@ def test_threads_draw_what_one_thread_draws_and_rcparams_stay(tmp_path: Path) ->
 def test_curves_ring_the_best_validation_epoch_and_of_equal_ones_that_of_the_lowest_loss() -> None:
     columns = metrics(5) | {"val_acc": [0.1, 0.7, float("nan"), 0.7, 0.6], "epoch": [11, 12, 13, 14, 15]}
     for losses, epoch in (([5.0, 1.0, 0.0, 2.0, 3.0], 12), ([5.0, 2.0, 0.0, 1.0, 3.0], 14)):
-        figure = plots._draw_curves(columns | {"val_loss": losses})
+        figure = curves._draw_curves(columns | {"val_loss": losses})
         np.testing.assert_allclose(labelled(figure, "best"), [[epoch, 70]])
         assert f"best 70.00 %, epoch {epoch}" in texts(figure)
 
 
 def test_curves_of_averaged_weights_have_their_own_line_and_may_hold_the_best() -> None:
     columns = metrics(3)
-    figure = plots._draw_curves(columns | {"ema_val_acc": [0.1, 0.95, 0.2], "ema_val_loss": [3.0, 2.0, 1.0]})
+    figure = curves._draw_curves(columns | {"ema_val_acc": [0.1, 0.95, 0.2], "ema_val_loss": [3.0, 2.0, 1.0]})
     np.testing.assert_allclose(labelled(figure, "ema_acc"), [[1, 10], [2, 95], [3, 20]])
     np.testing.assert_allclose(labelled(figure, "ema_loss"), [[1, 3], [2, 2], [3, 1]])
     np.testing.assert_allclose(labelled(figure, "best"), [[2, 95]])
-    figure = plots._draw_curves(columns | {"ema_val_acc": [0.1, 0.5, 0.2], "ema_val_loss": [3.0, 2.0, 1.0]})
+    figure = curves._draw_curves(columns | {"ema_val_acc": [0.1, 0.5, 0.2], "ema_val_loss": [3.0, 2.0, 1.0]})
     np.testing.assert_allclose(labelled(figure, "best"), [[3, 90]])
-    assert "━ ema" not in texts(plots._draw_curves(columns)) and "━ ema" in texts(figure)
+    assert "━ ema" not in texts(curves._draw_curves(columns)) and "━ ema" in texts(figure)
 
 
 def test_curves_show_accuracy_in_per_cent_and_take_the_power_out_of_the_learning_rate() -> None:
-    figure = plots._draw_curves(metrics(3))
+    figure = curves._draw_curves(metrics(3))
     np.testing.assert_allclose(labelled(figure, "train_acc")[:, 1], [20, 55, 90])
     np.testing.assert_allclose(labelled(figure, "lr")[:, 1], [1, 1, 1])
     assert "Learning rate (×10⁻³)" in texts(figure)
@@ -131,7 +133,7 @@ def test_curves_show_accuracy_in_per_cent_and_take_the_power_out_of_the_learning
 
 @pytest.mark.parametrize(("num_epochs", "marker"), [(1, "o"), (3, "o"), (300, "")])
 def test_few_epochs_are_dots_and_many_are_a_line(num_epochs: int, marker: str) -> None:
-    figure = plots._draw_curves(metrics(num_epochs))
+    figure = curves._draw_curves(metrics(num_epochs))
     lines = [line for axes in figure.axes for line in axes.lines if str(line.get_label()).startswith("train")]
     assert [line.get_marker() for line in lines] == [marker] * 2
 
@@ -143,7 +145,7 @@ def test_curves_of_a_diverged_run_are_drawn_with_gaps(bad: float, everywhere: bo
     for name in ("train_loss", "val_loss", "val_acc", "lr"):
         columns[name] = [bad] * 4 if everywhere else [*columns[name][:3], bad]
     plots.plot_curves(columns, tmp_path / "curves.png")
-    figure = plots._draw_curves(columns)
+    figure = curves._draw_curves(columns)
     assert np.isnan(labelled(figure, "val_loss")[:, 1]).tolist() == [everywhere] * 3 + [True]
     assert np.isfinite([axes.get_ylim() for axes in figure.axes]).all()
     assert any(text.startswith("best") for text in texts(figure)) is not everywhere
@@ -152,26 +154,26 @@ def test_curves_of_a_diverged_run_are_drawn_with_gaps(bad: float, everywhere: bo
 def test_curves_need_no_column_but_the_epoch(tmp_path: Path) -> None:
     plots.plot_curves({"epoch": []}, tmp_path / "none.png")
     plots.plot_curves({"epoch": [1.0, 2.0], "train_loss": [2.0, 1.0]}, tmp_path / "loss.png")
-    figure = plots._draw_curves({"epoch": [1.0, 2.0], "train_loss": [2.0]})
+    figure = curves._draw_curves({"epoch": [1.0, 2.0], "train_loss": [2.0]})
     assert labelled(figure, "train_loss").tolist() == [[1, 2]]
 
 
 def test_a_confusion_matrix_says_all_counts_but_the_zeros_off_its_diagonal() -> None:
-    figure = plots._draw_confusion_matrix(np.array([[7, 1, 0], [0, 0, 0], [0, 12, 345]]), ["a", "b", "c"])
+    figure = matrix._draw_confusion_matrix(np.array([[7, 1, 0], [0, 0, 0], [0, 12, 345]]), ["a", "b", "c"])
     counts = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
     assert counts == {(0, 0): "7", (1, 0): "1", (1, 1): "0", (1, 2): "12", (2, 2): "345"}
     assert "96.44 % of 365 right" in texts(figure)
 
 
 def test_a_confusion_matrix_is_colored_by_the_share_of_the_row_and_a_row_without_images_is_zero() -> None:
-    figure = plots._draw_confusion_matrix(np.array([[3, 1], [0, 0]]), ["a", "b"])
+    figure = matrix._draw_confusion_matrix(np.array([[3, 1], [0, 0]]), ["a", "b"])
     assert pixels(figure.axes[0]).tolist() == [[0.75, 0.25], [0, 0]]
 
 
 def test_a_confusion_matrix_grows_with_its_classes_until_not_all_can_be_named(tmp_path: Path) -> None:
     sides = []
     for num in (1, 2, 10, 37, 100, 150, 300):
-        figure = plots._draw_confusion_matrix(np.eye(num, dtype=int), [f"class_{i}" for i in range(num)])
+        figure = matrix._draw_confusion_matrix(np.eye(num, dtype=int), [f"class_{i}" for i in range(num)])
         sides.append(figure.get_figwidth())
     assert sides[:6] == sorted(set(sides[:6]))
     assert sides[5] == sides[6]
@@ -185,7 +187,7 @@ def test_a_confusion_matrix_grows_with_its_classes_until_not_all_can_be_named(tm
 @pytest.mark.parametrize("num", [2, 10, 20, 37, 100, 1000])
 def test_class_names_and_counts_do_not_overlap(num: int) -> None:
     confusion = np.full((num, num), 12345)
-    figure = plots._draw_confusion_matrix(confusion, [f"{i} A_LONG_CLASS_NAME" for i in range(num)])
+    figure = matrix._draw_confusion_matrix(confusion, [f"{i} A_LONG_CLASS_NAME" for i in range(num)])
     renderer = FigureCanvasAgg(figure).get_renderer()
     axes = figure.axes[0]
     across, down = ([label.get_window_extent(renderer) for label in labels]
@@ -196,12 +198,12 @@ def test_class_names_and_counts_do_not_overlap(num: int) -> None:
     assert min(label.height for label in down) >= 6 / 72 * figure.dpi, "readable: at least 6 points"
     cell = axes.get_window_extent(renderer).width / num
     assert all(text.get_window_extent(renderer).width < cell for text in axes.texts)
-    assert bool(axes.texts) is (num <= plots.COUNTED_CLASSES)
+    assert bool(axes.texts) is (num <= matrix.COUNTED_CLASSES)
 
 
 def test_names_that_look_alike_once_cut_are_told_apart_by_their_index() -> None:
     names = ["a very long name that goes on: one", "a very long name that goes on: two", "猫", "犬"]
-    figure = plots._draw_confusion_matrix(np.eye(4, dtype=int), names)
+    figure = matrix._draw_confusion_matrix(np.eye(4, dtype=int), names)
     shown = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert len(set(shown)) == 4
     assert shown[0].startswith("0 a very long name") and shown[0].endswith("…")
@@ -213,10 +215,10 @@ def test_any_class_name_is_drawn_as_it_is_spelt_and_without_a_warning(name: str,
     plots.plot_confusion_matrix(np.eye(2, dtype=int), classes, tmp_path / "matrix.png")
     plots.plot_predictions(images(2), classes, classes[::-1], [1, 0.5], tmp_path / "predictions.png")
     plots.plot_attention(images(1), np.ones((1, 1, 2, 2)), [name], tmp_path / "attention.png")
-    figure = plots._draw_confusion_matrix(np.eye(2, dtype=int), classes)
+    figure = matrix._draw_confusion_matrix(np.eye(2, dtype=int), classes)
     label = figure.axes[0].get_yticklabels()[0]
     assert label.get_parse_math() is False
-    drawable = plots._fonts()[1]
+    drawable = letters._fonts()[1]
     expected = "".join(letter if ord(letter) in drawable else "□" for letter in name.replace("\n", " "))
     assert label.get_text() == expected
 
@@ -224,30 +226,30 @@ def test_any_class_name_is_drawn_as_it_is_spelt_and_without_a_warning(name: str,
 @pytest.mark.parametrize("name", ["tabby cat" * 9, "M" * 50, "i" * 90, "_" * 50, "猫" * 50])
 def test_a_long_name_is_cut_to_what_fits_but_not_shorter(name: str) -> None:
     figure = Figure(dpi=100)
-    text = figure.text(0, 0, plots._label(name, 8), **plots._text(72))
+    text = figure.text(0, 0, letters.label(name, 8), **letters.text(72))
     width = text.get_window_extent(FigureCanvasAgg(figure).get_renderer()).width / 100  # 1 em is 1 inch
     assert 6.5 < width < 8.1
     assert text.get_text().endswith("…")
 
 
 def test_a_name_that_fits_is_not_cut_and_its_accents_are_composed() -> None:
-    assert plots._label("tabby_cat", 5.2) == "tabby_cat"
-    assert plots._label("tabby_cat", 4.8) != "tabby_cat"
-    assert plots._label("tabby cat", 4.4) == "tabby…", "no space before the ellipsis"
-    assert plots._label("E\u0301", 9) == "É"
+    assert letters.label("tabby_cat", 5.2) == "tabby_cat"
+    assert letters.label("tabby_cat", 4.8) != "tabby_cat"
+    assert letters.label("tabby cat", 4.4) == "tabby…", "no space before the ellipsis"
+    assert letters.label("E\u0301", 9) == "É"
 
 
 def test_predictions_say_right_or_wrong_by_color_and_by_sign() -> None:
-    figure = plots._draw_predictions(images(2), ["cat", "dog"], ["cat", "horse"], [0.984, 0.4])
+    figure = pictures._draw_predictions(images(2), ["cat", "dog"], ["cat", "horse"], [0.984, 0.4])
     shown = [[text.get_text() for text in axes.texts] for axes in figure.axes]
     assert shown == [["✓ cat (98 %)", "true: cat"], ["✗ horse (40 %)", "true: dog"]]
     colors = [{to_hex(axes.spines["top"].get_edgecolor()), axes.texts[0].get_color()} for axes in figure.axes]
-    assert colors == [{plots.RIGHT}, {plots.WRONG}]
+    assert colors == [{style.RIGHT}, {style.WRONG}]
 
 
 @pytest.mark.parametrize(("n", "rows"), [(1, 1), (8, 1), (9, 2), (32, 4)])
 def test_every_prediction_has_its_image_and_no_label_leaves_its_cell(n: int, rows: int) -> None:
-    figure = plots._draw_predictions(images(n), ["M" * 40] * n, ["w" * 40] * n, [1.0] * n)
+    figure = pictures._draw_predictions(images(n), ["M" * 40] * n, ["w" * 40] * n, [1.0] * n)
     drawn = [axes for axes in figure.axes if axes.images]
     assert len(drawn) == n
     assert len({round(axes.get_position().y0, 6) for axes in drawn}) == rows
@@ -258,7 +260,7 @@ def test_every_prediction_has_its_image_and_no_label_leaves_its_cell(n: int, row
 
 @pytest.mark.parametrize(("size", "interpolation"), [(8, "nearest"), (32, "nearest"), (224, "antialiased")])
 def test_small_images_keep_their_pixels(size: int, interpolation: str) -> None:
-    figure = plots._draw_predictions(images(1, size), ["a"], ["a"], [1.0])
+    figure = pictures._draw_predictions(images(1, size), ["a"], ["a"], [1.0])
     assert figure.axes[0].images[0].get_interpolation() == interpolation
     assert figure.axes[0].get_window_extent().width >= 200, "pixels, of an image of whatever size"
 
@@ -268,12 +270,12 @@ def test_images_of_any_number_of_channels_become_pictures(channels: int) -> None
     image = images(1, channels=channels)[0]
     mean = image.mean(axis=-1, keepdims=True).astype(np.uint8)
     expected = image[..., :3] if channels >= 3 else np.broadcast_to(mean, (8, 8, 3))
-    np.testing.assert_array_equal(plots._as_picture(image), expected)
+    np.testing.assert_array_equal(pictures._as_picture(image), expected)
 
 
 def test_attention_lies_over_the_image_from_each_maps_least_to_its_greatest() -> None:
     maps = np.array([[[[0.1, 0.3], [0.2, 0.1]], [[5, 5], [5, 5]], [[np.nan, np.inf], [0, 2]]]])
-    figure = plots._draw_attention(images(1, 32, 3), maps, ["layer 1", "layer 2", "layer 3"])
+    figure = pictures._draw_attention(images(1, 32, 3), maps, ["layer 1", "layer 2", "layer 3"])
     assert [axes.get_title() for axes in figure.axes] == ["image", "layer 1", "layer 2", "layer 3"]
     heats = [pixels(axes, 1) for axes in figure.axes[1:]]
     np.testing.assert_allclose(heats[0], [[0.0, 1.0], [0.5, 0.0]], atol=1e-12)
@@ -287,17 +289,17 @@ def test_attention_lies_over_the_image_from_each_maps_least_to_its_greatest() ->
     [(1, [0]), (4, [0, 1, 2, 3]), (8, range(8)), (14, range(0, 14, 2)), (28, range(1, 28, 4))],
 )
 def test_at_most_eight_evenly_spaced_maps_are_shown_per_side(size: int, kept: list[int]) -> None:
-    assert plots._spread(size).tolist() == list(kept)
+    assert model._spread(size).tolist() == list(kept)
 
 
 def test_the_similarity_map_of_a_patch_stands_where_the_patch_is() -> None:
     rows, columns = 3, 20
     similarity = np.eye(rows * columns).reshape(-1, rows, columns)
-    figure = plots._draw_position_embeddings(similarity, np.ones((rows, columns)))
+    figure = model._draw_position_embeddings(similarity, np.ones((rows, columns)))
     axes = figure.axes[0]
     mosaic = pixels(axes)
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "4", "7", "10", "13", "16", "19"]
-    height, width = (mosaic.shape[0] + plots.GAP) // rows, (mosaic.shape[1] + plots.GAP) // 7
+    height, width = (mosaic.shape[0] + model.GAP) // rows, (mosaic.shape[1] + model.GAP) // 7
     for row, index in np.ndindex(rows, 7):
         tile = mosaic[row * height :, index * width :][: 3 * rows, : 3 * columns]  # a patch is 3 x 3 pixels
         assert np.argwhere(tile[1::3, 1::3] == 1).tolist() == [[row, 3 * index]]
@@ -305,7 +307,7 @@ def test_the_similarity_map_of_a_patch_stands_where_the_patch_is() -> None:
 
 def test_rounding_errors_of_equal_norms_stay_invisible() -> None:
     norms = 1 + np.array([[0, 1e-7], [2e-7, 0]])
-    figure = plots._draw_position_embeddings(np.ones((4, 2, 2)), norms)
+    figure = model._draw_position_embeddings(np.ones((4, 2, 2)), norms)
     (norm_map,) = (axes for axes in figure.axes[0].child_axes if axes.get_xlabel() == "patch column")
     low, high = norm_map.images[0].get_clim()
     assert low is not None and high is not None and high - low > 0.009
@@ -322,8 +324,8 @@ def test_a_filter_is_scaled_by_its_greatest_weight_around_grey(channels: int) ->
     filters = np.zeros((3, 2, 2, channels), dtype=np.float32)
     filters[0, 0, 1], filters[0, 1, 0] = 0.2, -0.1
     filters[1] = np.nan
-    mosaic = pixels(plots._draw_patch_filters(filters).axes[0])
-    side = (mosaic.shape[0] - plots.GAP) // 2
+    mosaic = pixels(model._draw_patch_filters(filters).axes[0])
+    side = (mosaic.shape[0] - model.GAP) // 2
     corners = mosaic[: side + 1 : side - 1, : side + 1 : side - 1].mean(axis=-1)
     np.testing.assert_allclose(corners, [[0.5, 1], [0.25, 0.5]])
     np.testing.assert_allclose(mosaic[:side, -side:], 0.5)

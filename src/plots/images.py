@@ -1,0 +1,108 @@
+"""Images in a grid: predictions, augmentations, attention."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from .letters import INK, MUTED, label, text
+from .style import RIGHT, TINY, WRONG, Bytes, Floats, known, save
+
+
+def plot_predictions(
+    images: Bytes, true: list[str], predicted: list[str], confidences: list[float], path: Path
+) -> None:
+    """Draw images (n, H, W, C), each with its predicted class, that one's confidence, its true class."""
+    save(_draw_predictions(images, true, predicted, confidences), path, crop=True)
+
+
+def plot_augmentations(images: Bytes, targets: list[list[tuple[str, float]]], path: Path) -> None:
+    """Draw images (n, H, W, C), each with its classes and, where labels are mixed, their shares."""
+    save(_draw_augmentations(images, targets), path, crop=True)
+
+
+def plot_attention(images: Bytes, maps: Floats, layer_names: list[str], path: Path) -> None:
+    """Draw images (n, H, W, C), and beside each its attention to the patches, maps (n, L, rows, columns).
+
+    Colors run from each map's own least to its own greatest attention.
+    """
+    save(_draw_attention(images, maps, layer_names), path, crop=True)
+
+
+def _draw_predictions(images: Bytes, true: list[str], predicted: list[str], confidences: list[float]) -> Figure:
+    rows = math.ceil(len(images) / 8)
+    figure, grid = _new_grid(rows, math.ceil(len(images) / rows), images.shape[1:3], gap=0.42)
+    for index, (name, guess, confidence) in enumerate(zip(true, predicted, confidences, strict=True)):
+        axes, (color, sign) = grid.flat[index], (RIGHT, "✓") if name == guess else (WRONG, "✗")
+        _show_image(axes, images[index])
+        axes.spines[:].set(visible=True, color=color, linewidth=2)
+        outcome = f"{sign} {label(guess, 9.3)} ({100 * confidence:.0f} %)"
+        for drop, line, tint in ((4, outcome, color), (16, f"true: {label(name, 12)}", MUTED)):
+            style = text(8.5, tint, ha="center", va="top")
+            axes.annotate(line, (0.5, 0), (0, -drop), "axes fraction", "offset points", **style)
+    return figure
+
+
+def _draw_augmentations(images: Bytes, targets: list[list[tuple[str, float]]]) -> Figure:
+    rows = math.ceil(len(images) / 8)
+    lines = max(len(target) for target in targets)
+    figure, grid = _new_grid(rows, math.ceil(len(images) / rows), images.shape[1:3], gap=0.1 + 0.16 * lines)
+    for axes, image, target in zip(grid.flat, images, targets, strict=False):
+        _show_image(axes, image)
+        for line, (name, share) in enumerate(target):
+            caption = label(name, 12) if len(target) == 1 else f"{label(name, 9.3)} ({100 * share:.0f} %)"
+            style = text(8.5, MUTED if line else INK, ha="center", va="top")
+            axes.annotate(caption, (0.5, 0), (0, -4 - 12 * line), "axes fraction", "offset points", **style)
+    return figure
+
+
+def _draw_attention(images: Bytes, maps: Floats, layer_names: list[str]) -> Figure:
+    height, width = images.shape[1:3]
+    figure, grid = _new_grid(len(images), 1 + len(layer_names), (height, width), gap=0.06)
+    for row, image, layers in zip(grid, images, maps, strict=True):
+        _show_image(row[0], image)
+        grey = 60 + 0.75 * _as_picture(image).mean(axis=-1, keepdims=True)
+        for axes, attention in zip(row[1:], layers, strict=True):
+            heat = known(attention) - known(attention).min()
+            heat /= max(heat.max(), TINY)
+            _show_image(axes, grey)
+            # Clear where there is no attention, so that the image stays visible under its map.
+            axes.imshow(
+                heat, cmap="inferno", vmin=0, vmax=1, alpha=0.8 * heat**0.7, interpolation="bilinear",
+                extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+            )  # fmt: skip
+    for axes, name in zip(grid[0], ["image", *layer_names], strict=True):
+        axes.set_title(label(name, 12), pad=5, **text(10))
+    return figure
+
+
+def _new_grid(rows: int, columns: int, shape: tuple[int, ...], gap: float) -> tuple[Figure, NDArray[Any]]:
+    """Return a figure and its axes (rows, columns), of an image's shape and `gap` inches apart vertically."""
+    width, height = 1.75, 1.75 * float(np.clip(shape[0] / shape[1], 0.4, 2.5))
+    step = width + 0.06, height + gap
+    page = columns * step[0], rows * step[1]
+    figure = Figure(page, dpi=150, facecolor="white")
+    grid = np.empty((rows, columns), dtype=object)
+    for row, column in np.ndindex(rows, columns):
+        corner = column * step[0] / page[0], ((rows - 1 - row) * step[1] + gap) / page[1]
+        axes = figure.add_axes((*corner, width / page[0], height / page[1]))
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        grid[row, column] = axes
+    return figure, grid
+
+
+def _show_image(axes: Axes, image: NDArray[Any]) -> None:
+    # Small images keep their pixels; large ones are averaged down, not thinned out.
+    axes.imshow(_as_picture(image), interpolation="nearest" if max(image.shape[:2]) < 128 else "antialiased")
+
+
+def _as_picture(image: NDArray[Any]) -> Bytes:
+    """Return (H, W, 3) of any number of channels: the first three, or the mean of fewer."""
+    if image.shape[-1] < 3:
+        image = image.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
+    return image[..., :3].astype(np.uint8)
