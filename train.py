@@ -268,9 +268,9 @@ def train(config: TrainConfig, job: Job) -> float:
         run.wait()
         best = world.broadcast(load_file(folder / BEST) if world.main else {})
         trainer.load_weights(best)
-        tested = engine.evaluate(model, data.test, images, trainer.micro_batch_size, precision, world)
+        tested = engine.evaluate(model, data.test, images, trainer.micro_batch_size, precision, world, each_image=True)
         if world.main:
-            summary = write_test(folder, tested, data.classes)
+            summary = write_test(folder, tested, data, config.dataset.root)
             run.note(test_acc=summary["accuracy"])
             if sharded:  # a picture of attention needs all of the model in one place
                 model = VisionTransformer(**asdict(config.model))

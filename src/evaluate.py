@@ -17,8 +17,12 @@ from .model import VisionTransformer
 NUM_PREDICTIONS, NUM_ATTENTION, NUM_AUGMENTED = 24, 6, 32
 
 
-def write_test(folder: Path, result: Evaluation, classes: list[str]) -> dict[str, float]:
-    """Write `test/`: metrics (fractions from 0 to 1), a row per class, the confusion matrix. Return the metrics."""
+def write_test(folder: Path, result: Evaluation, data: Data, root: str | None) -> dict[str, float]:
+    """Write `test/`: metrics (fractions from 0 to 1), a row per class and per image, the confusion matrix.
+
+    root: the folder that the images' paths are written relative to. Returns the metrics.
+    """
+    classes = data.classes
     precision, recall, f1 = metrics.macro(result.confusion)
     summary = {"loss": result.loss, "accuracy": result.accuracy}
     if result.top5_accuracy is not None:
@@ -33,8 +37,30 @@ def write_test(folder: Path, result: Evaluation, classes: list[str]) -> dict[str
         for name, p, r, f, n in zip(classes, *columns, support, strict=True)
     ]
     files.write_csv(folder / files.PER_CLASS, rows)
+    files.write_csv(folder / files.TEST_PREDICTIONS, _list_predictions(result, data, root))
     plots.plot_confusion_matrix(result.confusion.numpy(), classes, folder / files.CONFUSION)
     return summary
+
+
+def _list_predictions(result: Evaluation, data: Data, root: str | None) -> list[dict[str, str | int]]:
+    """Return a row per test image; one of a data set that comes in one file is named by its position in the split."""
+    assert result.predictions is not None and result.confidences is not None
+    names = [_name_image(path, root) for path in data.test.files] or [str(i) for i in range(len(data.test))]
+    columns = names, data.test.labels.tolist(), result.predictions.tolist(), result.confidences.tolist()
+    return [
+        {
+            "image": name,
+            "class": data.classes[label],
+            "predicted": data.classes[predicted],
+            "confidence": f"{confidence:.6f}",
+            "correct": int(label == predicted),
+        }
+        for name, label, predicted, confidence in zip(*columns, strict=True)
+    ]
+
+
+def _name_image(path: Path, root: str | None) -> str:
+    return path.relative_to(root).as_posix() if root and path.is_relative_to(root) else path.as_posix()
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -118,6 +119,10 @@ def short_path(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
+def format_minutes(minutes: float) -> str:
+    return f"{minutes:,.1f}" if minutes >= 1 else f"{minutes:.2f}"
+
+
 def show_pairs(pairs: Sequence[tuple[str, str]]) -> None:
     """Print names with what belongs to them, below each other after an empty line."""
     console.print()
@@ -132,10 +137,14 @@ def show_report(counts: Mapping[str, Sequence[int]], sections: Sequence[tuple[st
     rows = [(name, *map("{:,}".format, row)) for name, row in [*counts.items(), ("all", totals)]]
     show_table(columns, rows, right=columns[1:])
     for heading, lines in sections:
-        console.print()
-        console.print(heading, style="bold", markup=False, soft_wrap=True)
+        show_heading(heading)
         for line in lines:
             say(f"  {line}")
+
+
+def show_heading(text: str) -> None:
+    console.print()
+    console.print(printable(text), style="bold", markup=False, soft_wrap=True)
 
 
 def printable(text: str) -> str:
@@ -156,6 +165,12 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Seq
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     console.print(table)
+
+
+def fits(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> bool:
+    """Tell whether a table is as wide as the terminal at most, so that no cell has to be folded."""
+    widths = [max(map(cell_len, column)) for column in zip(columns, *rows, strict=True)]
+    return sum(widths) + 2 * (len(widths) - 1) <= console.width
 
 
 def show_predictions(name: str, predictions: Sequence[tuple[str, float]]) -> None:

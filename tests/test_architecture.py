@@ -19,7 +19,7 @@ LAYERS = {
     0: {"model", "augment", "metrics", "distributed", "seeding", "signals", "config"},
     1: {"data", "optim", "plots", "terminal"},
     2: {"engine", "run", "pretrained"},
-    3: {"predict", "evaluate", "sweep"},
+    3: {"predict", "evaluate", "sweep", "compare"},
 }
 FLOOR = {module: floor for floor, modules in LAYERS.items() for module in modules}
 # What these may import beside the standard library and the modules below them.

@@ -90,7 +90,8 @@ def assert_equal_runs(a: Path, b: Path) -> None:
     assert equal(*states)
     assert equal(*(load_file(run / "checkpoints" / "best.safetensors") for run in (a, b)))
     assert read_rows(a) == read_rows(b)
-    assert (a / "test" / "metrics.json").read_text() == (b / "test" / "metrics.json").read_text()
+    for name in ("metrics.json", "predictions.csv"):
+        assert (a / "test" / name).read_text() == (b / "test" / name).read_text()
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from src.data import Images, Preprocessing, Split
 from src.distributed import (
     World,
     clip_gradients,
@@ -26,6 +27,7 @@ from src.distributed import (
     shard_optimizer_state,
     wrap_model,
 )
+from src.engine import evaluate
 from src.model import VisionTransformer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -180,6 +182,23 @@ def check_evaluation(world: World) -> list[str]:
     return sorted({type(parameter).__name__ for parameter in model.parameters()})
 
 
+def check_predictions(world: World, count: int) -> dict[str, Any]:
+    """Return the predictions for images in batches of two, with those of one process."""
+    pixels = torch.randint(256, (count, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    split = Split(Images(pixels), torch.arange(count) % 3)
+    look = Preprocessing((8, 8), "crop", "bilinear", 1, (0.5,), (0.1,))
+    model, alone = make_model(), make_model()
+    wrap_model(model, world, "fsdp", CPU)
+    results = [
+        evaluate(network, split, look, 2, torch.float32, processes, each_image=True)
+        for network, processes in ((model, world), (alone, World(0, 0, 1)))
+    ]
+    found: dict[str, Any] = {"accuracy": [result.accuracy for result in results]}
+    for name in ("predictions", "confidences"):
+        found[name] = [getattr(result, name).tolist() for result in results]
+    return found
+
+
 def check_refusals(world: World) -> list[str]:
     optimizer = make_optimizer(wrap_model(make_model(), world, "fsdp", CPU))
     messages = []
@@ -195,7 +214,12 @@ def check_refusals(world: World) -> list[str]:
 
 def checks(folder: Path) -> None:
     world = join_world(CPU)
-    report = {"talk": check_talk(world), "refusals": check_refusals(world), "kinds": check_evaluation(world)}
+    report: dict[str, Any] = {
+        "talk": check_talk(world),
+        "refusals": check_refusals(world),
+        "kinds": check_evaluation(world),
+    }
+    report["predictions"] = [check_predictions(world, count) for count in (1, 5, 8, 9)]
     for strategy in STRATEGIES:
         report[strategy] = check_gradients(world, strategy) | check_states(world, strategy, folder)
     (folder / f"{world.rank}.json").write_text(json.dumps(report))
@@ -321,6 +345,16 @@ def tensors_of(state: Any, key: str = "") -> dict[str, Tensor]:
 
 def test_parameters_are_parts_again_after_an_evaluation(reports: list[dict[str, Any]]) -> None:
     assert [report["kinds"] for report in reports] == [["DTensor"], ["DTensor"]]
+
+
+def test_each_image_has_the_prediction_that_one_process_makes_of_it(reports: list[dict[str, Any]]) -> None:
+    """For images that leave a process without one in the last round, too."""
+    for report in reports:
+        for found in report["predictions"]:
+            ours, alone = found["predictions"]
+            assert ours == alone and found["accuracy"][0] == found["accuracy"][1]
+            assert found["confidences"][0] == pytest.approx(found["confidences"][1], abs=1e-6)
+        assert len(set(report["predictions"][3]["predictions"][1])) > 1 and len(ours) == 9
 
 
 def test_what_sharded_parameters_and_joined_processes_cannot_do_is_refused(reports: list[dict[str, Any]]) -> None:

@@ -97,6 +97,19 @@ def test_evaluation_is_exact_for_any_batch_size(batch_size: int, num_classes: in
         assert result.top5_accuracy is None
 
 
+@pytest.mark.parametrize("batch_size", [1, 7, 23, 64])
+def test_the_prediction_for_each_image_is_that_of_its_place_in_the_split(batch_size: int) -> None:
+    torch.manual_seed(0)
+    model, split = make_model(num_classes=8).eval(), make_split(23, 8)
+    with torch.no_grad():
+        probabilities = model(normalize(pixels_of(split), LOOK.mean, LOOK.std)).softmax(1)
+    result = evaluate(model, split, LOOK, batch_size, torch.float32, each_image=True)
+    assert result.predictions is not None and result.confidences is not None
+    assert len(result.predictions.unique()) > 1 and torch.equal(result.predictions, probabilities.argmax(1))
+    torch.testing.assert_close(result.confidences, probabilities.amax(1))
+    assert evaluate(model, split, LOOK, batch_size, torch.float32).predictions is None
+
+
 @pytest.mark.parametrize("steps", [0, 1, 3, 4, 6], ids="after {} steps".format)
 def test_training_continues_bit_for_bit_from_any_step(steps: int) -> None:
     """Of two epochs of three steps each: weights, averaged weights, optimizer, sums; dropout and mixing on."""

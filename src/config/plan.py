@@ -11,8 +11,8 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from .compose import flatten, show_value
 from .jobs import add_params, expand, list_choices, name_key, read_interval
-from .resume import flatten, show_value
 from .schema import TrainConfig
 from .sweep import SweepConfig
 
@@ -255,7 +255,7 @@ def _is_same(saved: Plan, plan: Plan) -> bool:
 
 
 def _refuse_change(number: int, before: PlannedJob, after: PlannedJob) -> None:
-    old, new = dict(flatten(before.config)), dict(flatten(after.config))
+    old, new = flatten(before.config), flatten(after.config)
     changed = [key for key in old if key in new and old[key] != new[key]]
     if changed:
         told = ", ".join(f"{key} was {show_value(old[key])}, is {show_value(new[key])}" for key in changed[:3])

@@ -3,7 +3,6 @@
 import json
 import shlex
 from argparse import Namespace
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, is_dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,7 +12,7 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf.errors import OmegaConfBaseException
 
-from .compose import escape, is_quoted, load_config
+from .compose import escape, flatten, is_quoted, load_config, show_value
 from .schema import TrainConfig
 
 # What only says how, how long and where the training goes on may change. What decides what is learned, and from which
@@ -128,8 +127,8 @@ def register(run: ResumedRun) -> str:
 
 def list_changes(saved: TrainConfig, config: TrainConfig) -> dict[str, tuple[Any, Any]]:
     """Return the values before and after of each key that differs; `resume` and `sweep` do not count."""
-    before = dict(flatten(asdict(saved)))
-    pairs = {key: (before[key], value) for key, value in flatten(asdict(config)) if not _is_manner(key)}
+    before, after = flatten(asdict(saved)), flatten(asdict(config))
+    pairs = {key: (before[key], value) for key, value in after.items() if not _is_manner(key)}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
@@ -151,15 +150,3 @@ def _is_manner(key: str) -> bool:
 
 def _is_changeable(key: str) -> bool:
     return key not in FIXED and any(fnmatchcase(key, pattern) for pattern in CHANGEABLE)
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def show_value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -250,7 +250,7 @@ class TaskConfig:
     name: str
 
     def __post_init__(self) -> None:
-        check_choice("task", self.name, ("interactive", "list", "predict"))
+        check_choice("task", self.name, ("interactive", "list", "predict", "compare"))
 
 
 @dataclass
@@ -261,6 +261,8 @@ class InferenceConfig:
     run: str | None
     input: str | None
     output: str | None
+    filter: str | None
+    sort: str
     topk: int
     batch_size: int
     device: str
@@ -270,7 +272,13 @@ class InferenceConfig:
         check(self.topk >= 1, f"topk={self.topk} must be at least 1")
         check(self.batch_size >= 1, f"batch_size={self.batch_size} must be at least 1")
         check_device(self.device)
-        if self.output is not None:
+        check(
+            self.filter is None or self.input is None,
+            "filter chooses from a table of runs; with input=… write run=FOLDER, latest or best",
+        )
+        if self.task.name == "compare":
+            self._check_comparison()
+        elif self.output is not None:
             suffix = Path(self.output).suffix.lower()
             check(suffix in (".csv", ".json"), f"output={self.output} must end in .csv or .json")
             folder = Path(os.path.expanduser(self.output)).absolute().parent
@@ -278,6 +286,13 @@ class InferenceConfig:
             check(self.input is not None, "output is given without input; write input=FILE, FOLDER or GLOB")
         if self.task.name == "predict":
             check(self.input is not None, "task=predict needs input=FILE, FOLDER or GLOB")
+
+    def _check_comparison(self) -> None:
+        check(self.input is None, "task=compare reads what the runs have written; leave input out")
+        if self.output is not None:
+            folder = Path(os.path.expanduser(self.output))
+            written = folder.suffix.lower() in (".csv", ".json", ".md", ".png")
+            check(not written and not folder.is_file(), f"output={self.output}: task=compare writes into a folder")
 
 
 AnyConfig = TypeVar("AnyConfig", TrainConfig, InferenceConfig)

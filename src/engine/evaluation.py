@@ -19,12 +19,17 @@ from .trainer import Trainer
 
 @dataclass
 class Evaluation:
-    """Exact results over a split: mean cross-entropy, shares right, and the (K,K) confusion counts on the CPU."""
+    """Exact results over a split: mean cross-entropy, shares right, and the (K,K) confusion counts on the CPU.
+
+    Where they were asked for, also the class predicted of each image and its probability, (N,), in the split's order.
+    """
 
     loss: float
     accuracy: float
     top5_accuracy: float | None  # None for five classes or fewer
     confusion: Tensor
+    predictions: Tensor | None = None
+    confidences: Tensor | None = None
 
 
 @torch.no_grad()
@@ -36,9 +41,11 @@ def evaluate(
     precision: torch.dtype,
     world: World = World(0, 0, 1),  # noqa: B008, a frozen value
     between: Callable[[], None] = lambda: None,
+    each_image: bool = False,
 ) -> Evaluation:
     """Evaluate a model on a split, `batch_size` images at once in each process; `between` is called after each batch.
 
+    each_image: return the prediction for each image too, in every process; they stay on the device until the end.
     A process without an image of its own in the last round takes one along that does not count, as a sharded model
     needs all processes in each.
     """
@@ -47,6 +54,7 @@ def evaluate(
     loss_sum = torch.zeros((), device=device)
     in_top5 = torch.zeros((), device=device, dtype=torch.long)
     confusion = torch.zeros(num_classes, num_classes, device=device, dtype=torch.long)
+    answers: list[tuple[Tensor, Tensor]] = []
     positions = torch.arange(len(split))[world.rank :: world.size]
     rounds = -(-len(split) // (batch_size * world.size))
     parts = [positions[batch_size * i : batch_size * (i + 1)] for i in range(rounds)]
@@ -56,14 +64,30 @@ def evaluate(
             logits = model(normalize(images, preprocessing.mean, preprocessing.std)).float()[: len(part)]
         labels = split.labels[batch][: len(part)].to(device, non_blocking=True)
         loss_sum += F.cross_entropy(logits, labels, reduction="sum")
-        confusion += metrics.count_confusion(labels, logits.argmax(1), num_classes)
+        predicted = logits.argmax(1)
+        confusion += metrics.count_confusion(labels, predicted, num_classes)
         if num_classes > 5:
             in_top5 += metrics.count_top_k(logits, labels, 5)
+        if each_image:
+            answers.append((predicted, logits.softmax(1).gather(1, predicted[:, None])[:, 0]))
         between()
     world.sum(loss_sum, in_top5, confusion)
     confusion = confusion.cpu()
     top5 = in_top5.item() / len(split) if num_classes > 5 else None
-    return Evaluation(loss_sum.item() / len(split), metrics.accuracy(confusion), top5, confusion)
+    result = Evaluation(loss_sum.item() / len(split), metrics.accuracy(confusion), top5, confusion)
+    if each_image:
+        predicted, confidence = (torch.cat(column) for column in zip(*answers, strict=True))
+        result.predictions = _gather(predicted, len(split), world)
+        result.confidences = _gather(confidence, len(split), world)
+    return result
+
+
+def _gather(own: Tensor, count: int, world: World) -> Tensor:
+    """Return the numbers (N,) of all images from those of each process, whose images are every `world.size`-th."""
+    everyone = torch.zeros(count, dtype=own.dtype, device=own.device)
+    everyone[world.rank :: world.size] = own
+    world.sum(everyone)  # each place is filled by one process and zero in the others
+    return everyone.cpu()
 
 
 def validate(

@@ -11,39 +11,77 @@ from typing import TYPE_CHECKING
 
 from .. import terminal
 from ..config import InferenceConfig
-from ..run import SavedRun, best_run, choose_run, find_runs
+from ..run import SavedRun, best_run, choose_run, find_all_runs, find_runs, select_runs
 
 if TYPE_CHECKING:
     from .predictor import Predictor
 
-COLUMNS = ("no", "when", "data set", "model", "parameters", "epochs", "val acc", "status")
+NUMBERS = ("no", "parameters", "epochs", "val acc", "test acc", "minutes")
+COLUMNS = ("no", "when", "data set", "model", *NUMBERS[1:], "status")
+GIVES_WAY = ("minutes", "parameters", "epochs", "model", "when")
 
 
-def list_runs(config: InferenceConfig, folders: bool = False) -> list[SavedRun]:
-    """Print the table of runs, newest first, with their folders if asked for; return the runs.
+def list_runs(config: InferenceConfig, everything: bool = False) -> list[SavedRun]:
+    """Print the table of runs that meet `filter`, in the order of `sort`; return the runs.
 
-    Raises FileNotFoundError where there are none.
+    Usable ones only; or everything: those without weights too, and where they lie. Raises FileNotFoundError where
+    there are none.
     """
-    runs = find_runs(config.roots)
-    if not runs:
+    if everything:
+        found, problems = find_all_runs(config.roots)
+        for problem in problems:
+            print(f"left out: {terminal.printable(problem)}", file=sys.stderr)
+    else:
+        found = find_runs(config.roots)
+    if not found:
         raise FileNotFoundError(f"no runs in {' or '.join(config.roots)}; train one first: python train.py")
+    runs = select_runs(found, config.filter, config.sort)
+    if not runs:
+        raise FileNotFoundError(
+            f"filter={config.filter}: none of {len(found)} run(s) meets it; leave it out to see all"
+        )
     rows = [_describe(number, run) for number, run in enumerate(runs, start=1)]
-    columns = (*COLUMNS, "folder") if folders else COLUMNS
-    rows = [row[: len(columns)] for row in rows]
-    terminal.show_table(columns, rows, right=("no", "parameters", "epochs", "val acc"))
+    columns = (*COLUMNS, "folder") if everything else COLUMNS
+    _show_fitting(columns, [row[: len(columns)] for row in rows])
     return runs
 
 
+def _show_fitting(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print the table, in a narrow terminal without the columns that can be missed most easily."""
+    shown = list(columns)
+    dropped: list[str] = []
+    for name in GIVES_WAY if terminal.console.is_terminal else ():
+        if terminal.fits(*_pick(columns, rows, shown)):
+            break
+        shown.remove(name)
+        dropped.append(name)
+    terminal.show_table(*_pick(columns, rows, shown), right=NUMBERS)
+    if dropped:
+        terminal.say(f"(in a wider terminal also: {', '.join(dropped)})")
+
+
+def _pick(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], names: Sequence[str]
+) -> tuple[Sequence[str], list[list[str]]]:
+    positions = [columns.index(name) for name in names]
+    return names, [[row[position] for position in positions] for row in rows]
+
+
 def _describe(number: int, run: SavedRun) -> tuple[str, ...]:
-    facts = run.facts
+    """Return a row of the table; numbers that a run does not have (yet) are empty."""
+    facts = {key: "" if value is None else value for key, value in run.facts.items()}
+    val_acc, test_acc, parameters = (run.number(key) for key in ("best_val_acc", "test_acc", "parameters"))
+    size = f" {facts['embedding_dim']}×{facts['num_layers']}" if facts.get("num_layers") else ""
     return (
         str(number),
         run.started[:16].replace("T", " "),
         run.dataset,
-        f"{facts.get('model')} {facts.get('embedding_dim')}×{facts.get('num_layers')}",
-        f"{facts.get('parameters') or 0:,}",
-        f"{facts.get('epoch')}/{facts.get('epochs')}",
-        f"{run.val_acc:.2%}",
+        f"{facts.get('model', '')}{size}",
+        "" if parameters is None else f"{parameters:,}",
+        f"{facts.get('epoch', '')}/{facts.get('epochs', '')}",
+        "" if val_acc is None else f"{val_acc:.2%}",
+        "" if test_acc is None else f"{test_acc:.2%}",
+        "" if run.minutes is None else terminal.format_minutes(run.minutes),
         run.status,
         terminal.short_path(run.folder.absolute()),
     )

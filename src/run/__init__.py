@@ -1,7 +1,8 @@
 """The run directory: what a run leaves behind, written so that a kill at any moment loses no work.
 
 `files` spells every file name and replaces whole files durably, `record` is the run being made (`checkpoint`,
-`history` and `environment` are its parts), `saved` reads runs from the disk; `process` tells who is alive.
+`history` and `environment` are its parts), `saved` reads runs from the disk, `query` filters and sorts them; `process`
+tells who is alive.
 """
 
 from .files import (
@@ -38,16 +39,19 @@ from .files import (
     SWEEP_TABLE,
     TENSORBOARD,
     TEST_METRICS,
+    TEST_PREDICTIONS,
+    read_csv,
     read_object,
-    read_table,
+    replace_file,
     shorten,
     write_csv,
     write_json,
     write_text,
 )
+from .query import select_runs
 from .record import Run, log
 from .resume import describe_changes, find_weights, name_limits, nothing_left
-from .saved import SavedRun, best_run, choose_run, find_runs, open_resumable, read_run
+from .saved import SavedRun, best_run, choose_run, find_all_runs, find_folders, find_runs, open_resumable, read_run
 
 __all__ = [
     "ATTENTION",
@@ -85,18 +89,23 @@ __all__ = [
     "SavedRun",
     "TENSORBOARD",
     "TEST_METRICS",
+    "TEST_PREDICTIONS",
     "best_run",
     "choose_run",
     "describe_changes",
+    "find_all_runs",
+    "find_folders",
     "find_runs",
     "find_weights",
     "log",
     "name_limits",
     "nothing_left",
     "open_resumable",
+    "read_csv",
     "read_object",
     "read_run",
-    "read_table",
+    "replace_file",
+    "select_runs",
     "shorten",
     "write_csv",
     "write_json",

@@ -15,6 +15,7 @@ STATUS, ENVIRONMENT, METRICS, LOG = "status.json", "environment.json", "metrics.
 CURVES, TENSORBOARD = "curves.png", "tensorboard"
 BEST, LAST = "checkpoints/best.safetensors", "checkpoints/last.pt"
 TEST_METRICS, PER_CLASS, CONFUSION = "test/metrics.json", "test/per_class.csv", "test/confusion_matrix.png"
+TEST_PREDICTIONS = "test/predictions.csv"
 PREDICTIONS, ATTENTION = "figures/predictions.png", "figures/attention.png"
 AUGMENTATIONS = "figures/augmentations.png"
 POSITION_EMBEDDINGS, PATCH_FILTERS = "figures/position_embeddings.png", "figures/patch_filters.png"
@@ -99,17 +100,13 @@ def format_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str
     return table.getvalue()
 
 
-def read_table(path: Path) -> list[dict[str, float]]:
-    """Return the numbers of a table of numbers, without what is empty or, where a line was torn, no number."""
-    rows = []
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            numbers = {}
-            for key, text in row.items():
-                with contextlib.suppress(TypeError, ValueError):
-                    numbers[key] = float(text)
-            rows.append(numbers)
-    return rows
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a table with a header. Raises OSError, and ValueError where it is no table."""
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        try:
+            return list(csv.DictReader(file))
+        except csv.Error as error:
+            raise ValueError(str(error)) from error
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -151,7 +148,8 @@ def shorten(folder: Path) -> str:
 
 def remove_results(folder: Path) -> None:
     """Remove what is made at the end of a run, which is of other weights as soon as it goes on."""
-    for name in (TEST_METRICS, PER_CLASS, CONFUSION, PREDICTIONS, ATTENTION, POSITION_EMBEDDINGS, PATCH_FILTERS):
+    tests = (TEST_METRICS, TEST_PREDICTIONS, PER_CLASS, CONFUSION)
+    for name in (*tests, PREDICTIONS, ATTENTION, POSITION_EMBEDDINGS, PATCH_FILTERS):
         (folder / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # not there, or not empty
         (folder / TEST_METRICS).parent.rmdir()

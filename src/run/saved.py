@@ -13,7 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import SWEEP, TrainConfig, load_config
-from .files import BEST, BEST_FACTS, CLASSES, CONFIG, LAST, PREPROCESSING, STATUS, read_best, read_json, shorten
+from .files import (
+    BEST,
+    BEST_FACTS,
+    CLASSES,
+    CONFIG,
+    LAST,
+    METRICS,
+    PREPROCESSING,
+    STATUS,
+    read_best,
+    read_csv,
+    read_json,
+    shorten,
+)
 from .process import is_alive
 
 if TYPE_CHECKING:
@@ -36,7 +49,7 @@ class SavedRun:
     def dataset(self) -> str:
         """The data set's name, with the folder's for images of one's own."""
         root = self.facts.get("root")
-        name = str(self.facts.get("dataset"))
+        name = str(self.facts.get("dataset") or "")
         return f"{name} ({Path(root).name})" if name == "image_folder" and root else name
 
     @property
@@ -46,10 +59,28 @@ class SavedRun:
 
     @property
     def val_acc(self) -> float:
-        return float(self.facts.get("best_val_acc") or 0.0)
+        return float(self.number("best_val_acc") or 0.0)
+
+    def number(self, fact: str) -> float | None:
+        """Return a number of status.json, None where it has none by that name, or something else."""
+        value = self.facts.get(fact)
+        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    @property
+    def minutes(self) -> float | None:
+        seconds = self.number("seconds")
+        return None if seconds is None else seconds / 60
 
     def usable(self) -> bool:
         return (self.folder / BEST).is_file()
+
+    def history(self) -> dict[str, list[float]]:
+        """Return the columns of metrics.csv, nan where an epoch has no number; a line that was cut short is left out.
+
+        Raises OSError or ValueError where there is no such table.
+        """
+        rows = [row for row in read_csv(self.folder / METRICS) if None not in row.values()]
+        return {key: [float(row[key] or "nan") for row in rows] for key in (rows[0] if rows else {})}
 
     def load(self) -> tuple[TrainConfig, list[str], "Preprocessing"]:
         """Return configuration, classes and preprocessing; together with the weights, all that inference needs."""
@@ -120,16 +151,21 @@ def _newer_best(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
 
 def find_runs(roots: list[str]) -> list[SavedRun]:
     """Return the usable runs below the roots (those with weights), newest first."""
-    runs = []
-    for folder in _walk(roots, STATUS):
-        with contextlib.suppress(ValueError, OSError):
-            run = read_run(folder)
-            if run.usable():
-                runs.append(run)
-    return sorted(runs, key=lambda run: (run.started, str(run.folder)), reverse=True)
+    return [run for run in find_all_runs(roots)[0] if run.usable()]
 
 
-def _walk(roots: list[str], name: str) -> Iterator[Path]:
+def find_all_runs(roots: list[str]) -> tuple[list[SavedRun], list[str]]:
+    """Return all runs below the roots, newest first, and a sentence about each that cannot be read."""
+    runs, problems = [], []
+    for folder in find_folders(roots):
+        try:
+            runs.append(read_run(folder))
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
+    return sorted(runs, key=lambda run: (run.started, str(run.folder)), reverse=True), problems
+
+
+def find_folders(roots: list[str], name: str = STATUS) -> Iterator[Path]:
     """Yield the folders below the roots that hold a file of this name, without descending into them."""
     for root in roots:
         for parent, folders, names in os.walk(os.path.expanduser(root)):
@@ -141,7 +177,8 @@ def _walk(roots: list[str], name: str) -> Iterator[Path]:
 
 def best_run(runs: list[SavedRun]) -> SavedRun:
     """Return the run of the highest validation accuracy among those on the newest run's data set."""
-    return max((run for run in runs if run.source == runs[0].source), key=lambda run: run.val_acc)
+    newest = max(runs, key=lambda run: (run.started, str(run.folder)))
+    return max((run for run in runs if run.source == newest.source), key=lambda run: run.val_acc)
 
 
 def choose_run(wanted: str, roots: list[str]) -> SavedRun:
@@ -164,7 +201,7 @@ def open_resumable(wanted: str, roots: list[str]) -> SavedRun:
     none, ValueError where its process lives.
     """
     if wanted.lower() == "latest":
-        runs = [_read_any(folder) for folder in _walk(roots, CONFIG)]
+        runs = [_read_any(folder) for folder in find_folders(roots, CONFIG)]
         if not runs:
             raise FileNotFoundError(
                 f"resume=latest: no runs in {', '.join(roots)} below {os.getcwd()}; train one first: python train.py"

@@ -183,7 +183,7 @@ def _draw(sweep: Path, plan: Plan, states: Sequence[JobState]) -> None:
     groups = group_jobs(states) if keys != ["seed"] else [Group(s.values(), _known(s), [], [s]) for s in states]
     shown = [group for group in groups if group.val]
     settings = {key: [_read_value(group.settings.get(key)) for group in shown] for key in keys}
-    curves = {_name(state, swept): state.epochs() for state in states}
+    curves = {_name(state, swept): state.curve() for state in states}
     curves = {name: curve for name, curve in curves.items() if curve[0]}
     ranked = [state for state in rank_jobs(states) if state.val_acc is not None]
     best = _name(ranked[0], swept) if ranked else None

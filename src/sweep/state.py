@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import Plan, PlannedJob
-from ..run import CONFIG, METRICS, PRUNED, read_run
-from ..run.files import read_table
+from ..config import Plan, PlannedJob, split_override
+from ..run import CONFIG, PRUNED, SavedRun, read_run
 
 DONE = ("finished", "pruned")
 FAILED = ("failed", "killed")
@@ -20,9 +19,21 @@ class JobState:
 
     number: int
     planned: PlannedJob
-    folder: Path
-    status: str
-    facts: dict[str, Any]  # of status.json
+    run: SavedRun
+
+    @property
+    def folder(self) -> Path:
+        return self.run.folder
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What status.json holds, empty where there is none."""
+        return self.run.facts
+
+    @property
+    def status(self) -> str:
+        ended = self.run.status == "finished" and self.facts.get("ended") == PRUNED
+        return "pruned" if ended else self.run.status
 
     @property
     def done(self) -> bool:
@@ -36,7 +47,7 @@ class JobState:
     def error(self) -> str:
         """The first line of what went wrong, empty where nothing did."""
         if self.status == "killed" and not self.facts.get("error"):
-            return "killed: its process is gone without a word"
+            return "its process is gone without a word"
         lines = str(self.facts.get("error") or "").strip().splitlines() if self.status in FAILED else []
         return lines[0] if lines else ""
 
@@ -46,22 +57,24 @@ class JobState:
 
     def values(self) -> dict[str, str]:
         """Return key -> value of the job's overrides."""
-        return dict(override.lstrip("+").partition("=")[::2] for override in self.planned.overrides)
+        return dict(map(split_override, self.planned.overrides))
 
-    def epochs(self) -> tuple[list[float], list[float]]:
-        """Return the epochs and the validation accuracy of each, of the weights that were kept for it."""
-        rows = self._rows()
-        best = [max(filter(None, (row.get("val_acc"), row.get("ema_val_acc"))), default=0.0) for row in rows]
-        return [row["epoch"] for row in rows], best
+    def curve(self) -> tuple[list[float], list[float]]:
+        """Return the epochs, and the validation accuracy of each, of the averaged weights where they were better."""
+        columns = self._columns()
+        plain, averaged = columns.get("val_acc", []), columns.get("ema_val_acc", [])
+        best = [max(pair) for pair in zip(plain, averaged, strict=True)] if averaged else plain
+        return columns.get("epoch", []), best
 
     def images_per_second(self) -> float | None:
-        rates = [row["images_per_second"] for row in self._rows() if row.get("images_per_second")]
+        """Return the median over the epochs."""
+        rates = [rate for rate in self._columns().get("images_per_second", []) if rate > 0]
         return round(statistics.median(rates), 1) if rates else None
 
-    def _rows(self) -> list[dict[str, float]]:
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            return [row for row in read_table(self.folder / METRICS) if "epoch" in row]
-        return []
+    def _columns(self) -> dict[str, list[float]]:
+        with contextlib.suppress(OSError, ValueError):
+            return self.run.history()
+        return {}
 
 
 def read_state(sweep: Path, number: int, planned: PlannedJob) -> JobState:
@@ -69,11 +82,10 @@ def read_state(sweep: Path, number: int, planned: PlannedJob) -> JobState:
     try:
         run = read_run(folder)
     except FileNotFoundError:
-        return JobState(number, planned, folder, "killed" if (folder / CONFIG).is_file() else "pending", {})
+        run = SavedRun(folder, "killed" if (folder / CONFIG).is_file() else "pending", {})
     except (OSError, ValueError):
-        return JobState(number, planned, folder, "killed", {})
-    pruned = run.status == "finished" and run.facts.get("ended") == PRUNED
-    return JobState(number, planned, folder, "pruned" if pruned else run.status, run.facts)
+        run = SavedRun(folder, "killed", {})
+    return JobState(number, planned, run)
 
 
 def read_states(sweep: Path, plan: Plan) -> list[JobState]:
