@@ -22,6 +22,8 @@ from .ledger import write_ledger
 from .search import open_judge
 from .state import JobState, read_state
 
+POLL = 1.0  # seconds between two looks at a job that another process holds
+
 
 @dataclass
 class Outcome:
@@ -66,12 +68,12 @@ class SweepTask:
             return Outcome(-1, "finished")
         jobs = self.sweep.plan.jobs
         number = next(n for n, job in enumerate(jobs) if self.folder / job.folder == folder)
-        with _claim(folder) as claimed:
+        with _claim(folder, number):
             state = read_state(self.folder, number, jobs[number])
             # Of several processes the others go through a job that is done as well.
             skipped = state.status == "running" or (state.done and self.start.world_size == 1)
-            if skipped or not claimed or (self.folder / SWEEP_STOP).exists():
-                return Outcome(number, state.status if claimed else "running", state.val_acc)
+            if skipped or (self.folder / SWEEP_STOP).exists():
+                return Outcome(number, state.status, state.val_acc)
             terminal.say(self.describe(number, state.beginning()))
             self._prepare(folder, cfg)
             outcome = self._run(state, cfg)
@@ -131,16 +133,16 @@ class SweepTask:
 
 
 @contextlib.contextmanager
-def _claim(folder: Path) -> Iterator[bool]:
-    """Hold the job for this process; False where another one has it. A kill releases it."""
-    lock = FileLock(folder / JOB_CLAIM)
+def _claim(folder: Path, number: int) -> Iterator[None]:
+    """Hold the job for this process, when no other does any more. A kill releases it."""
+    lock = FileLock(folder / JOB_CLAIM, poll_interval=POLL)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        yield False
-        return
+        terminal.say(f"job {number:<5} is being run by another process, which is waited for")
+        lock.acquire()
     try:
-        yield True
+        yield
     finally:
         lock.release()
 

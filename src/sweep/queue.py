@@ -20,7 +20,7 @@ class Queue:
 
     def take(self, count: int | None) -> list[int]:
         """Return up to `count` jobs to run now, all there are for None; none after the sweep was told to stop."""
-        if (self._folder / SWEEP_STOP).exists():
+        if self._stopped():
             return []
         ready = [state.number for state in self._open() if state.status != "running"][:count]
         while self._search and count and len(ready) < count and self._may_ask():
@@ -30,15 +30,17 @@ class Queue:
 
     def is_waiting(self) -> bool:
         """Tell whether nothing is left but jobs that another process, of an earlier start say, is running."""
-        return not (self._folder / SWEEP_STOP).exists() and any(state.status == "running" for state in self._open())
+        return not self._stopped() and any(state.status == "running" for state in self._open())
 
     def has_more(self) -> bool:
         """Tell whether there is, or may still be, a job to take."""
-        return self.is_waiting() or bool(self._open()) or self._may_ask()
+        return not self._stopped() and (bool(self._open()) or self._may_ask())
+
+    def _stopped(self) -> bool:
+        return (self._folder / SWEEP_STOP).exists()
 
     def _may_ask(self) -> bool:
-        stopped = (self._folder / SWEEP_STOP).exists()
-        return not stopped and self._search is not None and len(self._plan.jobs) < self._settings.trials
+        return self._search is not None and len(self._plan.jobs) < self._settings.trials
 
     def look(self, number: int) -> JobState:
         return read_state(self._folder, number, self._plan.jobs[number])

@@ -1,0 +1,475 @@
+"""A sweep as a user types it: each job once, whatever ends it, ranked; its jobs here only pretend to train."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from filelock import FileLock
+
+from src import terminal
+from src.config import Job, TrainConfig, dump_config, launch
+from src.run import CONFIG, LOG, STATUS, read_object, write_json, write_text
+from src.signals import Interrupted
+from src.sweep import carry_out
+from train import find_run
+
+Main = Callable[[TrainConfig, Job], Any]
+QUICK = "training.epochs=4"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to stand in; pictures are files with nothing in them."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "HYDRA_FULL_ERROR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("src.plots.plot_sweep", lambda *arguments: arguments[-1].touch())
+    monkeypatch.setattr(carry_out, "POLL", 0.01)
+    return tmp_path
+
+
+class Trainer:
+    """A main that leaves what a run does: it may stop, fail or be killed at jobs told by seed."""
+
+    def __init__(self) -> None:
+        self.runs: list[tuple[int, bool]] = []  # (seed, whether it went on)
+        self.jobs: list[Job] = []
+        self.ends: dict[int, BaseException] = {}
+        self.early: set[int] = set()
+
+    def __call__(self, config: TrainConfig, job: Job) -> None:
+        self.runs.append((config.seed, config.resume is not None))
+        self.jobs.append(job)
+        end = self.ends.get(config.seed)
+        if config.seed in self.early and end is not None:
+            raise end
+        if not config.resume:
+            write_text(job.folder / CONFIG, dump_config(config))
+        facts: dict[str, Any] = {"epoch": 4, "epochs": 4, "seconds": 90.0, "best_epoch": 3, "pid": os.getpid()}
+        facts |= {"best_val_acc": 0.9 + config.seed / 100, "test_acc": 0.8 + config.seed / 100, "peak_memory": 2**30}
+        status = "finished" if end is None else "stopped" if isinstance(end, KeyboardInterrupt) else "failed"
+        error = f"{type(end).__name__}: {end}" if status == "failed" else None
+        write_json(job.folder / STATUS, {**facts, "status": status, "error": error})
+        if end is not None:
+            raise end
+
+
+def sweep(monkeypatch: pytest.MonkeyPatch, main: Main, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["train.py", "--multirun", *words])
+    return launch(main, "config", TrainConfig, find_run)
+
+
+def read_ledger() -> dict[int, dict[str, str]]:
+    (table,) = Path("multirun").rglob("sweep.csv")
+    with table.open() as file:
+        return {int(row["job"]): row for row in csv.DictReader(file)}
+
+
+def statuses() -> list[str]:
+    return [row["status"] for _, row in sorted(read_ledger().items())]
+
+
+def the_sweep() -> Path:
+    (plan,) = Path("multirun").rglob("sweep.json")
+    return plan.parent
+
+
+def test_a_sweep_leaves_a_row_per_job_with_what_came_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = Trainer()
+    main.ends[1] = ValueError("broken\nin two lines")
+    assert sweep(monkeypatch, main, "model.num_layers=2,3", "seed=0,1", QUICK) == 1
+    rows = read_ledger()
+    assert [rows[n]["model.num_layers"] + rows[n]["seed"] for n in range(4)] == ["20", "21", "30", "31"]
+    assert rows[2] | {"rank": ""} == {
+        **{"rank": "", "job": "2", "model.num_layers": "3", "seed": "0", "training.epochs": "4", "status": "finished"},
+        **{"val_acc": "0.9", "best_epoch": "3", "test_acc": "0.8", "epochs": "4", "minutes": "1.5"},
+        **{"images_per_second": "", "peak_memory_mb": "1024", "error": "", "folder": "2"},
+    }
+    assert (rows[1]["status"], rows[1]["error"]) == ("failed", "ValueError: broken")
+    assert {path.name for path in the_sweep().iterdir() if path.name[0] != "."} == {
+        *("0", "1", "2", "3", "sweep.csv", "sweep.md", "sweep.png", "sweep.json")
+    }
+
+
+def test_the_table_is_ordered_by_validation_accuracy_and_repeats_are_means(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    sweep(monkeypatch, Trainer(), "model.num_layers=2,3", "seed=0,1,2", QUICK)
+    with (the_sweep() / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["seed"] for row in rows] == ["2", "2", "1", "1", "0", "0"]
+    assert [row["rank"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
+    page = (the_sweep() / "sweep.md").read_text()
+    shown = capsys.readouterr().out
+    for text in (page, shown):
+        assert text.count("91.00 ± 1.00 % (3)") == 2 and text.count("81.00 ± 1.00 % (3)") == 2
+    best = the_sweep() / "2"
+    assert f"\nbest      {best}\npredict   python inference.py run={best} input=IMAGE\n" in shown
+    assert "6 jobs: 6 finished" in shown and "continue" not in shown
+
+
+def test_the_same_command_runs_what_is_left_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    main, words = Trainer(), ("seed=0,1,2,3", QUICK)
+    main.ends = {1: FloatingPointError("no number"), 2: Interrupted(signal.SIGTERM)}
+    assert sweep(monkeypatch, main, *words) == 143
+    assert main.runs == [(0, False), (1, False), (2, False)]
+    assert statuses() == ["finished", "failed", "stopped", "pending"]
+    before = (the_sweep() / "0" / STATUS).stat().st_mtime_ns
+    main.runs.clear()
+    del main.ends[2]
+    assert sweep(monkeypatch, main, *words) == 1
+    assert main.runs == [(1, True), (2, True), (3, False)]  # the failed one is tried again, the stopped one goes on
+    assert statuses() == ["finished", "failed", "finished", "finished"]
+    main.runs.clear()
+    main.ends.clear()
+    assert sweep(monkeypatch, main, *words) == 0 and main.runs == [(1, True)]
+    assert sweep(monkeypatch, main, *words) == 0 and main.runs == [(1, True)]
+    assert (the_sweep() / "0" / STATUS).stat().st_mtime_ns == before
+    assert statuses() == ["finished"] * 4
+
+
+def test_resume_goes_on_with_a_sweep_by_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = Trainer()
+    main.ends[1] = Interrupted(signal.SIGINT)
+    assert sweep(monkeypatch, main, "seed=0,1,2", QUICK, "sweep.zip=true") == 130
+    main.ends.clear()
+    main.runs.clear()
+    assert sweep(monkeypatch, main, f"resume={the_sweep()}", "sweep.on_error=stop") == 0
+    assert main.runs == [(1, True), (2, False)] and main.jobs[-1].overrides == ["seed=2", QUICK]
+    assert sweep(monkeypatch, main, "resume=latest") == 0 and len(main.runs) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["training.lr=1"], "--multirun resume=… goes on with the jobs of that sweep; leave training.lr=1 out"),
+        (["sweep.zip=true"], "leave sweep.zip=true out"),
+        (["hydra.sweep.dir=x"], "leave hydra.sweep.dir=x out"),
+        (["sweep.only=7"], "sweep.only=7: the sweep has the jobs 0 to 1"),
+    ],
+)
+def test_what_would_make_other_jobs_is_refused_when_a_sweep_goes_on(
+    words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    main = Trainer()
+    sweep(monkeypatch, main, "seed=0,1", QUICK)
+    assert sweep(monkeypatch, main, "resume=latest", *words) == 1 and len(main.runs) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_sweep_does_not_go_on_under_other_files(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    recipe = folder / "mine" / "experiment" / "quick.yaml"
+    recipe.parent.mkdir(parents=True)
+    recipe.write_text("# @package _global_\ntraining:\n  epochs: 4\n")
+    main, words = Trainer(), ("experiment=quick", "seed=0,1", "--config-dir", "mine")
+    main.ends[0] = Interrupted(signal.SIGINT)
+    assert sweep(monkeypatch, main, *words) == 130
+    recipe.write_text("# @package _global_\ntraining:\n  epochs: 5\n")
+    assert sweep(monkeypatch, main, "resume=latest") == 1
+    error = capsys.readouterr().err
+    assert (
+        "job 0 of the sweep is another one by now (" in error
+        and "training.epochs was 4, is 5" in error
+        and "Traceback" not in error
+    )
+    recipe.write_text("# @package _global_\ntraining:\n  epochs: 4\n")
+    main.ends.clear()
+    assert sweep(monkeypatch, main, "resume=latest") == 0 and main.runs[1:] == [(0, True), (1, False)]
+    recipe.write_text("# @package _global_\ntraining:\n  epochs: 5\n")
+    assert sweep(monkeypatch, main, *words) == 0
+    assert len(list(Path("multirun").rglob("sweep.json"))) == 2  # the same words, but another experiment
+
+
+def test_a_new_sweep_begins_when_asked_for_or_when_other_words_are_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = Trainer()
+    for number, words in enumerate((["seed=0,1"], ["seed=0,1", "sweep.new=true"], ["seed=0,1,2"]), start=1):
+        assert sweep(monkeypatch, main, *words, QUICK) == 0
+        assert len(list(Path("multirun").rglob("sweep.json"))) == number
+    assert len(main.runs) == 7
+
+
+def test_how_a_sweep_is_run_does_not_make_it_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = Trainer()
+    sweep(monkeypatch, main, "seed=0,1", QUICK)
+    assert sweep(monkeypatch, main, "seed=0,1", QUICK, "sweep.on_error=stop") == 0 and len(main.runs) == 2
+
+
+def test_a_job_is_told_only_what_would_train_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = Trainer()
+    sweep(monkeypatch, main, "seed=1,2", QUICK, "sweep.on_error=stop", "hydra.job.name=x")
+    assert [job.overrides for job in main.jobs] == [["seed=1", QUICK], ["seed=2", QUICK]]
+    alone = Trainer()
+    monkeypatch.setattr(sys, "argv", ["train.py", "seed=1", QUICK, "hydra.run.dir=alone"])
+    assert launch(alone, "config", TrainConfig) == 0
+    assert (the_sweep() / "0" / CONFIG).read_text() == (Path("alone") / CONFIG).read_text()
+
+
+def test_after_a_failure_the_rest_stays_pending_where_that_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = Trainer()
+    main.ends[1] = RuntimeError("defect")
+    assert sweep(monkeypatch, main, "seed=0,1,2", QUICK, "sweep.on_error=stop") == 1
+    assert statuses() == ["finished", "failed", "pending"]
+    main.ends.clear()
+    assert sweep(monkeypatch, main, "resume=latest") == 0 and statuses() == ["finished"] * 3
+
+
+@pytest.mark.parametrize("error", [ValueError("no images"), RuntimeError("defect"), SystemExit(3), MemoryError()])
+def test_an_error_before_the_run_began_is_in_its_log_and_status_and_the_others_run_on(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = Trainer()
+    main.ends[0], main.early = error, {0}
+    assert sweep(monkeypatch, main, "seed=0,1", QUICK) == 1
+    job = the_sweep() / "0"
+    assert statuses() == ["failed", "finished"]
+    assert read_object(job / STATUS)["error"] == f"{type(error).__name__}: {error}"
+    log = (job / LOG).read_text()
+    assert log.startswith("Traceback") and type(error).__name__ in log.splitlines()[-1]
+    assert read_ledger()[0]["error"].startswith(type(error).__name__)
+    main.ends.clear()
+    assert sweep(monkeypatch, main, "seed=0,1", QUICK) == 0
+    assert main.runs[-1] == (0, False)  # there was nothing to go on from
+    assert statuses() == ["finished"] * 2
+
+
+def test_an_error_before_a_job_can_go_on_is_recorded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = Trainer()
+    main.ends[0] = Interrupted(signal.SIGINT)
+    sweep(monkeypatch, main, "seed=0,1", QUICK)
+    main.ends[0], main.early = ValueError("the images are others"), {0}
+    assert sweep(monkeypatch, main, "seed=0,1", QUICK) == 1
+    status = read_object(the_sweep() / "0" / STATUS)
+    assert (status["status"], status["error"]) == ("failed", "ValueError: the images are others")
+    assert status["best_val_acc"] == 0.9  # what the run had told is not lost
+
+
+def test_bad_jobs_are_found_before_the_first_begins_and_named_and_counted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    main = Trainer()
+    assert sweep(monkeypatch, main, "model.num_heads=4,5,7", "seed=0,1") == 1
+    assert capsys.readouterr().err == (
+        "error: model.embedding_dim=64 is not divisible by model.num_heads=5; heads that fit: 1, 2, 4, 8, 16, 32\n"
+        "in the job model.num_heads=5 seed=0\nand 3 more of the 6 jobs cannot be run\n"
+    )
+    assert not main.runs and not list(folder.iterdir())
+
+
+def test_a_signal_ends_the_sweep_and_says_how_to_continue(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    main = Trainer()
+
+    def stop(config: TrainConfig, job: Job) -> None:
+        main(config, job)
+        os.kill(os.getpid(), signal.SIGTERM)  # outside of a training, which keeps signals for itself
+
+    assert sweep(monkeypatch, stop, "seed=0,1,2", QUICK) == 143
+    assert statuses() == ["finished", "pending", "pending"]
+    assert f"continue  python train.py --multirun resume={the_sweep()}" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_job_that_another_process_runs_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    main = Trainer()
+    main.ends[0] = Interrupted(signal.SIGINT)
+    sweep(monkeypatch, main, "seed=0,1", QUICK)
+    main.ends.clear()
+    main.runs.clear()
+    other = subprocess.Popen(["sleep", "600"])
+    status = the_sweep() / "0" / STATUS
+    write_json(status, {**read_object(status), "status": "running", "pid": other.pid, "host": socket.gethostname()})
+
+    def end_other(config: TrainConfig, job: Job) -> None:
+        main(config, job)
+        if config.seed == 1:  # the other one dies while this sweep is busy
+            assert read_ledger()[0]["status"] == "running"
+            other.kill()
+            other.wait()
+
+    assert sweep(monkeypatch, end_other, "seed=0,1", QUICK) == 0
+    assert main.runs == [(1, False), (0, True)]
+
+
+def test_a_sweep_is_carried_out_by_one_process_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    main = Trainer()
+    sweep(monkeypatch, main, "seed=0,1", QUICK)
+    with FileLock(the_sweep() / ".lock"):
+        assert sweep(monkeypatch, main, "seed=0,1", QUICK) == 1
+    assert "is being carried out by another process" in capsys.readouterr().err
+
+
+def test_a_job_that_another_process_holds_is_waited_for_and_not_run_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = Trainer()
+    sweep(monkeypatch, main, "seed=0,1", QUICK)
+    status = the_sweep() / "0" / STATUS
+    content = status.read_text()
+    status.unlink()
+    lock = FileLock(the_sweep() / "0" / ".claim")
+    lock.acquire()
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        if "which is waited for" in text:
+            status.write_text(content)
+            lock.release()
+
+    monkeypatch.setattr(terminal, "say", say)
+    assert sweep(monkeypatch, main, "seed=0,1", QUICK) == 0 and len(main.runs) == 2
+    assert "job 0     is being run by another process, which is waited for" in said
+
+
+def test_a_part_of_a_sweep_can_be_run_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = Trainer()
+    assert sweep(monkeypatch, main, "seed=0,1,2,3", QUICK, "sweep.only=[1,3]") == 0
+    assert [seed for seed, _ in main.runs] == [1, 3] and statuses() == ["pending", "finished", "pending", "finished"]
+    assert sweep(monkeypatch, main, "resume=latest", "sweep.only=2") == 0
+    assert [seed for seed, _ in main.runs] == [1, 3, 2]
+
+
+def test_jobs_may_have_folders_named_after_their_settings_but_not_one_together(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    main = Trainer()
+    assert sweep(monkeypatch, main, "seed=0,1", QUICK, "hydra.sweep.subdir='${hydra.job.override_dirname}'") == 0
+    assert {job.folder.name for job in main.jobs} == {f"seed=0,{QUICK}", f"seed=1,{QUICK}"}
+    assert sweep(monkeypatch, main, "seed=0,1", QUICK, "hydra.sweep.subdir=x") == 1
+    assert "hydra.sweep.subdir gives jobs 0 and 1 one folder, x" in capsys.readouterr().err and len(main.runs) == 2
+
+
+def test_a_folder_named_by_the_user_goes_on_with_its_sweep_and_no_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    main = Trainer()
+    words = ("hydra.sweep.dir=multirun/mine", QUICK)
+    assert sweep(monkeypatch, main, "seed=0,1", *words) == 0
+    assert sweep(monkeypatch, main, "seed=0,1", *words) == 0 and len(main.runs) == 2
+    assert sweep(monkeypatch, main, "seed=0,1,2", *words) == 1 and len(main.runs) == 2
+    assert "hydra.sweep.dir=multirun/mine exists; nothing is overwritten" in capsys.readouterr().err
+
+
+def test_a_kill_at_any_moment_leaves_a_sweep_that_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is there of a job: nothing, an empty folder, a configuration, a status of a dead process, a torn one."""
+    main = Trainer()
+    sweep(monkeypatch, main, "seed=0,1,2,3,4", QUICK)
+    root = the_sweep()
+    shutil.rmtree(root / "0")
+    for path in (root / "1").iterdir():
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    (root / "2" / STATUS).unlink()
+    write_json(root / "3" / STATUS, {"status": "running", "pid": 2**22, "host": os.uname().nodename})
+    (root / "4" / STATUS).write_text('{"status": "runn')
+    for name in ("sweep.csv", "sweep.md", "sweep.png"):
+        (root / name).unlink()
+    main.runs.clear()
+    assert sweep(monkeypatch, main, "seed=0,1,2,3,4", QUICK) == 0
+    assert main.runs == [(0, False), (1, False), (2, True), (3, True), (4, True)]
+    assert statuses() == ["finished"] * 5 and (root / "sweep.png").is_file()
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"jobs": 3}', ""])
+def test_a_damaged_plan_is_named(content: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    main = Trainer()
+    sweep(monkeypatch, main, "seed=0,1", QUICK)
+    root = the_sweep()
+    (root / "sweep.json").write_text(content)
+    assert sweep(monkeypatch, main, f"resume={root}") == 1
+    error = capsys.readouterr().err
+    assert f"{root}/sweep.json is damaged" in error and "Traceback" not in error
+    assert sweep(monkeypatch, main, "seed=0,1", QUICK) == 0 and len(main.runs) == 4  # it begins anew
+
+
+def test_a_picture_that_cannot_be_drawn_ends_no_sweep(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise KeyError("a defect")
+
+    monkeypatch.setattr("src.plots.plot_sweep", fail)
+    main = Trainer()
+    assert sweep(monkeypatch, main, "seed=0,1", QUICK) == 0 and len(main.runs) == 2
+    assert "warning   sweep.png could not be drawn: KeyError: 'a defect'" in capsys.readouterr().out
+
+
+def test_of_several_processes_the_first_decides_what_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others run every job in its order, in folders of their own; what is done is gone through again."""
+    main = Trainer()
+    sweep(monkeypatch, main, "seed=0,1", QUICK)
+    for rank in (0, 1):
+        main.runs.clear()
+        for key, value in (("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", 2)):
+            monkeypatch.setenv(key, str(value))
+        assert sweep(monkeypatch, main, "seed=0,1", QUICK) == 0
+        assert main.runs == [(0, rank == 0), (1, rank == 0)]
+    assert len(list(Path("multirun").rglob(CONFIG))) == 2 + 2  # and Hydra's own
+
+
+def test_several_processes_and_processes_per_job_exclude_each_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for key, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(key, value)
+    assert sweep(monkeypatch, Trainer(), "seed=0,1", "sweep.isolate=true") == 1
+    assert "sweep.isolate=true starts its jobs itself" in capsys.readouterr().err
+
+
+def test_a_single_run_refuses_words_for_sweeps_and_a_sweeps_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    main = Trainer()
+    sweep(monkeypatch, main, "seed=0,1", QUICK)
+    for words, message in (
+        (["sweep.zip=true"], "sweep.zip=true means nothing without --multirun"),
+        ([f"resume={the_sweep()}"], f"is a sweep: python train.py --multirun resume={the_sweep()}"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["train.py", *words])
+        assert launch(main, "config", TrainConfig, find_run) == 1 and len(main.runs) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_launcher_that_is_not_installed_says_what_brings_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from hydra.errors import MissingConfigException
+
+    from src.config.compose import CONFIGS
+    from src.config.messages import explain
+
+    error = MissingConfigException("In 'hydra/launcher/ray_cluster': Could not find 'hydra/launcher/ray'\n", "x")
+    text = explain(error, TrainConfig, CONFIGS)
+    assert text == "hydra/launcher=ray is not installed: pip install -r requirements-ray.txt"
+
+
+def test_the_ready_launchers_name_plugins_that_the_requirements_bring() -> None:
+    from src.config.compose import CONFIGS
+    from src.config.messages import LAUNCHERS
+
+    for path in (CONFIGS / "hydra" / "launcher").glob("*.yaml"):
+        assert yaml.safe_load(path.read_text())["defaults"][0] in LAUNCHERS
+        command = re.search(r"python train\.py --multirun hydra/launcher=(\w+)", path.read_text())
+        assert command and command[1] == path.stem
+
+
+def test_the_plan_holds_words_and_configuration_of_each_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep(monkeypatch, Trainer(), "seed=0,1", QUICK, "hydra.job.name=x")
+    plan = json.loads((the_sweep() / "sweep.json").read_text())
+    assert plan["overrides"] == ["seed=0,1", QUICK] and plan["hydra"] == ["hydra.job.name=x"]
+    assert [job["overrides"] for job in plan["jobs"]] == [["seed=0", QUICK], ["seed=1", QUICK]]
+    assert [job["config"]["seed"] for job in plan["jobs"]] == [0, 1]
