@@ -4,6 +4,7 @@ Its study is a file in the sweep's folder, trial n is job n. Only the validation
 test's. Optuna is imported when a search is made: most sweeps need none.
 """
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,25 +31,28 @@ class Search:
     def __init__(self, folder: Path, sweep: Sweep) -> None:
         self._folder, self._plan, self._settings = folder, sweep.plan, sweep.settings
         self._study = _open_study(folder, self._settings, create=True)
-        # A kill can come between a proposal and the writing of the plan.
-        self._plan.jobs = [self._plan_job(trial.number, trial.params) for trial in self._study.trials]
+        # A kill can come within a proposal, and between it and the writing of the plan.
+        self._plan.jobs = [self._plan_job(number) for number in range(len(self._study.trials))]
 
     def ask(self) -> int:
         """Add a job to the plan and return its number; what is drawn is a function of seed and number."""
         number = len(self._plan.jobs)
         self._study.sampler = _build_sampler(self._settings, number)
-        trial = self._study.ask({key: _as_distribution(values) for key, values in self._plan.space.items()})
-        assert trial.number == number
-        self._plan.jobs.append(self._plan_job(number, trial.params))
+        self._study.ask()
+        self._plan.jobs.append(self._plan_job(number))
         return number
 
-    def _plan_job(self, number: int, params: dict[str, Any]) -> PlannedJob:
+    def _plan_job(self, number: int) -> PlannedJob:
+        """Return the job of a trial, with a value for each key, those that it has already, or proposed now."""
         assert self._plan.base is not None
         fixed = [word for word in self._plan.base.overrides if word.partition("=")[0] not in self._plan.space]
-        chosen = [
-            f"{key}={format_number(value) if isinstance(value, float) else value}" for key, value in params.items()
-        ]
-        return PlannedJob([*fixed, *chosen], str(number), {})
+        trial = self._study.trials[number]
+        values = trial.params
+        if len(values) < len(self._plan.space):
+            asked = _open_trial(self._study, number)
+            values = {key: _suggest(asked, key, values) for key, values in self._plan.space.items()}
+        typed = [f"{key}={value if isinstance(value, str) else format_number(value)}" for key, value in values.items()]
+        return PlannedJob([*fixed, *typed], str(number), {})
 
     def tell(self, state: JobState) -> None:
         """Let the study know what came of a job; one that failed, or was stopped, may still come to its end."""
@@ -73,23 +77,37 @@ class Search:
             plot_search_history([trial.value for trial in trials], pruned, self._folder / SEARCH_HISTORY)
         values = {trial.value for trial, ended in zip(trials, pruned, strict=True) if not ended}
         if len(values) > 1:
-            plot_importances(optuna.importance.get_param_importances(self._study), self._folder / SEARCH_IMPORTANCE)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of few trials it says that they are few
+                shares = optuna.importance.get_param_importances(self._study)
+            plot_importances(shares, self._folder / SEARCH_IMPORTANCE)
 
 
 def open_judge(folder: Path, number: int, sweep: Sweep) -> Callable[[int, float], bool] | None:
     """Return what tells of a job of a search, after each epoch, whether it is hopeless; None where nothing does."""
     if not sweep.plan.space or sweep.settings.pruner is None:
         return None
-    import optuna
-
-    study = _open_study(folder, sweep.settings, create=False)
-    trial = optuna.trial.Trial(study, study.trials[number]._trial_id)  # there is no other way to one that was asked for
+    trial = _open_trial(_open_study(folder, sweep.settings, create=False), number)
 
     def judge(epoch: int, val_acc: float) -> bool:
         trial.report(val_acc, epoch)
         return trial.should_prune()
 
     return judge
+
+
+def _open_trial(study: "optuna.Study", number: int) -> "optuna.Trial":
+    """Return a trial that was asked for, maybe by another process, for which Optuna has no public way."""
+    import optuna
+
+    return optuna.trial.Trial(study, study.trials[number]._trial_id)
+
+
+def _suggest(trial: "optuna.Trial", key: str, values: dict[str, Any]) -> Any:
+    if "choices" in values:
+        return trial.suggest_categorical(key, values["choices"])
+    suggest = trial.suggest_int if values["whole"] else trial.suggest_float
+    return suggest(key, values["low"], values["high"], log=values["log"])
 
 
 def _open_study(folder: Path, settings: SweepConfig, create: bool) -> "optuna.Study":
@@ -129,12 +147,3 @@ def _build_pruner(settings: SweepConfig) -> "optuna.pruners.BasePruner":
     if settings.pruner == "hyperband":
         return HyperbandPruner(min_resource=settings.prune_after)
     return NopPruner()
-
-
-def _as_distribution(values: dict[str, Any]) -> "optuna.distributions.BaseDistribution":
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    if "choices" in values:
-        return CategoricalDistribution(values["choices"])
-    kind = IntDistribution if values["whole"] else FloatDistribution
-    return kind(values["low"], values["high"], log=values["log"])

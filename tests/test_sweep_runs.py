@@ -1,0 +1,144 @@
+"""Sweeps that really train: each job as if alone, in one process, in many, through every launcher, killed or not."""
+
+import csv
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import make_folder, photo_overrides, train_run
+from safetensors.torch import load_file
+
+from src.config import TrainConfig, launch
+from src.run import BEST, METRICS, STATUS, STDERR, read_object
+from src.sweep.processes import build_environment, check_gpus
+from train import find_run, train
+
+ROOT = Path(__file__).resolve().parents[1]
+TIMES = {"seconds", "images_per_second"}
+
+
+@pytest.fixture
+def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Words of a quick training, with the user standing in an empty folder."""
+    make_folder(tmp_path / "photos")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    cache = f"dataset.cache_dir={tmp_path}/cache"
+    return [*photo_overrides(tmp_path / "photos"), cache, "training.tensorboard=false", "device=cpu"]
+
+
+def start(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["train.py", *words])
+    return launch(train, "config", TrainConfig, find_run)
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, str(ROOT / "train.py"), *words]
+
+
+def read_ledger() -> dict[int, dict[str, str]]:
+    (table,) = Path("multirun").rglob("sweep.csv")
+    with table.open() as file:
+        return {int(row["job"]): row for row in csv.DictReader(file)}
+
+
+def results(folder: Path) -> tuple[dict[str, bytes], list[dict[str, str]]]:
+    """Return the bits of the weights and the rows of metrics.csv without times."""
+    with (folder / METRICS).open() as file:
+        rows = [{key: value for key, value in row.items() if key not in TIMES} for row in csv.DictReader(file)]
+    return {name: tensor.numpy().tobytes() for name, tensor in load_file(folder / BEST).items()}, rows
+
+
+def the_sweep() -> Path:
+    (plan,) = Path("multirun").rglob("sweep.json")
+    return plan.parent
+
+
+def test_a_job_in_a_shared_process_gives_the_bits_of_the_same_run_alone(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a job with another model, other kernels to choose, averages, and one that fails in its first step."""
+    swept = ["model.num_layers=3,1", "training.ema=0.9", "training.lr=1e20,0.005", "model.dropout=0.1"]
+    assert start(monkeypatch, "--multirun", *words, *swept) == 1
+    assert [row["status"] for _, row in sorted(read_ledger().items())] == ["failed", "finished"] * 2
+    alone = ["model.num_layers=1", "training.ema=0.9", "training.lr=0.005", "model.dropout=0.1"]
+    train_run(Path("alone"), *words, *alone)
+    assert results(the_sweep() / "3") == results(Path("alone"))
+
+
+def wait_for(folder: Path, **facts: Any) -> dict[str, Any]:
+    """Wait until a run's status has at least these numbers."""
+    for _ in range(1200):
+        status = read_object(folder / STATUS)
+        if all((status.get(key) or 0) >= value for key, value in facts.items()):
+            return status
+        time.sleep(0.05)
+    raise AssertionError(f"{folder} never got to {facts}: {status}")
+
+
+def test_jobs_of_their_own_processes_survive_each_other_and_the_sweep(words: list[str]) -> None:
+    """One raises, one is killed, then the sweep itself; what is left goes on and ends as the same run alone."""
+    swept = ["training.lr=0.005,1e20,0.004", "training.epochs=25", "sweep.isolate=true", "sweep.parallel=2"]
+    sweep = ["--multirun", *words, *swept]
+    with subprocess.Popen(command(*sweep), stdout=subprocess.DEVNULL) as first:
+        while not list(Path("multirun").rglob("sweep.json")):
+            time.sleep(0.05)
+        folder = the_sweep()
+        os.kill(wait_for(folder / "0", epoch=2)["pid"], signal.SIGKILL)
+        wait_for(folder / "2", epoch=1)
+        rows = read_ledger()
+        assert (rows[0]["status"], rows[1]["status"]) == ("killed", "failed")
+        assert rows[0]["error"].startswith("its process was ended by SIGKILL")
+        assert rows[1]["error"].startswith("FloatingPointError: ")
+        assert "FloatingPointError" in (folder / "1" / "train.log").read_text()
+        first.send_signal(signal.SIGTERM)
+    assert first.returncode == 143 and read_object(folder / "2" / STATUS)["status"] == "stopped"
+
+    with subprocess.Popen(command("--multirun", "resume=latest"), stdout=subprocess.DEVNULL) as second:
+        orphan = wait_for(folder / "0", epoch=read_object(folder / "0" / STATUS)["epoch"] + 1)["pid"]
+        second.kill()
+    os.kill(orphan, 0)  # it goes on, and the next start waits for it
+    ended = subprocess.run(command(*sweep), capture_output=True, text=True)
+    assert ended.returncode == 1 and "job 1     failed: FloatingPointError" in ended.stdout
+    assert [row["status"] for _, row in sorted(read_ledger().items())] == ["finished", "failed", "finished"]
+    assert not list(folder.glob(f"*/{STDERR}")) or (folder / "1" / STDERR).read_text().startswith("error: ")
+    train_run(Path("alone"), *words, "training.lr=0.005", "training.epochs=25")
+    assert results(folder / "0") == results(Path("alone"))
+
+
+@pytest.mark.parametrize("launcher", ["processes", "slurm_local", "ray_cluster"])
+def test_a_sweep_through_a_launcher_is_ranked(launcher: str, words: list[str]) -> None:
+    if launcher == "ray_cluster" and importlib.util.find_spec("ray") is None:
+        pytest.skip("Ray is not installed: pip install -r requirements-ray.txt")
+    sweep = ["--multirun", *words, "training.lr=0.005,1e20", f"hydra/launcher={launcher}"]
+    ended = subprocess.run(command(*sweep), capture_output=True, text=True)
+    assert ended.returncode == 1, ended.stderr
+    rows = read_ledger()
+    assert (rows[0]["status"], rows[1]["status"]) == ("finished", "failed")
+    assert rows[1]["error"].startswith("FloatingPointError: ")
+    assert f"best      {the_sweep()}/0" in ended.stdout and "Traceback" not in ended.stdout
+    if launcher == "processes":
+        before = (the_sweep() / "0" / STATUS).stat().st_mtime_ns
+        assert subprocess.run(command(*sweep), capture_output=True).returncode == 1
+        assert (the_sweep() / "0" / STATUS).stat().st_mtime_ns == before
+
+
+def test_each_gpu_is_the_only_one_that_its_job_sees() -> None:
+    assert build_environment({}, 2)["CUDA_VISIBLE_DEVICES"] == "2"
+    assert build_environment({"CUDA_VISIBLE_DEVICES": "4,6,7"}, 1)["CUDA_VISIBLE_DEVICES"] == "6"
+    assert "CUDA_VISIBLE_DEVICES" not in build_environment({}, None)
+
+
+def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    check_gpus([0, 1, 1])
+    with pytest.raises(ValueError, match=r"sweep.gpus=\[0, 2\], but torch sees 2 CUDA device"):
+        check_gpus([0, 2])
