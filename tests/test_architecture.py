@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import compose
 
-from src.config import dump_config
+from src.config import TrainConfig, dump_config, launch
 from src.config.compose import CONFIGS
+from train import find_run
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = {
@@ -118,7 +120,10 @@ def readme_commands() -> list[str]:
     return [line for line in lines if re.match(r"python (train|inference)\.py", line)]
 
 
-@pytest.mark.parametrize("command", readme_commands())
+SWEEPS = [command for command in readme_commands() if "--multirun" in command]
+
+
+@pytest.mark.parametrize("command", [command for command in readme_commands() if command not in SWEEPS])
 def test_every_command_of_the_readme_is_accepted(command: str, tmp_path: Path) -> None:
     """Composed and checked as typed, from a folder that holds what the README says there is."""
     (tmp_path / "photos").mkdir()
@@ -129,7 +134,7 @@ def test_every_command_of_the_readme_is_accepted(command: str, tmp_path: Path) -
     (run / "status.json").write_text('{"status": "stopped"}')
     (run / "checkpoints/best.safetensors").touch()
     words = shlex.split(command)
-    arguments = [word for word in words[2:] if word != "--multirun"]
+    arguments = words[2:]
     if "--help" in arguments:
         return
     result = subprocess.run(
@@ -139,3 +144,26 @@ def test_every_command_of_the_readme_is_accepted(command: str, tmp_path: Path) -
         text=True,
     )
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("command", SWEEPS)
+def test_every_sweep_of_the_readme_is_accepted(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planned, checked and carried out as typed, by a main that trains nothing, in one process."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments.txt").write_text("model.num_layers=2\nmodel.num_layers=3\n")
+    monkeypatch.setattr("src.plots.plot_sweep", lambda *arguments: None)
+    calls: list[TrainConfig] = []
+
+    def sweep(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["train.py", "--multirun", *words])
+        return launch(lambda config, job: calls.append(config), "config", TrainConfig, find_run)
+
+    words = [word for word in shlex.split(command)[2:] if word != "--multirun"]
+    if words[0].startswith("resume="):
+        assert sweep("seed=0,1") == 0
+    for launcher in [word for word in words if word.startswith("hydra/launcher=")]:
+        plugin = yaml.safe_load((CONFIGS / "hydra/launcher" / f"{launcher.split('=')[1]}.yaml").read_text())
+        assert plugin["defaults"]
+        words.remove(launcher)
+    # What starts processes of its own is parsed and checked, then taken back.
+    assert sweep(*words, "sweep.isolate=false", "sweep.gpus=null", "sweep.trials=2") == 0 and calls
