@@ -80,7 +80,7 @@ def count(wanted: str) -> int:
 
 
 def start_and_kill(words: list[str], finished: int, whole: bool, job: int | None = None) -> None:
-    """Start the sweep, kill a job in its second epoch, then, with so many finished, the sweep, `whole`: and its jobs."""
+    """Start the sweep, kill a job in its second epoch, then the sweep (`whole`: and its jobs) with so many finished."""
     process = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if job is not None:
         wait_until(lambda: status(job).get("epoch", 0) >= 2)
