@@ -19,7 +19,7 @@ from .sweep import SweepConfig
 SWEEP = "sweep.json"
 # Of `sweep`, what does not decide which jobs there are: it may be typed anew when a sweep goes on.
 MANNERS = ("trials", "on_error", "isolate", "gpus", "parallel", "only", "new")
-CORNERS = 64  # combinations of extreme values that are checked before a search, which chooses its jobs on the way
+EXTREMES = 64  # values that are checked before a search, each with the others' first; it chooses its jobs on the way
 
 
 @dataclass
@@ -86,7 +86,7 @@ def plan_sweep(overrides: list[str], flags: list[str], composer: Composer) -> tu
     """
     hydra = [override for override in overrides if is_for_hydra(override)]
     typed = [override for override in overrides if not is_for_hydra(override)]
-    words = [override for override in typed if not _is_manner(override)]
+    words = [override for override in typed if not name_key(override).startswith("sweep.")]
     settings, folder = _read_settings(overrides, composer)
     plan = Plan(typed, hydra, flags)
     if settings.search is None:
@@ -96,10 +96,6 @@ def plan_sweep(overrides: list[str], flags: list[str], composer: Composer) -> tu
         plan.space, extremes = _plan_search(words, settings, composer.parser)
         plan.base = _check_jobs(extremes, hydra, composer)[0]
     return Sweep(plan, settings), folder
-
-
-def _is_manner(override: str) -> bool:
-    return name_key(override).startswith("sweep.")
 
 
 def _read_settings(overrides: list[str], composer: Composer) -> tuple[SweepConfig, Path]:
@@ -120,10 +116,11 @@ def reopen_sweep(saved: Plan, folder: Path, overrides: list[str], composer: Comp
     hydra = [override for override in overrides if is_for_hydra(override)]
     if wrong := [number for number in settings.only or [] if number >= len(saved.jobs)]:
         raise ValueError(f"sweep.only={wrong[0]}: the sweep has the jobs 0 to {len(saved.jobs) - 1}")
-    numbers = settings.only or range(len(saved.jobs))
-    for number, before in [(-1, saved.base)] * (saved.base is not None) + [(n, saved.jobs[n]) for n in numbers]:
-        assert before is not None
-        _refuse_change(number, before, _check_job(before.overrides, max(number, 0), hydra, composer))
+    for number in settings.only or range(len(saved.jobs)):
+        before = saved.base or saved.jobs[number]  # of a search only what it starts from is known
+        _refuse_change(number, before, _check_job(before.overrides, number, hydra, composer))
+        if saved.base:
+            break
     return Sweep(saved, settings, folder)
 
 
@@ -157,7 +154,7 @@ def _plan_search(
     jobs = [[*fixed, *first]]
     for position, values in enumerate(extremes):
         jobs += [[*fixed, *first[:position], value, *first[position + 1 :]] for value in values[1:]]
-    return space, jobs[:CORNERS]
+    return space, jobs[:EXTREMES]
 
 
 def _check_jobs(jobs: list[list[str]], hydra: list[str], composer: Composer) -> list[PlannedJob]:
@@ -259,10 +256,9 @@ def _refuse_change(number: int, before: PlannedJob, after: PlannedJob) -> None:
     changed = [key for key in old if key in new and old[key] != new[key]]
     if changed:
         told = ", ".join(f"{key} was {show_value(old[key])}, is {show_value(new[key])}" for key in changed[:3])
-        name = f"job {number} of the sweep" if number >= 0 else "what the search starts from"
         raise ValueError(
-            f"{name} is another one by now ({told}): a file of configs/ has changed, or the folder where you stand; "
-            "undo that, or begin a new sweep"
+            f"job {number} of the sweep is another one by now ({told}): a file of configs/ has changed, "
+            "or the folder where you stand; undo that, or begin a new sweep"
         )
 
 

@@ -115,7 +115,7 @@ def _reopen_sweep(start: Start, wanted: str, arguments: Namespace, parser: Argum
     folder, saved = open_sweep(wanted, Path("multirun"))
     overrides = merge_typed(saved, drop_resume(arguments.overrides))
     sys.argv[1:] = ["--multirun", *(_list_flags() or saved.flags), *overrides]
-    start.left = folder, saved
+    start.reopened = folder, saved
     return parser.parse_args()
 
 
@@ -167,8 +167,8 @@ def _check(start: Start, config_name: str, arguments: Namespace) -> Path:
         if start.schema is not TrainConfig:
             return Path(str([check(job) for job in expand(overrides, None, parser)][0][1].hydra.sweep.dir))
         composer = Composer(compose, check, parser)
-        if start.left is not None:
-            folder, saved = start.left
+        if start.reopened is not None:
+            folder, saved = start.reopened
             start.sweep = reopen_sweep(saved, folder, overrides, composer)
             return folder
         start.sweep, folder = plan_sweep(overrides, _list_flags(), composer)

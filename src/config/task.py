@@ -55,7 +55,7 @@ class Start:
     world_size: int
     find_run: Callable[[str], Path] | None = None
     run: ResumedRun | None = None
-    left: tuple[Path, Plan] | None = None  # the sweep that is to go on
+    reopened: tuple[Path, Plan] | None = None  # the sweep that is to go on
     sweep: Sweep | None = None
     failures: list[str] = field(default_factory=list)  # names alone: an exception would keep its job's data alive
 

@@ -80,7 +80,8 @@ def _carry_out(task: SweepTask, launcher: Launcher) -> None:
                 search.draw()
             if any(state.status != "pending" for state in states):
                 show_ranking(folder, sweep.plan, states)
-    task.start.failures += [f"job {state.number}" for state in states if state.status in FAILED]
+    numbers = sweep.settings.only or range(len(states))
+    task.start.failures += [f"job {n}" for n in numbers if states[n].status in (*FAILED, "stopped")]
 
 
 @contextlib.contextmanager
@@ -113,7 +114,7 @@ def _run_here(queue: Queue, task: SweepTask, launcher: Launcher) -> None:
         return
     while (numbers := queue.take(1)) or _wait(queue):
         if numbers:
-            task.store()
+            task.store_search()
             _launch(launcher, sweep.plan, numbers)
             queue.ended(numbers[0])
 
@@ -139,7 +140,7 @@ def _run_by_launcher(queue: Queue, task: SweepTask, launcher: Launcher) -> None:
         while (numbers := queue.take(sweep.settings.parallel if sweep.settings.search else None)) or _wait(queue):
             if not numbers:
                 continue
-            task.store()
+            task.store_search()
             numbers.sort(key=lambda number: attempts.get(number, 0))
             try:
                 _launch(launcher, sweep.plan, numbers)

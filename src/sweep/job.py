@@ -124,8 +124,13 @@ class SweepTask:
         return f"job {number:<5} {what}  {settings}"
 
     def store(self) -> None:
-        """Write the plan, which a search adds to."""
+        """Write the plan."""
         write_json(self.folder / SWEEP, asdict(self.sweep.plan))
+
+    def store_search(self) -> None:
+        """Write the plan where a search has added to it."""
+        if self.sweep.settings.search:
+            self.store()
 
     def write_ledger(self, pictures: bool = True) -> None:
         with contextlib.suppress(OSError):  # a full disk: the next one may succeed, and the runs tell themselves

@@ -15,7 +15,6 @@ from ..run import LOG, STATUS, STDERR, SWEEP_STOP, read_object, write_json
 from ..run.environment import now
 from ..signals import Interrupted, Interrupts
 from .job import SweepTask
-from .ledger import write_ledger
 from .queue import Queue
 from .state import FAILED, JobState
 
@@ -23,55 +22,112 @@ POLL = 0.2  # seconds between two looks at the processes
 FAREWELL = 10.0  # seconds for jobs to leave after a second Ctrl-C
 
 
-@dataclass
-class _Child:
-    number: int
-    slot: int
-    process: subprocess.Popen
-
-
 def run_in_processes(queue: Queue, task: SweepTask) -> None:
     """Keep `sweep.parallel` jobs running, or one on each of `sweep.gpus`, until none is left.
 
     A signal is passed on: the jobs are saved as stopped, the others stay pending. Raises Interrupted then.
     """
-    gpus = task.sweep.settings.gpus
-    if gpus:
-        check_gpus(gpus)
-    slots: list[int | None] = [*gpus] if gpus else [None] * task.sweep.settings.parallel
-    alone = len(slots) == 1
-    children: list[_Child] = []
+    pool = _Pool(queue, task)
+    passed_on = False
     with Interrupts(terminal.announce_end) as interrupts:
         interrupts.defer = True
-        forwarded = False
         try:
-            while children or not interrupts.received:
-                free = [slot for slot in range(len(slots)) if slot not in {child.slot for child in children}]
-                for slot in free if not interrupts.received else []:
-                    for number in queue.take(1):
-                        task.store()
-                        children.append(_Child(number, slot, _start(task, number, slots[slot], alone)))
-                        if not alone:
-                            place = f" on CUDA device {slots[slot]}" if gpus else ""
-                            terminal.say(task.describe(number, f"{queue.look(number).beginning()}{place}"))
-                if interrupts.received and not forwarded:
-                    _pass_on(children, interrupts.received)
-                    forwarded = True
-                for child in [child for child in children if child.process.poll() is not None]:
-                    children.remove(child)
-                    _finish(task, queue, child, alone)
-                if not children and not interrupts.received and not queue.has_more():
+            while True:
+                if not interrupts.received:
+                    pool.fill()
+                elif not passed_on:
+                    pool.signal(interrupts.received)
+                    passed_on = True
+                pool.reap()
+                if not pool.children and (interrupts.received or not queue.has_more()):
                     break
                 time.sleep(POLL)
         except Interrupted:
-            _pass_on(children, signal.SIGINT)
-            deadline = time.monotonic() + FAREWELL
-            for child in children:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.process.wait(max(0.0, deadline - time.monotonic()))
+            pool.signal(signal.SIGINT)
+            pool.wait(FAREWELL)
             raise
         if interrupts.received:
             raise Interrupted(interrupts.received)
+
+
+@dataclass
+class _Child:
+    number: int
+    process: subprocess.Popen
+    before: dict[str, Any]  # what status.json held before it began
+
+
+class _Pool:
+    """Processes, each with a job, by their places: a CUDA device each, or any."""
+
+    def __init__(self, queue: Queue, task: SweepTask) -> None:
+        settings = task.sweep.settings
+        if settings.gpus:
+            check_gpus(settings.gpus)
+        self.children: dict[int, _Child] = {}
+        self._queue, self._task = queue, task
+        self._places: list[int | None] = [*settings.gpus] if settings.gpus else [None] * settings.parallel
+
+    @property
+    def _alone(self) -> bool:
+        return len(self._places) == 1
+
+    def fill(self) -> None:
+        for place in (place for place in range(len(self._places)) if place not in self.children):
+            for number in self._queue.take(1):
+                self._task.store_search()
+                self.children[place] = self._start(number, self._places[place])
+
+    def _start(self, number: int, gpu: int | None) -> _Child:
+        """Start a process for one job, out of reach of the terminal's Ctrl-C, which it gets from here, once."""
+        state = self._queue.look(number)
+        state.folder.mkdir(parents=True, exist_ok=True)
+        if not self._alone:
+            where = "" if gpu is None else f" on CUDA device {gpu}"
+            terminal.say(self._task.describe(number, f"{state.beginning()}{where}"))
+        with (state.folder / STDERR).open("ab") as errors:
+            process = subprocess.Popen(
+                build_command(self._task, number),
+                env=build_environment(dict(os.environ), gpu),
+                stdout=None if self._alone else subprocess.DEVNULL,
+                stderr=errors,
+                start_new_session=True,
+            )
+        return _Child(number, process, read_object(state.folder / STATUS))
+
+    def reap(self) -> None:
+        """Write down what became of the processes that have ended, and free their places."""
+        for place, child in list(self.children.items()):
+            if child.process.poll() is not None:
+                del self.children[place]
+                self._finish(child)
+
+    def _finish(self, child: _Child) -> None:
+        state, code = self._queue.ended(child.number), child.process.returncode
+        silent = state.status == "killed" or read_object(state.folder / STATUS) == child.before
+        if code != 0 and silent and not state.done:
+            _record_end(state, code)
+            state = self._queue.look(child.number)
+        with contextlib.suppress(OSError):
+            if (state.folder / STDERR).stat().st_size == 0:
+                (state.folder / STDERR).unlink()
+        if state.status in FAILED and self._task.sweep.settings.on_error == "stop":
+            (self._task.folder / SWEEP_STOP).touch()
+        if not self._alone or state.error:
+            accuracy = "" if state.val_acc is None else f", validation accuracy {state.val_acc:.2%}"
+            terminal.say(f"job {state.number:<5} {state.status}{accuracy}{state.error and f': {state.error}'}")
+        self._task.write_ledger()
+
+    def signal(self, number: int) -> None:
+        for child in self.children.values():
+            with contextlib.suppress(OSError):
+                child.process.send_signal(number)
+
+    def wait(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        for child in self.children.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.process.wait(max(0.0, deadline - time.monotonic()))
 
 
 def check_gpus(gpus: list[int]) -> None:
@@ -81,20 +137,6 @@ def check_gpus(gpus: list[int]) -> None:
     count = torch.cuda.device_count()
     if max(gpus) >= count:
         raise ValueError(f"sweep.gpus={gpus}, but torch sees {count} CUDA device(s), numbered from 0")
-
-
-def _start(task: SweepTask, number: int, gpu: int | None, shown: bool) -> subprocess.Popen:
-    """Start a process for one job, out of reach of the terminal's Ctrl-C, which it gets from here, once."""
-    folder = task.folder / task.sweep.plan.jobs[number].folder
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / STDERR).open("ab") as errors:
-        return subprocess.Popen(
-            build_command(task, number),
-            env=build_environment(dict(os.environ), gpu),
-            stdout=None if shown else subprocess.DEVNULL,
-            stderr=errors,
-            start_new_session=True,
-        )
 
 
 def build_command(task: SweepTask, number: int) -> list[str]:
@@ -110,30 +152,6 @@ def build_environment(environment: dict[str, str], gpu: int | None) -> dict[str,
         visible = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
         environment["CUDA_VISIBLE_DEVICES"] = visible[gpu] if visible else str(gpu)
     return environment
-
-
-def _pass_on(children: list[_Child], number: int) -> None:
-    for child in children:
-        with contextlib.suppress(OSError):
-            child.process.send_signal(number)
-
-
-def _finish(task: SweepTask, queue: Queue, child: _Child, alone: bool) -> None:
-    state = queue.ended(child.number)
-    code = child.process.returncode
-    if not state.done and state.status not in ("stopped", "failed") and code != 0:
-        _record_end(state, code)
-        state = queue.ended(child.number)
-    errors = state.folder / STDERR
-    with contextlib.suppress(OSError):
-        if errors.stat().st_size == 0:
-            errors.unlink()
-    if state.status in FAILED and task.sweep.settings.on_error == "stop":
-        (task.folder / SWEEP_STOP).touch()
-    if not alone or state.error:
-        accuracy = f", validation accuracy {state.val_acc:.2%}" if state.val_acc is not None else ""
-        terminal.say(f"job {state.number:<5} {state.status}{accuracy}{state.error and f': {state.error}'}")
-    write_ledger(task.folder, task.sweep.plan)
 
 
 def _record_end(state: JobState, code: int) -> None:
