@@ -15,7 +15,7 @@ from conftest import make_folder, photo_overrides, train_run
 from safetensors.torch import load_file
 
 from src.config import TrainConfig, launch
-from src.run import BEST, METRICS, STATUS, STDERR, read_object
+from src.run import BEST, METRICS, STATUS, STDERR, read_object, write_json
 from src.sweep.processes import build_environment, check_gpus
 from train import find_run, train
 
@@ -142,3 +142,38 @@ def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     check_gpus([0, 1, 1])
     with pytest.raises(ValueError, match=r"sweep.gpus=\[0, 2\], but torch sees 2 CUDA device"):
         check_gpus([0, 2])
+
+
+def test_every_gpu_has_one_job_at_a_time_until_none_is_left(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With processes that only pretend, and end after as many looks at them as their number says."""
+    busy: set[str] = set()
+    order: list[tuple[int, str]] = []
+    most = 0
+
+    class Process:
+        returncode: int | None = None
+
+        def __init__(self, command: list[str], env: dict[str, str], **options: Any) -> None:
+            nonlocal most
+            (self.number,) = (int(word.split("=")[1]) for word in command if word.startswith("sweep.only="))
+            self.device, self.looks = env["CUDA_VISIBLE_DEVICES"], self.number % 3 + 1
+            assert self.device not in busy
+            busy.add(self.device)
+            order.append((self.number, self.device))
+            most = max(most, len(busy))
+
+        def poll(self) -> int | None:
+            self.looks -= 1
+            if self.looks == 0:
+                busy.remove(self.device)
+                self.returncode = 0
+                write_json(the_sweep() / str(self.number) / STATUS, {"status": "finished", "best_val_acc": 0.5})
+            return self.returncode
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    monkeypatch.setattr("src.sweep.processes.subprocess.Popen", Process)
+    monkeypatch.setattr("src.sweep.processes.POLL", 0.001)
+    assert start(monkeypatch, "--multirun", *words, "seed=0,1,2,3,4,5,6", "sweep.gpus=[0,2,3]") == 0
+    assert [number for number, _ in order] == list(range(7)) and most == 3
+    assert {device for _, device in order} == {"0", "2", "3"}
+    assert [row["status"] for row in read_ledger().values()] == ["finished"] * 7
