@@ -51,7 +51,8 @@ def jobs(num: int, num_epochs: int = 3, name: str = "job") -> sweeps.Curves:
 def sweep(settings: dict[str, list[Any]], scores: list[list[float]] | None = None, **more: Any) -> Figure:
     groups = len(next(iter(settings.values()), [0]))
     scores = [[0.5 + 0.4 * i / groups] for i in range(groups)] if scores is None else scores
-    return sweeps._draw_sweep(settings, scores, more.get("curves", jobs(2)), more.get("best"))
+    best = (more["best"], more.get("best_epoch", 0)) if "best" in more else None
+    return sweeps._draw_sweep(settings, scores, more.get("curves", jobs(2)), best)
 
 
 def metrics(accuracies: list[float], **more: list[float]) -> dict[str, list[float]]:
@@ -162,7 +163,7 @@ def test_texts_do_not_touch_each_other_and_lie_on_the_page(name: str) -> None:
 
 
 def test_each_picture_is_the_only_file_it_leaves(tmp_path: Path) -> None:
-    plots.plot_sweep({"lr": [1e-3, 1e-2]}, [[0.5], []], jobs(2), "1 job", tmp_path / "sweep.png")
+    plots.plot_sweep({"lr": [1e-3, 1e-2]}, [[0.5], []], jobs(2), ("1 job", 0), tmp_path / "sweep.png")
     plots.plot_comparison({"a": metrics([0.5])}, tmp_path / "comparison.png")
     plots.plot_search_history([0.5, None], [False, True], tmp_path / "history.png")
     plots.plot_importances({"lr": 1.0}, tmp_path / "importances.png")
@@ -326,6 +327,11 @@ def test_the_best_curve_is_thick_in_front_ringed_and_named(num: int) -> None:
     assert to_hex(best.get_color()) == style.VAL not in {to_hex(line.get_color()) for line in others}
     assert [points(line) for line in axes.lines if len(points(line)) == 1] == [[[5, 96]]]
     assert "━ best 96.00 %, epoch 5" in texts(axes.figure)
+
+
+def test_of_epochs_of_one_accuracy_the_one_whose_weights_are_kept_is_ringed() -> None:
+    axes = sweep({}, curves={"it": ([1.0, 2.0, 3.0], [0.9, 0.9, 0.9])}, best="it", best_epoch=3).axes[1]
+    assert "━ best 90.00 %, epoch 3" in texts(axes.figure)
 
 
 def test_many_curves_are_darker_the_higher_they_end() -> None:

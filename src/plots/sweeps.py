@@ -1,5 +1,6 @@
 """A sweep: what its settings gave, and all its validation curves."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +34,22 @@ WIDTH, HEIGHT, GAP = 5.2, 3.2, 0.85  # inches
 AXIS_WIDTH = 1.45  # of one of several parallel axes: a key in two lines, the name of a value
 
 Curves = dict[str, tuple[list[float], list[float]]]
+Best = tuple[str, float]
 
 
 def plot_sweep(
-    settings: dict[str, list[Any]], scores: list[list[float]], curves: Curves, best: str | None, path: Path
+    settings: dict[str, list[Any]], scores: list[list[float]], curves: Curves, best: Best | None, path: Path
 ) -> None:
     """Draw accuracies (fractions) by the swept settings, and beside them the validation curves of all jobs.
 
     settings: for each swept key its value in each of n groups; scores: for each group what its jobs (other seeds)
-    reached, none where none has finished; curves: for each job its epochs and accuracies; best: the job to stress.
+    reached, none where none has finished; curves: for each job its epochs and accuracies; best: the job to stress, and
+    its best epoch, which of several equal ones another measure may have chosen.
     """
     save(_draw_sweep(settings, scores, curves, best), path, crop=True)
 
 
-def _draw_sweep(settings: dict[str, list[Any]], scores: list[list[float]], curves: Curves, best: str | None) -> Figure:
+def _draw_sweep(settings: dict[str, list[Any]], scores: list[list[float]], curves: Curves, best: Best | None) -> Figure:
     settings = {key: values for key, values in settings.items() if values}
     width = max(WIDTH, AXIS_WIDTH * len(settings)) if len(settings) > 2 else WIDTH
     gap = GAP + (0.35 if len(settings) > 1 else 0)  # the color bar, the ticks of the last parallel axis
@@ -79,11 +82,12 @@ def _name_best(settings: dict[str, list[Any]], scores: Scores) -> tuple[str, str
     return f"best {describe(scores.percents[scores.best])}", VAL
 
 
-def _draw_jobs(axes: Axes, curves: Curves, best: str | None) -> None:
+def _draw_jobs(axes: Axes, curves: Curves, chosen: Best | None) -> None:
+    best, epoch = chosen or (None, math.nan)
     lines = {name: _pair(*curve) for name, curve in curves.items()}
     lines = {name: line for name, line in lines.items() if np.isfinite(line[1]).any()}
     ranked = sorted(lines, key=lambda name: -np.nanmax(lines[name][1]))
-    note = "" if best is None or best not in lines else _ring_best(axes, *lines[best])
+    note = "" if best is None or best not in lines else _ring_best(axes, *lines[best], epoch)
     write_title(axes, "Validation accuracy (%)", note, VAL)
     if not lines:
         write_instead(axes, "no epoch has finished yet")
@@ -110,9 +114,9 @@ def _draw_job(axes: Axes, epochs: Floats, percents: Floats, color: Any, best: bo
     return axes.plot(epochs, percents, color=color, lw=width, marker=marker, ms=size, zorder=front, clip_on=False)[0]
 
 
-def _ring_best(axes: Axes, epochs: Floats, percents: Floats) -> str:
+def _ring_best(axes: Axes, epochs: Floats, percents: Floats, epoch: float) -> str:
     """Ring the epoch at which the best job was best, and return what is to be said of it."""
-    index = int(np.nanargmax(percents))
+    index = int(np.argmax(epochs == epoch)) if epoch in epochs else int(np.nanargmax(percents))
     axes.plot(epochs[index], percents[index], "o", ms=9, mfc="white", mec=VAL, mew=2, zorder=5, clip_on=False)
     return f"━ best {percents[index]:.2f} %, epoch {epochs[index]:g}"
 

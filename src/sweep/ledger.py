@@ -186,7 +186,7 @@ def _draw(sweep: Path, plan: Plan, states: Sequence[JobState]) -> None:
     curves = {_name(state, swept): state.curve() for state in states}
     curves = {name: curve for name, curve in curves.items() if curve[0]}
     ranked = [state for state in rank_jobs(states) if state.val_acc is not None]
-    best = _name(ranked[0], swept) if ranked else None
+    best = (_name(ranked[0], swept), float(ranked[0].facts.get("best_epoch") or 0)) if ranked else None
     plot_sweep(settings, [group.val for group in shown], curves, best, sweep / SWEEP_PICTURE)
 
 
