@@ -245,7 +245,7 @@ def train(config: TrainConfig, job: Job) -> float:
                 }
                 if "ema" in validated:
                     row |= {"ema_val_loss": validated["ema"].loss, "ema_val_acc": validated["ema"].accuracy}
-                run.status["peak_memory"] = engine.peak_memory(device)
+                run.status["peak_memory"] = max(run.status["peak_memory"] or 0, engine.peak_memory(device) or 0) or None
                 run.record(row)
                 log.info(terminal.describe_epoch(row, training.epochs, better))
                 limits, patience = name_limits(training), training.early_stopping

@@ -49,7 +49,7 @@ from .files import (
     write_text,
 )
 from .query import select_runs
-from .record import Run, log
+from .record import Run, log, name_start
 from .resume import describe_changes, find_weights, name_limits, nothing_left
 from .saved import SavedRun, best_run, choose_run, find_all_runs, find_folders, find_runs, open_resumable, read_run
 
@@ -99,6 +99,7 @@ __all__ = [
     "find_weights",
     "log",
     "name_limits",
+    "name_start",
     "nothing_left",
     "open_resumable",
     "read_csv",

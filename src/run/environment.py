@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..data import Data
 
 # What a run that is continued takes over from its status, until `load_last` knows better.
-KEPT = ("started", "epoch", "best_epoch", "best_val_acc", "best_val_loss", "best_weights")
+KEPT = ("started", "epoch", "best_epoch", "best_val_acc", "best_val_loss", "best_weights", "peak_memory")
 
 
 def now() -> str:

@@ -309,9 +309,13 @@ class Run:
         ]
 
     def _resume_command(self) -> str:
-        processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
-        start = "python" if processes == "1" else f"torchrun --nproc-per-node={processes}"
-        return f"{start} train.py resume={shlex.quote(files.shorten(self.folder))}"
+        return f"{name_start()} train.py resume={shlex.quote(files.shorten(self.folder))}"
+
+
+def name_start() -> str:
+    """Return how this process was started: by python, or by torchrun with so many others."""
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return "python" if processes == "1" else f"torchrun --nproc-per-node={processes}"
 
 
 class _LogFile(logging.FileHandler):

@@ -21,6 +21,7 @@ from ..run import (
     SWEEP_PICTURE,
     SWEEP_REPORT,
     SWEEP_TABLE,
+    name_start,
     shorten,
     write_csv,
     write_text,
@@ -28,7 +29,6 @@ from ..run import (
 from .state import JobState, read_states
 
 SHOWN = 20  # jobs in the terminal's table; the files hold all
-COLUMNS = ("val_acc", "best_epoch", "test_acc", "epochs", "minutes", "images_per_second", "peak_memory_mb")
 
 
 @dataclass
@@ -232,5 +232,5 @@ def show_ranking(sweep: Path, plan: Plan, states: Sequence[JobState]) -> None:
         best = shlex.quote(shorten(ranked[0].folder))
         pairs += [("best", best), ("predict", f"python inference.py run={best} input=IMAGE")]
     if any(not state.done for state in states):
-        pairs += [("continue", f"python train.py --multirun resume={shlex.quote(str(folder))}")]
+        pairs += [("continue", f"{name_start()} train.py --multirun resume={shlex.quote(str(folder))}")]
     terminal.show_pairs(pairs)
