@@ -55,9 +55,8 @@ def train(config: TrainConfig, job: Job) -> float:
     engine.forget_peak_memory(device)
     world = join_world(device)
     terminal.log_to_console(log, shown=world.main and not job.quiet)
-    # Whether a job of a sweep goes on is known to the first process alone.
-    folder, resumed = world.broadcast((job.folder, config if config.resume else None))
-    config = resumed or config
+    # Which job of a sweep is next, and whether it goes on, is for the first process to say.
+    folder, config = world.broadcast((job.folder, config))
     if config.resume and (answer := world.broadcast(nothing_left(folder, config) if world.main else None)):
         log.info(answer)
         return read_run(folder).val_acc
@@ -98,7 +97,7 @@ def train(config: TrainConfig, job: Job) -> float:
     saved = world.broadcast(load_config(folder / CONFIG) if config.resume and world.main else None)
 
     with (
-        Interrupts(terminal.announce_end) as interrupts,
+        Interrupts(terminal.announce_end, job.stop) as interrupts,
         Run(folder, config, job, data, parameters, owner=world.main) as run,
     ):
         color = {1: "grey", 3: "colour"}.get(images.channels, f"{images.channels} channels")

@@ -1,11 +1,16 @@
 """Signals that ask a run to end: Ctrl-C, SIGTERM, and SIGUSR1, which SLURM sends before a time limit."""
 
+import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+
+LOOK = 1.0  # seconds between two looks at the file that asks to end
 
 
 class Interrupted(KeyboardInterrupt):
@@ -29,12 +34,27 @@ class Interrupts:
     second as SIGTERM. The others may well come twice from a scheduler that knows of one.
     """
 
-    def __init__(self, announce: Callable[[str], None]) -> None:
-        """announce: called with the name of a signal that is kept, to tell the user that it was heard."""
-        self.received: signal.Signals | None = None
+    def __init__(self, announce: Callable[[str], None], stop: Path | None = None) -> None:
+        """announce: called with the name of a signal that is kept, to tell the user that it was heard.
+
+        stop: a file that asks to end as SIGTERM does, once something is written into it; for those that no signal
+        reaches, as they run elsewhere.
+        """
         self.defer = False
+        self._received: signal.Signals | None = None
+        self._stop, self._looked = stop, 0.0
         self._announce = announce
         self._before: dict[int, object] = {}
+
+    @property
+    def received(self) -> signal.Signals | None:
+        """The first signal that was kept; None where none has come."""
+        if self._received is None and self._stop is not None and time.monotonic() - self._looked >= LOOK:
+            self._looked = time.monotonic()
+            with contextlib.suppress(OSError):
+                if self._stop.stat().st_size > 0:
+                    self._received = signal.SIGTERM
+        return self._received
 
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():
@@ -48,8 +68,8 @@ class Interrupts:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self.defer:
             raise Interrupted(number)
-        if self.received is None:
-            self.received = signal.Signals(number)
+        if self._received is None:
+            self._received = signal.Signals(number)
             self._announce(name_signal(number))
-        elif signal.SIGINT in (number, self.received):
+        elif signal.SIGINT in (number, self._received):
             raise Interrupted(number)

@@ -157,6 +157,11 @@ def test_values_of_a_yaml_file_are_typed_as_the_grammar_wants_them(tmp_path: Pat
         ("x.yaml", "a: 1\n", "must be a list: an item"),
         ("x.yaml", "- [1]\n", "is neither `key: value`s nor a line"),
         ("x.yaml", "a: [", "cannot be read"),
+        ("x.txt", "seed=1 hydra.sweep.dir=foo\n", "hydra.sweep.dir says how the sweep is run; type it instead"),
+        ("x.txt", "sweep.zip=true seed=1\n", "sweep.zip says how the sweep is run; type it instead"),
+        ("x.txt", "a='x\n", "No closing quotation"),
+        ("x.csv", "a\n1,2\n", "a row has more cells than there are columns"),
+        ("x.csv", "a;b\n1;2\n", "a;b=1;2 cannot be read"),
     ],
 )
 def test_a_file_that_lists_no_jobs_is_refused_by_name(name: str, text: str, message: str, tmp_path: Path) -> None:
@@ -164,6 +169,18 @@ def test_a_file_that_lists_no_jobs_is_refused_by_name(name: str, text: str, mess
     with pytest.raises(ValueError, match=re.escape(f"sweep.file={tmp_path / name}")) as error:
         jobs(file=str(tmp_path / name))
     assert message in str(error.value)
+
+
+def test_paths_and_what_spreadsheets_write_are_read(tmp_path: Path) -> None:
+    text = 'dataset.root, seed\n"/tmp/ph (1), x=[2]", 3\n'
+    (tmp_path / "x.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert jobs(file=str(tmp_path / "x.csv")) == [["dataset.root='/tmp/ph (1), x=[2]'", "seed=3"]]
+
+
+def test_parameters_that_are_no_text_are_typed_as_the_grammar_wants_them() -> None:
+    assert jobs(params={"a": None, "b": True, "c": [1, 2]}) == [["a=null", "b=true", "c=[1,2]"]]
+    with pytest.raises(ValueError, match="sweep.params: hydra.sweep.dir cannot be swept over"):
+        jobs(params={"hydra.sweep.dir": "x"})
 
 
 def test_parameters_of_an_experiment_are_swept_unless_typed() -> None:

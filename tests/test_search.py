@@ -132,6 +132,20 @@ def test_a_job_that_was_asked_for_when_the_kill_came_is_run(monkeypatch: pytest.
     assert len(load_study().trials) == 4 and load_study().trials[3].state.is_finished() and len(main.lrs) == 4
 
 
+def test_a_torn_line_of_the_study_is_cut_and_a_study_that_is_gone_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    main = Trainer()
+    assert sweep(monkeypatch, main, *WORDS, "sweep.trials=2") == 0
+    study = the_sweep() / "study.log"
+    with study.open("a") as file:
+        file.write('{"op_code": 4, "worker')
+    assert sweep(monkeypatch, main, "resume=latest", "sweep.trials=3") == 0 and len(main.lrs) == 3
+    study.unlink()
+    assert sweep(monkeypatch, main, "resume=latest", "sweep.trials=4") == 1 and len(main.lrs) == 3
+    assert "study.log, what the search knows, is gone" in capsys.readouterr().err
+
+
 def test_a_combination_that_cannot_be_is_a_failed_job_of_a_search_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     main = Trainer()
     words = ["sweep.search=random", "sweep.trials=8", "training.epochs=6"]

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -52,3 +53,15 @@ def test_the_handlers_of_before_are_put_back() -> None:
         assert signal.getsignal(signal.SIGTERM) != before[1]
         raise RuntimeError
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_file_asks_to_end_once_something_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("src.signals.LOOK", 0.0)
+    stop = tmp_path / "stop"
+    with Interrupts(lambda name: None, stop) as interrupts:
+        interrupts.defer = True
+        assert interrupts.received is None
+        stop.touch()
+        assert interrupts.received is None
+        stop.write_text("Ctrl-C")
+        assert interrupts.received == signal.SIGTERM

@@ -155,6 +155,7 @@ def test_resume_goes_on_with_a_sweep_by_its_folder(monkeypatch: pytest.MonkeyPat
         (["training.lr=1"], "--multirun resume=… goes on with the jobs of that sweep; leave training.lr=1 out"),
         (["sweep.zip=true"], "leave sweep.zip=true out"),
         (["hydra.sweep.dir=x"], "leave hydra.sweep.dir=x out"),
+        (["sweep.new=true"], "leave sweep.new=true out"),
         (["sweep.only=7"], "sweep.only=7: the sweep has the jobs 0 to 1"),
     ],
 )
@@ -473,3 +474,90 @@ def test_the_plan_holds_words_and_configuration_of_each_job(monkeypatch: pytest.
     assert plan["overrides"] == ["seed=0,1", QUICK] and plan["hydra"] == ["hydra.job.name=x"]
     assert [job["overrides"] for job in plan["jobs"]] == [["seed=0", QUICK], ["seed=1", QUICK]]
     assert [job["config"]["seed"] for job in plan["jobs"]] == [0, 1]
+
+
+def test_a_part_can_be_run_after_a_failure_has_stopped_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = Trainer()
+    main.ends[0] = RuntimeError("defect")
+    assert sweep(monkeypatch, main, "seed=0,1,2", QUICK, "sweep.on_error=stop") == 1
+    assert sweep(monkeypatch, main, "resume=latest", "sweep.only=2") == 0
+    assert statuses() == ["failed", "pending", "finished"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["seed=0,1", "sweep.only=9"], "sweep.only=9: the sweep has the jobs 0 to 1"),
+        (["seed=0,1", "sweep.only=[]"], "sweep.only=[] must be numbers of jobs"),
+        (
+            ["seed=0,1", "sweep.only=0,1"],
+            "sweep.only=0,1: how a sweep is run has one value; a list is",
+        ),
+        (["seed=0,1", "sweep.gpus=[7]"], "sweep.gpus=[7], but torch sees"),
+        (["seed=0,1", "sweep.file="], "sweep.file= has no value"),
+        (
+            ["sweep.search=random", "sweep.only=0", "model.dropout=interval(0,0.1)"],
+            "sweep.only=0: the sweep has no jobs",
+        ),
+        (["seed=0,1", "check=true"], "check=true looks at one data set and trains nothing; leave --multirun out"),
+        (["seed=0,0"], "jobs 0 and 1 would train the same (seed=0; seed=0); repeats differ in their seed"),
+        (["training.lr=0.1,1e-1"], "jobs 0 and 1 would train the same"),
+        (["seed=0,1", "--cfg", "job"], "--cfg shows the configuration of one run; leave --multirun out"),
+    ],
+)
+def test_what_a_sweep_cannot_be_is_refused_and_leaves_nothing(
+    words: list[str], message: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    main = Trainer()
+    assert sweep(monkeypatch, main, *words) == 1 and not main.runs
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {message}") and "Traceback" not in error
+    assert not list(folder.iterdir())
+
+
+def test_a_sweep_goes_on_from_another_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the cache would lie changes with it, and no result."""
+    main = Trainer()
+    main.ends[0] = Interrupted(signal.SIGINT)
+    sweep(monkeypatch, main, "seed=0,1", QUICK)
+    main.ends.clear()
+    (folder / "elsewhere").mkdir()
+    sweep_folder = the_sweep().absolute()
+    monkeypatch.chdir(folder / "elsewhere")
+    assert sweep(monkeypatch, main, f"resume={sweep_folder}") == 0 and main.runs[1:] == [(0, True), (1, False)]
+
+
+def test_a_table_that_cannot_be_written_ends_no_sweep(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    main = Trainer()
+
+    def block(config: TrainConfig, job: Job) -> None:
+        main(config, job)
+        if (the_sweep() / "sweep.csv").is_file():
+            (the_sweep() / "sweep.csv").unlink()
+            (the_sweep() / "sweep.csv" / "in the way").mkdir(parents=True)
+
+    assert sweep(monkeypatch, block, "seed=0,1", QUICK) == 0 and len(main.runs) == 2
+    shown = capsys.readouterr().out
+    assert "warning   the table of the sweep cannot be written: " in shown and "2 jobs: 2 finished" in shown
+
+
+def test_a_sweep_with_a_job_that_was_stopped_alone_does_not_end_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(config: TrainConfig, job: Job) -> None:
+        write_json(job.folder / STATUS, {"status": "stopped"})
+
+    assert sweep(monkeypatch, stop, "seed=0,1", QUICK) == 1
+
+
+def test_of_several_processes_what_has_failed_is_tried_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(key, value)
+    main = Trainer()
+    main.ends[1] = RuntimeError("defect")
+    assert sweep(monkeypatch, main, "seed=0,1,2", QUICK) == 1 and main.runs == [(0, False), (1, False)]
+    main.runs.clear()
+    assert sweep(monkeypatch, main, "seed=0,1,2", QUICK) == 1
+    assert main.runs == [(0, True), (2, False), (1, True)]
+    main.runs.clear()
+    assert sweep(monkeypatch, main, "resume=latest", "sweep.only=2") == 0 and main.runs == [(2, True)]

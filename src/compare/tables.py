@@ -6,13 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..config import show_value
+from ..config import changes_nothing, show_value
 from ..terminal import format_minutes, short_path
 from .choose import Entry
 
-# Keys that change nothing of a result, and those that begin so.
-IGNORED = {"resume", "dataset.cache_dir", "device", "check"}
-IGNORED_GROUPS = ("sweep.",)
 PATHS = {"dataset.root", "dataset.table", "init.weights"}
 
 
@@ -58,14 +55,10 @@ def _show_number(key: str, value: Any) -> str:
 def find_differences(entries: Sequence[Entry]) -> dict[str, list[Any]]:
     """Return the values, a run each, of every key that is not equal in all configurations."""
     keys = dict.fromkeys(key for entry in entries for key in entry.config)
-    values = {key: [entry.config.get(key) for entry in entries] for key in keys if not _is_ignored(key)}
+    values = {key: [entry.config.get(key) for entry in entries] for key in keys if not changes_nothing(key)}
     if all(entry.config.get("optimizer.lr") == entry.config.get("training.lr") for entry in entries):
         values.pop("optimizer.lr", None)  # the same number by its other name
     return {key: row for key, row in values.items() if any(value != row[0] for value in row)}
-
-
-def _is_ignored(key: str) -> bool:
-    return key in IGNORED or key.startswith(IGNORED_GROUPS)
 
 
 def list_differences(entries: Sequence[Entry]) -> Table | None:
@@ -101,7 +94,7 @@ def _group(entries: Sequence[Entry]) -> list[list[Entry]]:
     """Return the runs of equal settings but for the seed, one run of each seed, in the order of the best of each."""
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
-        settings = {key: value for key, value in entry.config.items() if key != "seed" and not _is_ignored(key)}
+        settings = {key: value for key, value in entry.config.items() if key != "seed" and not changes_nothing(key)}
         groups.setdefault(repr(settings), []).append(entry)
     return [_each_seed_once(group) for group in groups.values()]
 

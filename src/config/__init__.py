@@ -12,7 +12,7 @@ from .jobs import format_number
 from .messages import list_keys, suggest_keys
 from .plan import SWEEP, Plan, PlannedJob, Sweep, split_override
 from .resolve import WEIGHT_SUFFIXES, complete
-from .resume import list_changes
+from .resume import changes_nothing, list_changes
 from .schema import (
     InferenceConfig,
     InitConfig,
@@ -48,6 +48,7 @@ __all__ = [
     "TrainConfig",
     "TrainingConfig",
     "WEIGHT_SUFFIXES",
+    "changes_nothing",
     "complete",
     "compose_config",
     "dump_config",

@@ -17,9 +17,10 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.errors import HydraException
 
 from .checks import check
-from .compose import quote
+from .compose import quote, quote_path
 from .sweep import SweepConfig
 
 Overrides = list[str]
@@ -45,21 +46,27 @@ def expand(overrides: list[str], settings: SweepConfig | None, parser: Overrides
         return jobs
     typed = {name_key(override) for override in overrides}
     listed = read_experiments(Path(settings.file))
-    listed = [[override for override in job if name_key(override) not in typed] for job in listed]
-    for job in listed:
-        if several := [override.input_line for override in _parse(job, parser) if override.is_sweep_override()]:
-            raise ValueError(f"sweep.file={settings.file}: {several[0]} gives several values; write a line for each")
+    listed = [[quote_path(word) for word in job if name_key(word) not in typed] for job in listed]
+    for word in dict.fromkeys(word for job in listed for word in job):
+        _check_listed(word, settings.file, parser)
     return [[*first, *second] for first in listed for second in jobs]
 
 
 def add_params(overrides: list[str], settings: SweepConfig, parser: OverridesParser) -> Overrides:
     """Return `sweep.params` as if they had been typed, and what was, which wins."""
     typed = {name_key(override) for override in overrides}
-    return [f"{key}={value}" for key, value in settings.params.items() if key not in typed] + overrides
+    for key in settings.params:
+        check(not _is_for_sweep(key), f"sweep.params: {key} cannot be swept over; it says how the sweep is run")
+    given = {key: value if isinstance(value, str) else _type_value(value) for key, value in settings.params.items()}
+    return [f"{key}={value}" for key, value in given.items() if key not in typed] + overrides
 
 
 def name_key(override: str) -> str:
     return override.split("=", 1)[0].lstrip("+~")
+
+
+def _is_for_sweep(key: str) -> bool:
+    return key.startswith(("hydra.", "hydra/", "sweep."))
 
 
 def _parse(overrides: list[str], parser: OverridesParser) -> list[Override]:
@@ -170,23 +177,36 @@ def format_number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.6g}"
 
 
+def _check_listed(word: str, file: str, parser: OverridesParser) -> None:
+    """Refuse a word of a file of experiments that is none, has several values, or is not for a job."""
+    try:
+        override = parser.parse_override(word)
+    except HydraException as error:
+        raise ValueError(f"sweep.file={file}: {word} cannot be read: {str(error).splitlines()[0]}") from error
+    check(not override.is_sweep_override(), f"sweep.file={file}: {word} gives several values; write a line for each")
+    key = name_key(word)
+    check(not _is_for_sweep(key), f"sweep.file={file}: {key} says how the sweep is run; type it instead")
+
+
 def read_experiments(path: Path) -> list[Overrides]:
     """Read a file of experiments, one job each: a .yaml list (of `key: value`s, or of lines), a .csv table with a
     column per key, or else lines of `key=value`s. Raises ValueError where it is none of these."""
     check(path.is_file(), f"sweep.file={path} is not a file")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # as spreadsheets write it, too
         if path.suffix.lower() in (".yaml", ".yml"):
             entries = yaml.safe_load(text)
             check(isinstance(entries, list), f"sweep.file={path} must be a list: an item (- …) per experiment")
             jobs = [_read_entry(entry, path) for entry in entries]
         elif path.suffix.lower() == ".csv":
-            rows = csv.DictReader(text.splitlines())
-            jobs = [[f"{key}={value}" for key, value in row.items() if value] for row in rows]
+            jobs = _read_rows(text, path)
         else:
             jobs = [shlex.split(line, comments=True) for line in text.splitlines()]
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"sweep.file={path} cannot be read: {error}") from error
+    except ValueError as error:  # of shlex: a quote that does not end
+        message = str(error)
+        raise ValueError(message if message.startswith("sweep.file") else f"sweep.file={path}: {message}") from error
     jobs = [job for job in jobs if job]
     check(bool(jobs), f"sweep.file={path} holds no experiment")
     for override in (override for job in jobs for override in job):
@@ -194,6 +214,12 @@ def read_experiments(path: Path) -> list[Overrides]:
             "=" in override or override.startswith("~"), f"sweep.file={path}: {override} is not of the form key=value"
         )
     return jobs
+
+
+def _read_rows(text: str, path: Path) -> list[Overrides]:
+    rows = list(csv.DictReader(text.splitlines(), skipinitialspace=True))
+    check(not any(None in row for row in rows), f"sweep.file={path}: a row has more cells than there are columns")
+    return [[f"{key}={value}" for key, value in row.items() if value] for row in rows]
 
 
 def _read_entry(entry: Any, path: Path) -> Overrides:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,12 +14,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from .compose import flatten, show_value
 from .jobs import add_params, expand, list_choices, name_key, read_interval
+from .resume import changes_nothing
 from .schema import TrainConfig
 from .sweep import SweepConfig
 
 SWEEP = "sweep.json"
 # Of `sweep`, what does not decide which jobs there are: it may be typed anew when a sweep goes on.
-MANNERS = ("trials", "on_error", "isolate", "gpus", "parallel", "only", "new")
+MANNERS = ("trials", "on_error", "isolate", "gpus", "parallel", "only")
+MANY = 50  # jobs that take some seconds to check, about a tenth each
 EXTREMES = 64  # values that are checked before a search, each with the others' first; it chooses its jobs on the way
 
 
@@ -61,6 +64,13 @@ class Sweep:
     settings: SweepConfig
     folder: Path | None = None
 
+    def check_numbers(self) -> None:
+        """Refuse numbers of jobs that the sweep does not have, or a search not yet."""
+        count = len(self.plan.jobs)
+        if wrong := [number for number in self.settings.only or [] if number >= count]:
+            has = f"the jobs 0 to {count - 1}" if count else "no jobs yet"
+            raise ValueError(f"sweep.only={wrong[0]}: the sweep has {has}")
+
 
 def split_override(override: str) -> tuple[str, str]:
     return name_key(override), override.partition("=")[2]
@@ -92,15 +102,23 @@ def plan_sweep(overrides: list[str], flags: list[str], composer: Composer) -> tu
     if settings.search is None:
         plan.jobs = _check_jobs(expand(words, settings, composer.parser), hydra, composer)
         _refuse_shared_folders(plan.jobs)
+        _refuse_doubles(plan.jobs)
     else:
         plan.space, extremes = _plan_search(words, settings, composer.parser)
         plan.base = _check_jobs(extremes, hydra, composer)[0]
+    if (plan.base or plan.jobs[0]).config["check"]:
+        raise ValueError("check=true looks at one data set and trains nothing; leave --multirun out")
     return Sweep(plan, settings), folder
 
 
 def _read_settings(overrides: list[str], composer: Composer) -> tuple[SweepConfig, Path]:
     parsed = composer.parser.parse_overrides(overrides)
-    one_valued = [word for word, override in zip(overrides, parsed, strict=True) if not override.is_sweep_override()]
+    one_valued = []
+    for word, override in zip(overrides, parsed, strict=True):
+        if not override.is_sweep_override():
+            one_valued.append(word)
+        elif name_key(word).startswith("sweep."):
+            raise ValueError(f"{word}: how a sweep is run has one value; a list is written in brackets, e.g. [1,2]")
     cfg = composer.raw(one_valued)
     settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SweepConfig), cfg.sweep))
     assert isinstance(settings, SweepConfig)
@@ -114,14 +132,14 @@ def reopen_sweep(saved: Plan, folder: Path, overrides: list[str], composer: Comp
     """
     settings, _ = _read_settings(overrides, composer)
     hydra = [override for override in overrides if is_for_hydra(override)]
-    if wrong := [number for number in settings.only or [] if number >= len(saved.jobs)]:
-        raise ValueError(f"sweep.only={wrong[0]}: the sweep has the jobs 0 to {len(saved.jobs) - 1}")
+    sweep = Sweep(saved, settings, folder)
+    sweep.check_numbers()
     for number in settings.only or range(len(saved.jobs)):
         before = saved.base or saved.jobs[number]  # of a search only what it starts from is known
         _refuse_change(number, before, _check_job(before.overrides, number, hydra, composer))
         if saved.base:
             break
-    return Sweep(saved, settings, folder)
+    return sweep
 
 
 def _plan_search(
@@ -158,6 +176,8 @@ def _plan_search(
 
 
 def _check_jobs(jobs: list[list[str]], hydra: list[str], composer: Composer) -> list[PlannedJob]:
+    if len(jobs) >= MANY:
+        print(f"checking  {len(jobs)} jobs", file=sys.stderr, flush=True)
     checked, errors = [], []
     for number, overrides in enumerate(jobs):
         try:
@@ -188,6 +208,17 @@ def _refuse_shared_folders(jobs: list[PlannedJob]) -> None:
             raise ValueError(
                 f"hydra.sweep.subdir gives jobs {other} and {number} one folder, {job.folder}; "
                 "leave it out, or let it hold ${hydra.job.num}"
+            )
+
+
+def _refuse_doubles(jobs: list[PlannedJob]) -> None:
+    """Refuse jobs that would train the same: as repeats they would show a deviation of none."""
+    seen: dict[str, int] = {}
+    for number, job in enumerate(jobs):
+        if (other := seen.setdefault(json.dumps(job.config), number)) != number:
+            first, second = (" ".join(same.overrides) for same in (jobs[other], job))
+            raise ValueError(
+                f"jobs {other} and {number} would train the same ({first}; {second}); repeats differ in their seed"
             )
 
 
@@ -245,14 +276,19 @@ def find_same(plan: Plan, folder: Path, typed: bool) -> tuple[Path, Plan] | None
 
 def _is_same(saved: Plan, plan: Plan) -> bool:
     def identify(plan: Plan) -> Any:
-        jobs = [(job.overrides, job.config) for job in plan.jobs if not plan.base]
-        return jobs, plan.space, plan.base and (plan.base.overrides, plan.base.config)
+        jobs = [plan.base] if plan.base else plan.jobs
+        return plan.space, [(job.overrides, _list_deciding(job)) for job in jobs]
 
     return identify(saved) == identify(plan)
 
 
+def _list_deciding(job: PlannedJob) -> dict[str, Any]:
+    """Return the values that decide what a job gives, by their keys with dots."""
+    return {key: value for key, value in flatten(job.config).items() if not changes_nothing(key)}
+
+
 def _refuse_change(number: int, before: PlannedJob, after: PlannedJob) -> None:
-    old, new = flatten(before.config), flatten(after.config)
+    old, new = _list_deciding(before), _list_deciding(after)
     changed = [key for key in old if key in new and old[key] != new[key]]
     if changed:
         told = ", ".join(f"{key} was {show_value(old[key])}, is {show_value(new[key])}" for key in changed[:3])
@@ -276,6 +312,6 @@ def merge_typed(saved: Plan, typed: list[str]) -> list[str]:
                 f"(what may be typed: {', '.join(allowed)}, hydra/launcher)"
             )
     keys = {name_key(override) for override in typed}
-    dropped = keys | {f"sweep.{key}" for key in ("only", "new")}
+    dropped = keys | {"sweep.only", "sweep.new"}
     kept = [override for override in saved.overrides + saved.hydra if name_key(override) not in dropped]
     return [override for override in kept if not override.startswith("hydra.sweep.dir")] + typed

@@ -26,6 +26,7 @@ FIXED = (
     *("training.batch_size", "training.sampler", "training.class_weights", "training.ema", "training.label_smoothing"),
     *("optimizer.name", "augmentation.repeats"),
 )
+NEUTRAL = ("resume", "check", "device", "dataset.cache", "dataset.cache_dir")
 PRIMARY = "configuration_of_the_run"  # its name in Hydra's ConfigStore
 
 
@@ -128,7 +129,9 @@ def register(run: ResumedRun) -> str:
 def list_changes(saved: TrainConfig, config: TrainConfig) -> dict[str, tuple[Any, Any]]:
     """Return the values before and after of each key that differs; `resume` and `sweep` do not count."""
     before, after = flatten(asdict(saved)), flatten(asdict(config))
-    pairs = {key: (before[key], value) for key, value in after.items() if not _is_manner(key)}
+    pairs = {
+        key: (before[key], value) for key, value in after.items() if key != "resume" and not key.startswith("sweep.")
+    }
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
@@ -144,8 +147,9 @@ def refuse_changes(run: ResumedRun, config: TrainConfig) -> None:
         )
 
 
-def _is_manner(key: str) -> bool:
-    return key == "resume" or key.startswith("sweep.")
+def changes_nothing(key: str) -> bool:
+    """Tell whether a key says only where and how a training is done, so that its result is the same."""
+    return key in NEUTRAL or key.startswith("sweep.")
 
 
 def _is_changeable(key: str) -> bool:

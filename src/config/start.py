@@ -96,6 +96,8 @@ def _prepare(start: Start, config_name: str, cleanup: ExitStack) -> str:
         _offer_latest()
     if arguments.help or arguments.hydra_help or arguments.info or arguments.shell_completion:
         return config_name
+    if arguments.cfg and arguments.multirun:
+        raise ValueError("--cfg shows the configuration of one run; leave --multirun out")
     wanted = typed_run(overrides)
     if start.find_run and wanted is not None and arguments.multirun:
         arguments = _reopen_sweep(start, wanted, arguments, parser)
@@ -175,6 +177,7 @@ def _check(start: Start, config_name: str, arguments: Namespace) -> Path:
         typed = any(override.startswith("hydra.sweep.dir=") for override in overrides)
         if not start.sweep.settings.new and (same := find_same(start.sweep.plan, folder, typed)):
             start.sweep.folder, start.sweep.plan = same
+        start.sweep.check_numbers()
         return folder
 
 

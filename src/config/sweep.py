@@ -20,7 +20,7 @@ class SweepConfig:
     prune_after: int
     on_error: str
     isolate: bool
-    gpus: list[int] | None
+    gpus: Any
     parallel: int
     only: Any
     new: bool
@@ -45,19 +45,29 @@ class SweepConfig:
             self.file is None or self.search is None,
             f"sweep.file={self.file} lists its jobs, sweep.search={self.search} looks for them; type only one",
         )
+        check(self.file != "", "sweep.file= has no value; write a file of experiments, or leave it out")
         if self.file is not None:
             self.file = os.path.abspath(os.path.expanduser(self.file))
         if self.gpus is not None:
-            valid = len(self.gpus) > 0 and all(gpu >= 0 for gpu in self.gpus)
+            self.gpus = _as_numbers(self.gpus)
+            valid = len(self.gpus) > 0 and all(_is_count(gpu) for gpu in self.gpus)
             check(
                 valid, f"sweep.gpus={self.gpus} must be numbers of CUDA devices, e.g. [0,1]; twice the same: two jobs"
             )
         if self.only is not None:
-            self.only = [self.only] if isinstance(self.only, int) else list(self.only)
-            numbers = all(isinstance(number, int) and number >= 0 for number in self.only)
-            check(numbers, f"sweep.only={self.only} must be numbers of jobs, e.g. 3 or [3,4]")
+            self.only = _as_numbers(self.only)
+            valid = len(self.only) > 0 and all(_is_count(number) for number in self.only)
+            check(valid, f"sweep.only={self.only} must be numbers of jobs, e.g. 3 or [3,4]")
 
     @property
     def separate(self) -> bool:
         """Whether each job gets a process of its own."""
         return self.isolate or self.gpus is not None
+
+
+def _as_numbers(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -37,6 +37,7 @@ class Job:
     choices: dict[str, str]
     command: list[str] = field(default_factory=list)  # as typed
     quiet: bool = False  # nothing is shown, as other jobs run at the same time
+    stop: Path | None = None  # a file that asks it to end, once something is in it
     judge: Callable[[int, float], bool] | None = None  # epoch, validation accuracy -> whether to end it as hopeless
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,14 +12,15 @@ from filelock import FileLock, Timeout
 from hydra.plugins.launcher import Launcher
 
 from .. import terminal
-from ..config import Plan, SweepConfig
+from ..config import SWEEP, Plan, SweepConfig
 from ..config.compose import quote
+from ..config.folders import remove_folder
 from ..config.task import USER_ERRORS
-from ..run import SWEEP_LOCK, SWEEP_STOP, shorten
+from ..run import SWEEP_LOCK, SWEEP_STOP, SWEEP_TABLE, shorten
 from ..signals import ENDING, Interrupted, Interrupts, name_signal
 from .job import Outcome, SweepTask
-from .ledger import count_states, show_ranking, write_ledger
-from .processes import run_in_processes
+from .ledger import count_states, show_ranking
+from .processes import JOB_PROCESS, check_gpus, run_in_processes
 from .queue import Queue
 from .search import Search
 from .state import FAILED, read_states
@@ -37,13 +37,15 @@ def run_sweep(task: SweepTask, launcher: Launcher) -> None:
         if start.rank > 0:
             for number in settings.only or range(len(plan.jobs)):
                 _launch(launcher, plan, [number])
-        elif settings.only and task.sweep.folder:  # a part of a sweep, which another process may be carrying out
-            for number in settings.only:
-                _launch(launcher, plan, [number])
+        elif os.environ.get(JOB_PROCESS):  # another process carries the sweep out, this one its job
+            assert settings.only
+            _launch(launcher, plan, settings.only)
         else:
             _carry_out(task, launcher)
     except USER_ERRORS as error:
         start.fail(error)
+        if not (task.folder / SWEEP).exists() and start.rank == 0:
+            remove_folder(task.folder)
 
 
 def _check_manner(settings: SweepConfig, world_size: int, shared: bool) -> None:
@@ -53,6 +55,8 @@ def _check_manner(settings: SweepConfig, world_size: int, shared: bool) -> None:
         raise ValueError(f"{what} starts its jobs itself: python train.py --multirun …, without torchrun")
     if settings.separate and shared:
         raise ValueError(f"{own} and a hydra/launcher both start processes for the jobs; type only one")
+    if settings.gpus:
+        check_gpus(settings.gpus)
 
 
 def _carry_out(task: SweepTask, launcher: Launcher) -> None:
@@ -62,7 +66,8 @@ def _carry_out(task: SweepTask, launcher: Launcher) -> None:
         (folder / SWEEP_STOP).unlink(missing_ok=True)
         search = Search(folder, sweep) if sweep.settings.search else None
         task.store()
-        states = write_ledger(folder, sweep.plan, pictures=False)
+        states = read_states(folder, sweep.plan)
+        task.write_ledger(redraw_after=None)
         jobs = f"up to {sweep.settings.trials} jobs, {len(states)} so far" if search else count_states(states)
         over = " and nothing is left to do; sweep.new=true begins anew" if all(state.done for state in states) else ""
         terminal.say(f"sweep     {shorten(folder)}: {jobs}{over if states and not search else ''}")
@@ -72,16 +77,22 @@ def _carry_out(task: SweepTask, launcher: Launcher) -> None:
                 run_in_processes(queue, task)
             elif task.shared:
                 _run_by_launcher(queue, task, launcher)
+            elif task.start.world_size > 1:
+                _run_together(task, launcher)
             else:
                 _run_here(queue, task, launcher)
         finally:
-            states = write_ledger(folder, sweep.plan)
-            if search:
-                search.draw()
-            if any(state.status != "pending" for state in states):
-                show_ranking(folder, sweep.plan, states)
-    numbers = sweep.settings.only or range(len(states))
-    task.start.failures += [f"job {n}" for n in numbers if states[n].status in (*FAILED, "stopped")]
+            _rank(task, search)
+    task.start.failures += [f"job {number}" for number in queue.list_unfinished()]
+
+
+def _rank(task: SweepTask, search: Search | None) -> None:
+    task.write_ledger(redraw_after=0)
+    if search:
+        search.draw()
+    states = read_states(task.folder, task.sweep.plan)
+    if any(state.status != "pending" for state in states):
+        show_ranking(task.folder, task.sweep.plan, states)
 
 
 @contextlib.contextmanager
@@ -107,16 +118,22 @@ def _launch(launcher: Launcher, plan: Plan, numbers: list[int]) -> list[Outcome]
 
 
 def _run_here(queue: Queue, task: SweepTask, launcher: Launcher) -> None:
-    sweep = task.sweep
-    if task.start.world_size > 1:  # the others run every job: what is done is gone through again, at no cost
-        for number in range(len(sweep.plan.jobs)):
-            _launch(launcher, sweep.plan, [number])
-        return
     while (numbers := queue.take(1)) or _wait(queue):
         if numbers:
             task.store_search()
-            _launch(launcher, sweep.plan, numbers)
+            _launch(launcher, task.sweep.plan, numbers)
             queue.ended(numbers[0])
+
+
+def _run_together(task: SweepTask, launcher: Launcher) -> None:
+    """Run as many jobs as the other processes of torchrun do; which ones is told to them when a job begins.
+
+    What is done is gone through again, at no cost; what has failed comes last, as its next failure ends all processes.
+    """
+    states = read_states(task.folder, task.sweep.plan)
+    numbers = task.sweep.settings.only or range(len(states))
+    for number in sorted(numbers, key=lambda number: states[number].status in FAILED):
+        _launch(launcher, task.sweep.plan, [number])
 
 
 def _wait(queue: Queue) -> bool:
@@ -132,18 +149,23 @@ def _run_by_launcher(queue: Queue, task: SweepTask, launcher: Launcher) -> None:
 
     A worker that dies can take others with it, with some launchers; what was not at fault gets a second try.
     """
-    sweep = task.sweep
+    settings = task.sweep.settings
     _let_workers_import()
     _start_ray(launcher)
+    if not settings.search:
+        task.lighten()
     attempts: dict[int, int] = {}
-    with _Relay(task.folder, sweep.plan) as relay:
-        while (numbers := queue.take(sweep.settings.parallel if sweep.settings.search else None)) or _wait(queue):
+    with _Relay(task.folder) as relay:
+        while (numbers := queue.take(settings.parallel if settings.search else None)) or _wait(queue):
             if not numbers:
                 continue
             task.store_search()
             numbers.sort(key=lambda number: attempts.get(number, 0))
+            terminal.say(
+                f"launcher  {type(launcher).__name__} takes {len(numbers)}; {SWEEP_TABLE} tells how far they are"
+            )
             try:
-                _launch(launcher, sweep.plan, numbers)
+                _launch(launcher, task.sweep.plan, numbers)
                 broken = False
             except Exception as error:  # of whatever kind the launcher's are
                 terminal.say(f"launcher  {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
@@ -153,7 +175,7 @@ def _run_by_launcher(queue: Queue, task: SweepTask, launcher: Launcher) -> None:
                 state = queue.ended(number)
                 if broken and not state.done and state.status != "failed" and attempts[number] < ATTEMPTS:
                     queue.give_back(number)
-            write_ledger(task.folder, sweep.plan)
+            task.write_ledger()
         if relay.received is not None:
             raise Interrupted(relay.received)
 
@@ -174,14 +196,14 @@ def _start_ray(launcher: Launcher) -> None:
 
 
 class _Relay:
-    """Pass a signal on to the jobs that a launcher runs on this machine, and let no further one begin.
+    """Ask the jobs that a launcher runs, wherever, to end at a signal, and let no further one begin.
 
     The launcher is not interrupted: it would kill its workers before they have saved. A second signal does.
     """
 
-    def __init__(self, folder: Path, plan: Plan) -> None:
+    def __init__(self, folder: Path) -> None:
         self.received: int | None = None
-        self._folder, self._plan = folder, plan
+        self._stop = folder / SWEEP_STOP
 
     def __enter__(self) -> "_Relay":
         self._before = {number: signal.signal(number, self._handle) for number in ENDING}
@@ -195,12 +217,5 @@ class _Relay:
         if self.received is not None:
             raise Interrupted(number)
         self.received = number
-        (self._folder / SWEEP_STOP).touch()
+        self._stop.write_text(name_signal(number))  # what is written makes the running jobs end too
         terminal.announce_end(name_signal(number))
-        for state in read_states(self._folder, self._plan):
-            pid = state.facts.get("pid")
-            if state.status == "running" and pid and state.facts.get("host") == socket.gethostname():
-                with contextlib.suppress(OSError):
-                    # A terminal's Ctrl-C has reached those of this process's group already.
-                    if number != signal.SIGINT or os.getpgid(pid) != os.getpgrp():
-                        os.kill(pid, number)

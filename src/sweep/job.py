@@ -7,7 +7,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -18,7 +18,7 @@ from .. import terminal
 from ..config import SWEEP, JobFailed, Start, Sweep, Task, split_override
 from ..run import CONFIG, JOB_CLAIM, LOG, STATUS, SWEEP_STOP, read_object, write_json
 from ..run.environment import now
-from .ledger import write_ledger
+from .ledger import REDRAWN, write_ledger
 from .search import open_judge
 from .state import JobState, read_state
 
@@ -67,7 +67,9 @@ class SweepTask:
             self.task(cfg)
             return Outcome(-1, "finished")
         jobs = self.sweep.plan.jobs
-        number = next(n for n, job in enumerate(jobs) if self.folder / job.folder == folder)
+        numbers = {self.folder / job.folder: number for number, job in enumerate(jobs)}
+        assert folder in numbers, f"{folder} is none of the sweep's jobs"
+        number = numbers[folder]
         with _claim(folder, number):
             state = read_state(self.folder, number, jobs[number])
             # Of several processes the others go through a job that is done as well.
@@ -87,13 +89,14 @@ class SweepTask:
             cfg.resume = str(folder)
         else:
             (folder / STATUS).unlink(missing_ok=True)
-        self.write_ledger(pictures=False)
+        self.write_ledger(redraw_after=None)
 
     def _run(self, state: JobState, cfg: DictConfig) -> Outcome:
         before = read_object(state.folder / STATUS)
         error: BaseException | None = None
         try:
-            self.task(cfg, quiet=self.shared, judge=open_judge(self.folder, state.number, self.sweep))
+            judge = open_judge(self.folder, state.number, self.sweep)
+            self.task(cfg, quiet=self.shared, stop=self.folder / SWEEP_STOP if self.shared else None, judge=judge)
         except KeyboardInterrupt as interrupt:
             error = interrupt
         except (Exception, SystemExit, JobFailed) as failure:
@@ -132,9 +135,16 @@ class SweepTask:
         if self.sweep.settings.search:
             self.store()
 
-    def write_ledger(self, pictures: bool = True) -> None:
-        with contextlib.suppress(OSError):  # a full disk: the next one may succeed, and the runs tell themselves
-            write_ledger(self.folder, self.sweep.plan, pictures)
+    def lighten(self) -> None:
+        """Leave the configurations out of the plan that each worker gets: they are in sweep.json."""
+        self.sweep.plan.jobs = [replace(job, config={}) for job in self.sweep.plan.jobs]
+
+    def write_ledger(self, redraw_after: float | None = REDRAWN) -> None:
+        """Write how far all jobs are. No sweep ends for that: the next try may succeed, and runs tell themselves."""
+        try:
+            write_ledger(self.folder, self.sweep.plan, redraw_after)
+        except OSError as error:
+            terminal.say(f"warning   the table of the sweep cannot be written: {error}")
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ It is made anew from the jobs' folders each time, so that it is right whoever wr
 import math
 import shlex
 import statistics
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from ..run import (
 )
 from .state import JobState, read_states
 
+REDRAWN = 30.0  # seconds after which a picture is drawn again while a sweep is at work
 SHOWN = 20  # jobs in the terminal's table; the files hold all
 
 
@@ -68,19 +70,25 @@ def group_jobs(states: Sequence[JobState]) -> list[Group]:
     return sorted(groups.values(), key=lambda group: group.mean, reverse=True)
 
 
-def write_ledger(sweep: Path, plan: Plan, pictures: bool = True) -> list[JobState]:
-    """Write sweep.csv, sweep.md and, where `pictures` are wanted, sweep.png; return the states that they show."""
+def write_ledger(sweep: Path, plan: Plan, redraw_after: float | None) -> None:
+    """Write sweep.csv, sweep.md and, unless it was drawn less than so many seconds ago, sweep.png; None: no picture."""
     with FileLock(sweep / LEDGER_LOCK):
         states = read_states(sweep, plan)
         ranked = rank_jobs(states)
         write_csv(sweep / SWEEP_TABLE, [_describe(state, rank, sweep) for rank, state in enumerate(ranked, start=1)])
         write_text(sweep / SWEEP_REPORT, _write_page(sweep, plan, ranked))
-        if pictures:
+        if redraw_after is not None and _age(sweep / SWEEP_PICTURE) >= redraw_after:
             try:
                 _draw(sweep, plan, states)
             except Exception as error:  # whatever it is, no sweep ends for a picture
                 terminal.say(f"warning   {SWEEP_PICTURE} could not be drawn: {type(error).__name__}: {error}")
-    return states
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return math.inf
 
 
 def _describe(state: JobState, rank: int, sweep: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from .queue import Queue
 from .state import FAILED, JobState
 
 POLL = 0.2  # seconds between two looks at the processes
+JOB_PROCESS = "VIT_SWEEP_JOB"  # set in the environment of a process that runs one job of a sweep
 FAREWELL = 10.0  # seconds for jobs to leave after a second Ctrl-C
 
 
@@ -42,8 +43,8 @@ def run_in_processes(queue: Queue, task: SweepTask) -> None:
                 if not pool.children and (interrupts.received or not queue.has_more()):
                     break
                 time.sleep(POLL)
-        except Interrupted:
-            pool.signal(signal.SIGINT)
+        except BaseException as error:  # a second Ctrl-C leaves at once; after anything else the jobs are saved
+            pool.signal(signal.SIGINT if isinstance(error, Interrupted) else signal.SIGTERM)
             pool.wait(FAREWELL)
             raise
         if interrupts.received:
@@ -62,8 +63,6 @@ class _Pool:
 
     def __init__(self, queue: Queue, task: SweepTask) -> None:
         settings = task.sweep.settings
-        if settings.gpus:
-            check_gpus(settings.gpus)
         self.children: dict[int, _Child] = {}
         self._queue, self._task = queue, task
         self._places: list[int | None] = [*settings.gpus] if settings.gpus else [None] * settings.parallel
@@ -147,7 +146,7 @@ def build_command(task: SweepTask, number: int) -> list[str]:
 
 def build_environment(environment: dict[str, str], gpu: int | None) -> dict[str, str]:
     """Return the environment of a job that sees one CUDA device, `gpu` of those that this process sees."""
-    environment["PYTHONFAULTHANDLER"] = "1"  # a crash leaves its traceback in stderr.log
+    environment |= {JOB_PROCESS: "1", "PYTHONFAULTHANDLER": "1"}  # a crash leaves its traceback in stderr.log
     if gpu is not None:
         visible = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
         environment["CUDA_VISIBLE_DEVICES"] = visible[gpu] if visible else str(gpu)

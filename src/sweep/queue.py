@@ -49,6 +49,12 @@ class Queue:
         """Let a job be taken once more."""
         self._taken.discard(number)
 
+    def list_unfinished(self) -> list[int]:
+        """Return the jobs that have not come to a good end; of one that left no trace, that is when it was not run."""
+        states = [self.look(number) for number in self._numbers()]
+        left = [state for state in states if not state.done]
+        return [state.number for state in left if state.status != "pending" or state.number not in self._taken]
+
     def ended(self, number: int) -> JobState:
         """Note that a job has come to an end, of whatever kind, and return its state."""
         state = self.look(number)

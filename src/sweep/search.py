@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import PlannedJob, Sweep, SweepConfig, format_number
-from ..run import PRUNED, SEARCH_HISTORY, SEARCH_IMPORTANCE, STUDY
+from ..run import SEARCH_HISTORY, SEARCH_IMPORTANCE, STUDY
+from ..run.files import write_bytes
 from .state import JobState
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 STARTUP = 10  # random trials before the model of TPE is trusted; fewer where a third of the trials is less
 NAME = "sweep"
-
-__all__ = ["PRUNED", "Search", "open_judge"]
 
 
 class Search:
@@ -30,6 +29,9 @@ class Search:
 
     def __init__(self, folder: Path, sweep: Sweep) -> None:
         self._folder, self._plan, self._settings = folder, sweep.plan, sweep.settings
+        if self._plan.jobs and not (folder / STUDY).exists():
+            raise ValueError(f"{folder / STUDY}, what the search knows, is gone; begin a new one: sweep.new=true")
+        _cut_torn_line(folder / STUDY)
         self._study = _open_study(folder, self._settings, create=True)
         # A kill can come within a proposal, and between it and the writing of the plan.
         self._plan.jobs = [self._plan_job(number) for number in range(len(self._study.trials))]
@@ -37,7 +39,6 @@ class Search:
     def ask(self) -> int:
         """Add a job to the plan and return its number; what is drawn is a function of seed and number."""
         number = len(self._plan.jobs)
-        self._study.sampler = _build_sampler(self._settings, number)
         self._study.ask()
         self._plan.jobs.append(self._plan_job(number))
         return number
@@ -49,6 +50,7 @@ class Search:
         trial = self._study.trials[number]
         values = trial.params
         if len(values) < len(self._plan.space):
+            self._study.sampler = _build_sampler(self._settings, number)
             asked = _open_trial(self._study, number)
             values = {key: _suggest(asked, key, values) for key, values in self._plan.space.items()}
         typed = [f"{key}={value if isinstance(value, str) else format_number(value)}" for key, value in values.items()]
@@ -96,6 +98,13 @@ def open_judge(folder: Path, number: int, sweep: Sweep) -> Callable[[int, float]
     return judge
 
 
+def _cut_torn_line(path: Path) -> None:
+    """Cut off what a kill, or a full disk, has left of a line, which Optuna would refuse."""
+    content = path.read_bytes() if path.exists() else b""
+    if content and not content.endswith(b"\n"):
+        write_bytes(path, content[: content.rfind(b"\n") + 1])
+
+
 def _open_trial(study: "optuna.Study", number: int) -> "optuna.Trial":
     """Return a trial that was asked for, maybe by another process, for which Optuna has no public way."""
     import optuna
@@ -120,7 +129,10 @@ def _open_study(folder: Path, settings: SweepConfig, create: bool) -> "optuna.St
             f"sweep.search={settings.search} needs Optuna: pip install -r requirements-sweep.txt"
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(folder / STUDY)))
+    try:
+        storage = JournalStorage(JournalFileBackend(str(folder / STUDY)))
+    except ValueError as error:
+        raise ValueError(f"{folder / STUDY} is damaged: {error}") from error
     pruner = _build_pruner(settings)
     if create:
         return optuna.create_study(
