@@ -515,6 +515,18 @@ def test_what_a_sweep_cannot_be_is_refused_and_leaves_nothing(
     assert not list(folder.iterdir())
 
 
+def test_a_data_set_that_is_not_there_is_found_before_the_first_job(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (folder / "photos" / "cat").mkdir(parents=True)
+    (folder / "empty").mkdir()
+    main = Trainer()
+    assert sweep(monkeypatch, main, "dataset=image_folder", "dataset.root=photos,empty") == 1 and not main.runs
+    error = capsys.readouterr().err
+    assert "empty holds no folders; each class has its own" in error and "in the job dataset=image_folder" in error
+    assert not Path("multirun").exists()
+
+
 def test_a_sweep_goes_on_from_another_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the cache would lie changes with it, and no result."""
     main = Trainer()

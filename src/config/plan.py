@@ -12,7 +12,9 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from .checks import check
 from .compose import flatten, show_value
+from .dataset import DatasetConfig
 from .jobs import add_params, expand, list_choices, name_key, read_interval
 from .resume import changes_nothing
 from .schema import TrainConfig
@@ -194,7 +196,16 @@ def _check_jobs(jobs: list[list[str]], hydra: list[str], composer: Composer) -> 
 
 def _check_job(overrides: list[str], number: int, hydra: list[str], composer: Composer) -> PlannedJob:
     config, cfg = composer.checked([*hydra, f"hydra.job.num={number}", f"hydra.job.id={number}", *overrides])
+    _check_images(config.dataset)
     return PlannedJob(overrides, str(cfg.hydra.sweep.subdir), _to_json(config))
+
+
+def _check_images(dataset: DatasetConfig) -> None:
+    """Refuse a folder without class folders, as it would be found only when its job begins."""
+    if dataset.name == "image_folder" and dataset.root is not None:
+        root = Path(dataset.root)
+        there = any(path.is_dir() for path in root.iterdir())
+        check(there, f"dataset.root={root} holds no folders; each class has its own, e.g. {root / 'cat' / '1.jpg'}")
 
 
 def _to_json(config: TrainConfig) -> dict[str, Any]:

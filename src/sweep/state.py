@@ -53,6 +53,8 @@ class JobState:
 
     def beginning(self) -> str:
         """Say what happens to the job when it is run now."""
+        if self.done:
+            return f"is {self.status}"
         return "begins" if self.status == "pending" else f"was {self.status}, goes on"
 
     def values(self) -> dict[str, str]:
