@@ -89,7 +89,10 @@ def _carry_out(task: SweepTask, launcher: Launcher) -> None:
 def _rank(task: SweepTask, search: Search | None) -> None:
     task.write_ledger(redraw_after=0)
     if search:
-        search.draw()
+        try:
+            search.draw()
+        except Exception as error:  # whatever it is, no search ends for a picture
+            terminal.say(f"warning   the search could not be drawn: {type(error).__name__}: {error}")
     states = read_states(task.folder, task.sweep.plan)
     if any(state.status != "pending" for state in states):
         show_ranking(task.folder, task.sweep.plan, states)
