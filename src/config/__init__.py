@@ -1,7 +1,7 @@
 """Configuration: `schema` names and checks the keys, `compose` reads their values, `resolve` fills in nulls.
 
 `start` goes from a command line to a job in a folder (`folders`, `task`), `resume` from a run's folder to its
-configuration, `jobs` from the words of a sweep to its jobs, which `plan` checks, keeps and knows again. `dataset`,
+configuration, `jobs` from the words of a sweep to its jobs, which `plan` checks and `reopen` knows again. `dataset`,
 `augmentation` and `sweep` are the schema's large groups.
 """
 
@@ -10,7 +10,8 @@ from .compose import compose_config, dump_config, flatten, load_config, read_val
 from .dataset import DatasetConfig
 from .jobs import format_number
 from .messages import list_keys, suggest_keys
-from .plan import SWEEP, Plan, PlannedJob, Sweep, split_override
+from .plan import Plan, PlannedJob, Sweep, split_override
+from .reopen import SWEEP
 from .resolve import WEIGHT_SUFFIXES, complete
 from .resume import changes_nothing, list_changes
 from .schema import (

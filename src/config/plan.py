@@ -1,10 +1,8 @@
-"""What a sweep is going to train, checked before it begins, and known again when the same is typed once more."""
+"""What a sweep is going to train, every job of it checked before the first one begins."""
 
-import contextlib
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,16 +11,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from .checks import check
-from .compose import flatten, show_value
 from .dataset import DatasetConfig
 from .jobs import add_params, expand, list_choices, name_key, read_interval
-from .resume import changes_nothing
 from .schema import TrainConfig
 from .sweep import SweepConfig
 
-SWEEP = "sweep.json"
-# Of `sweep`, what does not decide which jobs there are: it may be typed anew when a sweep goes on.
-MANNERS = ("trials", "on_error", "isolate", "gpus", "parallel", "only")
 MANY = 50  # jobs that take some seconds to check, about a tenth each
 EXTREMES = 64  # values that are checked before a search, each with the others' first; it chooses its jobs on the way
 
@@ -99,7 +92,7 @@ def plan_sweep(overrides: list[str], flags: list[str], composer: Composer) -> tu
     hydra = [override for override in overrides if is_for_hydra(override)]
     typed = [override for override in overrides if not is_for_hydra(override)]
     words = [override for override in typed if not name_key(override).startswith("sweep.")]
-    settings, folder = _read_settings(overrides, composer)
+    settings, folder = read_settings(overrides, composer)
     plan = Plan(typed, hydra, flags)
     if settings.search is None:
         plan.jobs = _check_jobs(expand(words, settings, composer.parser), hydra, composer)
@@ -113,7 +106,7 @@ def plan_sweep(overrides: list[str], flags: list[str], composer: Composer) -> tu
     return Sweep(plan, settings), folder
 
 
-def _read_settings(overrides: list[str], composer: Composer) -> tuple[SweepConfig, Path]:
+def read_settings(overrides: list[str], composer: Composer) -> tuple[SweepConfig, Path]:
     parsed = composer.parser.parse_overrides(overrides)
     one_valued = []
     for word, override in zip(overrides, parsed, strict=True):
@@ -125,23 +118,6 @@ def _read_settings(overrides: list[str], composer: Composer) -> tuple[SweepConfi
     settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SweepConfig), cfg.sweep))
     assert isinstance(settings, SweepConfig)
     return settings, Path(str(cfg.hydra.sweep.dir))
-
-
-def reopen_sweep(saved: Plan, folder: Path, overrides: list[str], composer: Composer) -> Sweep:
-    """Return a sweep that goes on; overrides: all of them, as `merge_typed` has put them together.
-
-    Raises ValueError where one of its jobs would be another one by now.
-    """
-    settings, _ = _read_settings(overrides, composer)
-    hydra = [override for override in overrides if is_for_hydra(override)]
-    sweep = Sweep(saved, settings, folder)
-    sweep.check_numbers()
-    for number in settings.only or range(len(saved.jobs)):
-        before = saved.base or saved.jobs[number]  # of a search only what it starts from is known
-        _refuse_change(number, before, _check_job(before.overrides, number, hydra, composer))
-        if saved.base:
-            break
-    return sweep
 
 
 def _plan_search(
@@ -183,7 +159,7 @@ def _check_jobs(jobs: list[list[str]], hydra: list[str], composer: Composer) -> 
     checked, errors = [], []
     for number, overrides in enumerate(jobs):
         try:
-            checked.append(_check_job(overrides, number, hydra, composer))
+            checked.append(check_job(overrides, number, hydra, composer))
         except Exception as error:  # whatever is wrong with it is told, with the job's overrides
             error.add_note(f"in the job {' '.join(overrides)}")
             errors.append(error)
@@ -194,7 +170,7 @@ def _check_jobs(jobs: list[list[str]], hydra: list[str], composer: Composer) -> 
     return checked
 
 
-def _check_job(overrides: list[str], number: int, hydra: list[str], composer: Composer) -> PlannedJob:
+def check_job(overrides: list[str], number: int, hydra: list[str], composer: Composer) -> PlannedJob:
     config, cfg = composer.checked([*hydra, f"hydra.job.num={number}", f"hydra.job.id={number}", *overrides])
     _check_images(config.dataset)
     return PlannedJob(overrides, str(cfg.hydra.sweep.subdir), _to_json(config))
@@ -231,98 +207,3 @@ def _refuse_doubles(jobs: list[PlannedJob]) -> None:
             raise ValueError(
                 f"jobs {other} and {number} would train the same ({first}; {second}); repeats differ in their seed"
             )
-
-
-def read_plan(folder: Path) -> Plan:
-    """Read a sweep's sweep.json. Raises FileNotFoundError or ValueError where the folder is not a sweep."""
-    path = folder / SWEEP
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} is not a sweep: it holds no {SWEEP}")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
-        jobs = [PlannedJob(**job) for job in values.pop("jobs")]
-        base = values.pop("base")
-        return Plan(**values, jobs=jobs, base=PlannedJob(**base) if base else None)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-
-
-def open_sweep(wanted: str, root: Path) -> tuple[Path, Plan]:
-    """Return the folder and plan of `--multirun resume=latest`, the newest below `root`, or `resume=<folder>`."""
-    if wanted.lower() == "latest":
-        folder = next(_find_sweeps(root), None)
-        if folder is None:
-            raise FileNotFoundError(
-                f"--multirun resume=latest: no sweeps in {root} below {os.getcwd()}; "
-                "leave --multirun out to continue a single run"
-            )
-    else:
-        folder = Path(os.path.expanduser(wanted))
-        if not (folder / SWEEP).is_file():
-            raise FileNotFoundError(
-                f"--multirun resume={wanted} is not a sweep: it holds no {SWEEP}; "
-                "leave --multirun out to continue a single run"
-            )
-    return folder, read_plan(folder)
-
-
-def _find_sweeps(root: Path) -> Iterator[Path]:
-    """Yield the sweeps up to two folders below `root`, the one that was last at work first."""
-    folders = [path.parent for depth in ("*", "*/*") for path in root.glob(f"{depth}/{SWEEP}")]
-    yield from sorted(folders, key=lambda folder: (folder.stat().st_mtime, folder), reverse=True)
-
-
-def find_same(plan: Plan, folder: Path, typed: bool) -> tuple[Path, Plan] | None:
-    """Return folder and plan of the newest sweep that the same command has begun, None where there is none.
-
-    folder: where a new one would go; where it was `typed`, no other is looked at.
-    """
-    for candidate in [folder] if typed else _find_sweeps(folder.parent.parent):
-        with contextlib.suppress(OSError, ValueError):
-            saved = read_plan(candidate)
-            if _is_same(saved, plan):
-                return candidate, saved
-    return None
-
-
-def _is_same(saved: Plan, plan: Plan) -> bool:
-    def identify(plan: Plan) -> Any:
-        jobs = [plan.base] if plan.base else plan.jobs
-        return plan.space, [(job.overrides, _list_deciding(job)) for job in jobs]
-
-    return identify(saved) == identify(plan)
-
-
-def _list_deciding(job: PlannedJob) -> dict[str, Any]:
-    """Return the values that decide what a job gives, by their keys with dots."""
-    return {key: value for key, value in flatten(job.config).items() if not changes_nothing(key)}
-
-
-def _refuse_change(number: int, before: PlannedJob, after: PlannedJob) -> None:
-    old, new = _list_deciding(before), _list_deciding(after)
-    changed = [key for key in old if key in new and old[key] != new[key]]
-    if changed:
-        told = ", ".join(f"{key} was {show_value(old[key])}, is {show_value(new[key])}" for key in changed[:3])
-        raise ValueError(
-            f"job {number} of the sweep is another one by now ({told}): a file of configs/ has changed, "
-            "or the folder where you stand; undo that, or begin a new sweep"
-        )
-
-
-def merge_typed(saved: Plan, typed: list[str]) -> list[str]:
-    """Return the overrides of a sweep that goes on: what was typed at its start, and what is typed for it now.
-
-    Raises ValueError for what would make other jobs of it.
-    """
-    allowed = [f"sweep.{key}" for key in MANNERS]
-    for override in typed:
-        key = name_key(override)
-        if not is_for_hydra(override) and key not in allowed or key.startswith("hydra.sweep."):
-            raise ValueError(
-                f"--multirun resume=… goes on with the jobs of that sweep; leave {override} out "
-                f"(what may be typed: {', '.join(allowed)}, hydra/launcher)"
-            )
-    keys = {name_key(override) for override in typed}
-    dropped = keys | {"sweep.only", "sweep.new"}
-    kept = [override for override in saved.overrides + saved.hydra if name_key(override) not in dropped]
-    return [override for override in kept if not override.startswith("hydra.sweep.dir")] + typed

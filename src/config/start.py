@@ -28,7 +28,8 @@ from .compose import CONFIGS, quote, quote_path, read_composed, to_config
 from .folders import claim_folder
 from .jobs import expand
 from .messages import explain, explain_flag
-from .plan import Composer, find_same, merge_typed, open_sweep, plan_sweep, reopen_sweep
+from .plan import Composer, plan_sweep
+from .reopen import find_same, merge_typed, open_sweep, reopen_sweep
 from .resume import check_typed, check_untyped, drop_resume, open_run, refuse_changes, register, typed_run
 from .schema import AnyConfig, TrainConfig
 from .task import USER_ERRORS, Job, JobFailed, Start, Task
