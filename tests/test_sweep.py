@@ -500,6 +500,7 @@ def test_a_part_can_be_run_after_a_failure_has_stopped_the_rest(monkeypatch: pyt
             "sweep.only=0: the sweep has no jobs",
         ),
         (["seed=0,1", "check=true"], "check=true looks at one data set and trains nothing; leave --multirun out"),
+        (["experiment=digits,search_digits"], "sweep.params is set by a file that only some jobs take"),
         (["seed=0,0"], "jobs 0 and 1 would train the same (seed=0; seed=0); repeats differ in their seed"),
         (["training.lr=0.1,1e-1"], "jobs 0 and 1 would train the same"),
         (["seed=0,1", "--cfg", "job"], "--cfg shows the configuration of one run; leave --multirun out"),

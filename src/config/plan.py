@@ -98,6 +98,7 @@ def plan_sweep(overrides: list[str], flags: list[str], composer: Composer) -> tu
         plan.jobs = _check_jobs(expand(words, settings, composer.parser), hydra, composer)
         _refuse_shared_folders(plan.jobs)
         _refuse_doubles(plan.jobs)
+        _refuse_own_settings(plan.jobs, settings, {name_key(override) for override in typed})
     else:
         plan.space, extremes = _plan_search(words, settings, composer.parser)
         plan.base = _check_jobs(extremes, hydra, composer)[0]
@@ -195,6 +196,18 @@ def _refuse_shared_folders(jobs: list[PlannedJob]) -> None:
             raise ValueError(
                 f"hydra.sweep.subdir gives jobs {other} and {number} one folder, {job.folder}; "
                 "leave it out, or let it hold ${hydra.job.num}"
+            )
+
+
+def _refuse_own_settings(jobs: list[PlannedJob], settings: SweepConfig, typed: set[str]) -> None:
+    """Refuse a job whose files say how a sweep is run: of several experiments, none decides that for all."""
+    wanted = json.loads(json.dumps(asdict(settings)))
+    for job in jobs:
+        own = job.config["sweep"]
+        if other := [key for key in wanted if f"sweep.{key}" not in typed and own[key] != wanted[key]]:
+            raise ValueError(
+                f"sweep.{other[0]} is set by a file that only some jobs take; make a sweep of its own of them\n"
+                f"in the job {' '.join(job.overrides)}"
             )
 
 
