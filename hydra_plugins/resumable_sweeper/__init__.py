@@ -17,9 +17,8 @@ class ResumableSweeper(Sweeper):
     """Run the jobs of a sweep that are not finished yet, and rank all of them."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from src.sweep import SweepTask
-
         from src.config import Task
+        from src.sweep import SweepTask
 
         assert isinstance(task_function, Task)
         self.task = SweepTask.create(task_function, config)
