@@ -18,6 +18,8 @@ from filelock import FileLock
 
 from src import terminal
 from src.config import Job, TrainConfig, dump_config, launch
+from src.config.compose import CONFIGS
+from src.config.messages import LAUNCHERS
 from src.run import CONFIG, LOG, STATUS, read_object, write_json, write_text
 from src.signals import Interrupted
 from src.sweep import carry_out
@@ -446,22 +448,20 @@ def test_a_single_run_refuses_words_for_sweeps_and_a_sweeps_folder(
 
 
 def test_a_launcher_that_is_not_installed_says_what_brings_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    from hydra.errors import MissingConfigException
-
-    from src.config.compose import CONFIGS
-    from src.config.messages import explain
-
-    error = MissingConfigException("In 'hydra/launcher/ray_cluster': Could not find 'hydra/launcher/ray'\n", "x")
-    text = explain(error, TrainConfig, CONFIGS)
-    assert text == "hydra/launcher=ray is not installed: pip install -r requirements-ray.txt"
+    """A plugin that no machine has, typed by its own name and by a file that builds on it."""
+    monkeypatch.setitem(LAUNCHERS, "nowhere", "-r requirements-nowhere.txt")
+    file = folder / "mine" / "hydra" / "launcher" / "far.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("defaults: [nowhere]\n")
+    for name in ("nowhere", "far"):
+        assert sweep(monkeypatch, Trainer(), "seed=0,1", f"hydra/launcher={name}", "--config-dir", "mine") == 1
+        error = "error: hydra/launcher=nowhere is not installed: pip install -r requirements-nowhere.txt\n"
+        assert capsys.readouterr().err == error and not Path("multirun").exists()
 
 
 def test_the_ready_launchers_name_plugins_that_the_requirements_bring() -> None:
-    from src.config.compose import CONFIGS
-    from src.config.messages import LAUNCHERS
-
     for path in (CONFIGS / "hydra" / "launcher").glob("*.yaml"):
         assert yaml.safe_load(path.read_text())["defaults"][0] in LAUNCHERS
         command = re.search(r"python train\.py --multirun hydra/launcher=(\w+)", path.read_text())

@@ -198,6 +198,9 @@ def _explain(text: str, schema: type, configs: Path) -> str:
     where = f" (in {configs.name}/{file[1]}.yaml)" if file and "Could not find" not in text else ""
     if re.search(r"Key '.*' (not in|is not in struct)", text) and key:
         return f"{key} is not a key{where}.{_did_you_mean(suggest_keys(key, schema))}"
+    launcher = re.search(r"Could not (?:find|load) 'hydra/launcher/(\w+)'", text)
+    if launcher and launcher[1] in LAUNCHERS:
+        return f"hydra/launcher={launcher[1]} is not installed: pip install {LAUNCHERS[launcher[1]]}"
     if missing := re.search(r"Could not find '([^']+)'", text):
         return _explain_option(missing[1], text)
     if ambiguous := re.search(r"Ambiguous value for argument '(.*)'", text):
@@ -222,8 +225,6 @@ def _explain(text: str, schema: type, configs: Path) -> str:
 
 def _explain_option(option: str, text: str) -> str:
     group, _, name = option.rpartition("/")
-    if group == "hydra/launcher" and name in LAUNCHERS:
-        return f"hydra/launcher={name} is not installed: pip install {LAUNCHERS[name]}"
     if not group:
         return f"configs/{option}.yaml does not exist"
     available = re.findall(r"^\t(\S+)$", text.split("Config search path")[0], flags=re.MULTILINE)
