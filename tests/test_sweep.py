@@ -461,6 +461,14 @@ def test_a_launcher_that_is_not_installed_says_what_brings_it(
         assert capsys.readouterr().err == error and not Path("multirun").exists()
 
 
+def test_a_launcher_that_cannot_begin_is_told_once_and_fails_the_sweep(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("PATH", "")  # no srun, as on a machine without SLURM
+    assert sweep(monkeypatch, Trainer(), "seed=0,1", QUICK, "hydra/launcher=slurm") == 1
+    assert capsys.readouterr().out.count('Could not detect "srun"') == 1 and statuses() == ["pending"] * 2
+
+
 def test_the_ready_launchers_name_plugins_that_the_requirements_bring() -> None:
     for path in (CONFIGS / "hydra" / "launcher").glob("*.yaml"):
         assert yaml.safe_load(path.read_text())["defaults"][0] in LAUNCHERS

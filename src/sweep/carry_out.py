@@ -173,11 +173,17 @@ def _run_by_launcher(queue: Queue, task: SweepTask, launcher: Launcher) -> None:
             except Exception as error:  # of whatever kind the launcher's are
                 terminal.say(f"launcher  {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
                 broken = True
-            for number in numbers:
-                attempts[number] = attempts.get(number, 0) + 1
-                state = queue.ended(number)
-                if broken and not state.done and state.status != "failed" and attempts[number] < ATTEMPTS:
-                    queue.give_back(number)
+            states = [queue.ended(number) for number in numbers]
+            if broken and all(state.status == "pending" for state in states):  # it cannot begin at all
+                task.start.failures += [f"job {number}" for number in numbers]
+                break
+            for state in states:
+                attempts[state.number] = attempts.get(state.number, 0) + 1
+                if broken and not state.done and state.status != "failed":
+                    if attempts[state.number] < ATTEMPTS:
+                        queue.give_back(state.number)
+                    else:
+                        task.start.failures.append(f"job {state.number}")
             task.write_ledger()
         if relay.received is not None:
             raise Interrupted(relay.received)
