@@ -1,22 +1,46 @@
 """Use saved runs: `python inference.py` lists them and asks; `run=… input=…` predicts; `task=compare` compares."""
 
-from src.config import InferenceConfig, Job, launch
+from src.config.schema import InferenceConfig
+from src.run.job import Job
+from src.start.launch import launch
+
+# Imports stand inside the tasks, so that --help, TAB completion, a typo and the table of runs do not wait for torch.
+
+
+def ask(config: InferenceConfig) -> None:
+    """List the runs, ask for one, then for images, again and again."""
+    from src.predict.session import ask_about_images
+
+    ask_about_images(config)
+
+
+def show(config: InferenceConfig) -> None:
+    """Print the table of all runs, with their folders."""
+    from src.predict.session import list_runs
+
+    list_runs(config, everything=True)
+
+
+def predict(config: InferenceConfig) -> None:
+    """Predict `input` with one run; print the classes, or write them into a table."""
+    from src.predict.session import predict_once
+
+    predict_once(config)
+
+
+def compare(config: InferenceConfig) -> None:
+    """Compare runs: settings, results, seeds, and the test images one by one."""
+    from src.compare.compare import compare_runs
+
+    compare_runs(config)
+
+
+# Each has a file in configs/task/.
+TASKS = {"interactive": ask, "list": show, "predict": predict, "compare": compare}
 
 
 def infer(config: InferenceConfig, job: Job) -> None:
-    # Here and not above, so that --help, TAB completion and a typo are answered without waiting for rich.
-    from src.predict import session
-
-    if config.task.name == "compare":
-        from src.compare import compare_runs
-
-        compare_runs(config)
-    elif config.input is not None:
-        session.predict_once(config)
-    elif config.task.name == "list":
-        session.list_runs(config, everything=True)
-    else:
-        session.ask_about_images(config)
+    TASKS[config.task.name](config)
 
 
 if __name__ == "__main__":

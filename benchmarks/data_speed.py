@@ -28,10 +28,13 @@ from torchvision.transforms import v2
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.augment import Augmentation
-from src.config import DatasetConfig, compose_config
-from src.data import Images, Split, iterate_batches, load_data, shuffled_order
-from src.engine import keep_freed_memory
+from src.augment.pipeline import Augmentation
+from src.config.compose import compose_config
+from src.config.dataset import DatasetConfig
+from src.data.batches import iterate_batches, shuffled_order
+from src.data.load import Split, load_data
+from src.data.storage import Images
+from src.machine.memory import keep_freed_memory
 from src.seeding import generator_for
 
 BATCH, SMALL_BATCH = 64, 256

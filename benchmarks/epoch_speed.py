@@ -48,8 +48,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import rival
 from data_speed import cut_photographs
 
-from src import engine
-from src.config import compose_config
+from src.config.compose import compose_config
+from src.engine.evaluation import count_gflops
+from src.machine.devices import choose_kernels, limit_threads
+from src.machine.memory import keep_freed_memory
 from src.model import VisionTransformer
 from src.optim import build_optimizer
 
@@ -205,7 +207,7 @@ def time_own_steps(setting: Setting) -> float:
     """Return the images/s of bare steps with the model, optimizer, threads and kernels of train.py."""
     config = compose_config("dataset=digits", *list_overrides(setting))
     device = torch.device(setting.device)
-    engine.keep_freed_memory()
+    keep_freed_memory()
     model = VisionTransformer(
         image_size=setting.image_size,
         patch_size=setting.patch_size,
@@ -215,9 +217,9 @@ def time_own_steps(setting: Setting) -> float:
         num_heads=setting.heads,
         pooling="cls",
     ).to(device)
-    work = 3 * engine.count_gflops(model) * setting.batch_size
-    engine.limit_threads(device, work)
-    engine.choose_kernels(device, work, model.num_tokens)
+    work = 3 * count_gflops(model) * setting.batch_size
+    limit_threads(device, work)
+    choose_kernels(device, work, model.num_tokens)
     return time_steps(model, build_optimizer(model, config.optimizer), setting)
 
 

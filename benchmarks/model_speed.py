@@ -33,7 +33,9 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.engine import autocast, choose_kernels, count_gflops, keep_freed_memory
+from src.engine.evaluation import count_gflops
+from src.machine.devices import autocast, choose_kernels
+from src.machine.memory import keep_freed_memory
 from src.model import VisionTransformer
 from src.optim import parameter_groups
 

@@ -25,10 +25,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from torch import Tensor, nn
 
-from src.augment import Augmentation
-from src.config import complete, compose_config
-from src.engine import Trainer, autocast, choose_kernels, count_gflops
+from src.augment.pipeline import Augmentation
+from src.config.compose import compose_config
+from src.config.resolve import complete
 from src.engine import trainer as trainer_module
+from src.engine.evaluation import count_gflops
+from src.engine.trainer import Trainer
+from src.machine.devices import autocast, choose_kernels
 from src.model import VisionTransformer
 from src.optim import ExponentialMovingAverage, LearningRate, build_optimizer, parameter_groups
 

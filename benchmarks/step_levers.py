@@ -19,7 +19,7 @@ import torch
 from step import Runner, Setting, add_arguments, build_trainer, print_header, read_base, synchronize
 from torch import Tensor
 
-from src.engine import keep_freed_memory
+from src.machine.memory import keep_freed_memory
 
 
 def list_levers(base: Setting) -> dict[str, tuple[str, Setting | None]]:

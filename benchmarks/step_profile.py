@@ -20,8 +20,9 @@ import torch
 from step import Runner, Setting, add_arguments, print_header, read_base, synchronize
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from src.engine import choose_precision, keep_freed_memory
 from src.engine import trainer as trainer_module
+from src.machine.devices import choose_precision
+from src.machine.memory import keep_freed_memory
 
 PROFILED, PEAK_SIDE = 3, 1024
 # Groups of what is in no phase, by part of a name of the operator or of those that called it.

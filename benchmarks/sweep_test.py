@@ -24,7 +24,8 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from src.run import BEST, METRICS, STATUS, read_object  # noqa: E402
+from src.machine.disk import read_object  # noqa: E402
+from src.run.files import BEST, METRICS, STATUS  # noqa: E402
 
 SETTINGS = ["training.epochs=6", "model.dropout=0.1", "training.ema=0.99", "training.tensorboard=false", "device=cpu"]
 EXPERIMENTS = [f"model.num_layers={layers} seed={seed}" for layers in (1, 2, 3) for seed in (0, 1, 2, 3)]

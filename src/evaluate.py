@@ -1,5 +1,6 @@
-"""What a finished run is judged by: the test split, once, with the best weights, and pictures of what it learned."""
+"""The results of a finished run: the test split, once, with the best weights, and figures of what it learned."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -7,43 +8,49 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import metrics, plots
-from . import run as files
-from .augment import Augmentation, normalize
-from .data import Data
-from .engine import Evaluation
+from . import metrics
+from .augment.normalize import normalize
+from .data.load import Data
+from .engine.evaluation import Evaluation
+from .engine.trainer import Trainer
+from .machine.disk import write_csv, write_json
 from .model import VisionTransformer
+from .plots.images import plot_attention, plot_augmentations, plot_predictions
+from .plots.matrix import plot_confusion_matrix
+from .plots.model import plot_patch_filters, plot_position_embeddings
+from .run import files
+from .seeding import generator_for
 
 NUM_PREDICTIONS, NUM_ATTENTION, NUM_AUGMENTED = 24, 6, 32
 
 
 def write_test(folder: Path, result: Evaluation, data: Data, root: str | None) -> dict[str, float]:
-    """Write `test/`: metrics (fractions from 0 to 1), a row per class and per image, the confusion matrix.
+    """Write `test/`: metrics (fractions from 0 to 1), tables per class and per image, the confusion matrix.
 
-    root: the folder that the images' paths are written relative to. Returns the metrics.
+    root: image paths are written relative to this folder. Returns the metrics.
     """
     classes = data.classes
     precision, recall, f1 = metrics.macro(result.confusion)
     summary = {"loss": result.loss, "accuracy": result.accuracy}
     if result.top5_accuracy is not None:
         summary["top5_accuracy"] = result.top5_accuracy
-    # The mean accuracy per class, which Caltech-101 and other uneven sets are compared by, is the macro recall.
+    # The mean accuracy per class, the usual metric of Caltech-101 and other imbalanced sets, is the macro recall.
     summary |= {"mean_class_accuracy": recall, "macro_precision": precision, "macro_recall": recall, "macro_f1": f1}
-    files.write_json(folder / files.TEST_METRICS, summary)
+    write_json(folder / files.TEST_METRICS, summary)
     columns = [values.tolist() for values in metrics.per_class(result.confusion)]
     support = result.confusion.sum(1).tolist()
     rows = [
         {"class": name, "precision": p, "recall": r, "f1": f, "support": n}
         for name, p, r, f, n in zip(classes, *columns, support, strict=True)
     ]
-    files.write_csv(folder / files.PER_CLASS, rows)
-    files.write_csv(folder / files.TEST_PREDICTIONS, _list_predictions(result, data, root))
-    plots.plot_confusion_matrix(result.confusion.numpy(), classes, folder / files.CONFUSION)
+    write_csv(folder / files.PER_CLASS, rows)
+    write_csv(folder / files.TEST_PREDICTIONS, _list_predictions(result, data, root))
+    plot_confusion_matrix(result.confusion.numpy(), classes, folder / files.CONFUSION)
     return summary
 
 
 def _list_predictions(result: Evaluation, data: Data, root: str | None) -> list[dict[str, str | int]]:
-    """Return a row per test image; one of a data set that comes in one file is named by its position in the split."""
+    """Return a row per test image, named by its file, or by its position in the split if it has no file."""
     assert result.predictions is not None and result.confidences is not None
     names = [_name_image(path, root) for path in data.test.files] or [str(i) for i in range(len(data.test))]
     columns = names, data.test.labels.tolist(), result.predictions.tolist(), result.confidences.tolist()
@@ -64,19 +71,20 @@ def _name_image(path: Path, root: str | None) -> str:
 
 
 @torch.no_grad()
-def write_figures(folder: Path, model: VisionTransformer, data: Data, device: torch.device, batch_size: int) -> None:
-    """Write `figures/`: predictions and attention over test images, position embeddings, patch filters.
+def write_figures(folder: Path, model: VisionTransformer, data: Data, batch_size: int) -> None:
+    """Write `figures/`: predictions and attention for test images, position embeddings, patch filters.
 
-    batch_size: images that the device takes at once.
+    batch_size: images on the device at once.
     """
     model.eval()
+    device = model.head.weight.device
     (folder / files.PREDICTIONS).parent.mkdir(exist_ok=True)
     chosen, labels = _spread(data.test.labels, NUM_PREDICTIONS)
     taken = data.test.images.take(chosen)
     pictures = taken.permute(0, 2, 3, 1).cpu().numpy()
     images = normalize(taken.to(device), data.preprocessing.mean, data.preprocessing.std)
     confidences, predicted = torch.cat([model(part) for part in images.split(batch_size)]).softmax(1).max(1)
-    plots.plot_predictions(
+    plot_predictions(
         pictures,
         [data.classes[label] for label in labels.tolist()],
         [data.classes[label] for label in predicted.tolist()],
@@ -88,30 +96,37 @@ def write_figures(folder: Path, model: VisionTransformer, data: Data, device: to
     parts = images[shown.to(device)].split(batch_size)
     maps = np.concatenate([attention_to_patches(model, part, layers) for part in parts])
     names = [f"layer {layer + 1}" for layer in layers]
-    plots.plot_attention(pictures[shown.numpy()], maps, names, folder / files.ATTENTION)
-    plots.plot_position_embeddings(*position_similarity(model), folder / files.POSITION_EMBEDDINGS)
-    plots.plot_patch_filters(principal_filters(model), folder / files.PATCH_FILTERS)
+    plot_attention(pictures[shown.numpy()], maps, names, folder / files.ATTENTION)
+    plot_position_embeddings(*position_similarity(model), folder / files.POSITION_EMBEDDINGS)
+    plot_patch_filters(principal_filters(model), folder / files.PATCH_FILTERS)
 
 
-def write_augmentations(
-    folder: Path, augmentation: Augmentation, data: Data, batch: Tensor, generator: torch.Generator, mix: bool
-) -> None:
-    """Write a picture of the first training images as the model will see them; batch: the positions (B,) of theirs."""
+def write_augmentations(folder: Path, trainer: Trainer, data: Data) -> float:
+    """Write a figure of the first training images as the model will see them; return the seconds that it took."""
+    started = time.monotonic()
+    if trainer.world.main:
+        _write_augmentations(folder / files.AUGMENTATIONS, trainer, data)
+    return time.monotonic() - started
+
+
+def _write_augmentations(path: Path, trainer: Trainer, data: Data) -> None:
+    batch = trainer.order(data.train, epoch=1)[: trainer.batch_size]
+    draws, mix = generator_for("augment", trainer.seed, 0), trainer.mix_until > 0
     ratios = None if data.train.ratios is None else data.train.ratios[batch]
     stored, labels = data.train.images.take(batch), data.train.labels[batch]
-    # All of the batch, as the draws of an image are those of its place in it.
-    images, targets = augmentation(stored, labels.to(stored.device), generator, ratios, mix)
+    # Augment the whole batch, because an image's draws depend on its position in it.
+    images, targets = trainer.augmentation(stored, labels.to(stored.device), draws, ratios, mix)
     images, targets = images[:NUM_AUGMENTED].cpu(), targets[:NUM_AUGMENTED].cpu()
     shape = (1, -1, 1, 1)
     mean, std = (torch.tensor(values).view(shape) for values in (data.preprocessing.mean, data.preprocessing.std))
     pictures = ((images * std + mean) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
     captions = [_describe_target(target, data.classes) for target in targets]
-    (folder / files.AUGMENTATIONS).parent.mkdir(exist_ok=True)
-    plots.plot_augmentations(pictures.numpy(), captions, folder / files.AUGMENTATIONS)
+    path.parent.mkdir(exist_ok=True)
+    plot_augmentations(pictures.numpy(), captions, path)
 
 
 def _describe_target(target: Tensor, classes: list[str]) -> list[tuple[str, float]]:
-    """Return the classes of a label (0-d), or of shares (K,), with their shares, the largest first."""
+    """Return the classes of a label (0-d), or of a mixed target (K,), with their shares, largest first."""
     if target.ndim == 0:
         return [(classes[int(target)], 1.0)]
     shares, labels = target.topk(min(2, len(target)))
@@ -120,16 +135,16 @@ def _describe_target(target: Tensor, classes: list[str]) -> list[tuple[str, floa
 
 
 def _spread(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return up to `count` positions and their labels, evenly spaced over labels (N,) sorted: all classes show."""
+    """Return up to `count` positions and their labels, evenly spaced over sorted labels (N,): all classes appear."""
     order = torch.argsort(labels, stable=True)
     chosen = order[torch.linspace(0, len(labels) - 1, min(count, len(labels))).round().long()]
     return chosen, labels[chosen]
 
 
 def attention_to_patches(model: VisionTransformer, images: Tensor, layers: list[int]) -> np.ndarray:
-    """Return the attention that patches get, mean over heads: (n, L, rows, columns) for the layers named.
+    """Return the attention to the patches in the given layers, averaged over heads: (n, L, rows, columns).
 
-    From the class token; with mean pooling, which has none, from all patches alike.
+    It is that of the class token or, with mean pooling, the average over all patches.
     """
     first = model.num_prefix_tokens
     maps = model.attention_maps(images)
@@ -139,7 +154,7 @@ def attention_to_patches(model: VisionTransformer, images: Tensor, layers: list[
 
 
 def position_similarity(model: VisionTransformer) -> tuple[np.ndarray, np.ndarray]:
-    """Return the cosine similarities (rows*columns, rows, columns) of the patches' position embeddings, and norms."""
+    """Return the cosine similarities (rows*columns, rows, columns) of the position embeddings, and their norms."""
     patches = model.pos_embed[0, model.num_prefix_tokens :].detach().float().cpu()
     unit = F.normalize(patches, dim=1)
     similarity = (unit @ unit.T).unflatten(1, model.grid_size)
@@ -147,9 +162,9 @@ def position_similarity(model: VisionTransformer) -> tuple[np.ndarray, np.ndarra
 
 
 def principal_filters(model: VisionTransformer) -> np.ndarray:
-    """Return the principal components (n, a, a, C), n up to 28, of the filters of a x a pixels that see the image.
+    """Return the principal components (n, a, a, C), n up to 28, of the first layer's filters of a x a pixels.
 
-    They are those of the patch projection (arXiv 2010.11929, Fig. 7), or of a convolutional stem's first layer.
+    That is the patch projection (arXiv 2010.11929, Fig. 7), or the first layer of a convolutional stem.
     """
     stem = model.patch_embed.stem
     first = stem[0] if len(stem) else model.patch_embed.proj

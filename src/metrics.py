@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def count_confusion(labels: Tensor, predictions: Tensor, num_classes: int) -> Tensor:
-    """Return the (K,K) int64 confusion matrix of labels and predictions (N,): rows true, columns predicted."""
+    """Return the (K,K) int64 confusion matrix of labels and predictions (N,): true rows, predicted columns."""
     pairs = labels * num_classes + predictions
     return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
 

@@ -1,14 +1,14 @@
 """The Vision Transformer of "An Image is Worth 16x16 Words" (Dosovitskiy et al., arXiv 2010.11929).
 
 Read it from the top: images are cut into patches, each patch becomes a token, encoder blocks let the tokens
-exchange information, and a linear head reads the class. Sections and equations are those of the paper.
+exchange information, and a linear head predicts the class. Sections and equations refer to the paper.
 
 Letters in shapes: B batch, C channels, H W height and width in pixels, P patch size in pixels, N tokens
 (class token, registers, patches row by row), D embedding dimension, h heads, d = D / h head dimension,
 K classes.
 
 Parameters have the names of timm's ViT, so its weights load with `load_state_dict(strict=True)`. The file
-needs torch alone and can be copied out and used on its own.
+needs only torch and can be copied and used on its own.
 """
 
 import math
@@ -25,11 +25,11 @@ NORM_EPS = 1e-6  # as in the original code and timm; torch's own default is 1e-5
 class PatchEmbedding(nn.Module):
     """Map each P x P patch to a token: section 3.1. A convolution of stride P is a linear map of every patch.
 
-    `stem="conv"` halves the image by 3x3 convolutions until one pixel is left of each patch: Xiao et al.
-    (arXiv 2106.14881), who pay for it with one encoder block. GroupNorm with one group replaces their
+    `stem="conv"` halves the image with 3x3 convolutions until each patch is one pixel: Xiao et al.
+    (arXiv 2106.14881), who remove one encoder block in exchange. GroupNorm with one group replaces their
     BatchNorm: it sees one image at a time, so a batch split into micro-batches gives the same gradients.
 
-    `stem="overlap"` maps windows of 2P - 1 pixels, which reach into the patches above and to the left: Wang et al.
+    `stem="overlap"` maps windows of 2P - 1 pixels, which extend into the patches above and to the left: Wang et al.
     (arXiv 2106.13797).
     """
 
@@ -47,7 +47,7 @@ class PatchEmbedding(nn.Module):
                 convolution = nn.Conv2d(in_channels, width, kernel_size=3, stride=2, padding=1, bias=False)
                 layers += [convolution, nn.GroupNorm(1, width), nn.ReLU()]
                 in_channels, patch_size = width, patch_size // 2
-        self.stem = nn.Sequential(*layers)  # without convolutions it is empty: the identity
+        self.stem = nn.Sequential(*layers)  # without convolutions it is empty, which is the identity
         window, padding = (2 * patch_size - 1, patch_size - 1) if stem == "overlap" else (patch_size, 0)
         self.proj = nn.Conv2d(in_channels, embedding_dim, kernel_size=window, stride=patch_size, padding=padding)
 
@@ -76,7 +76,7 @@ def sincos_position_embedding(grid: tuple[int, int], embedding_dim: int, num_pre
 def resize_position_embedding(
     position_embedding: Tensor, old_grid: tuple[int, int], new_grid: tuple[int, int], num_prefix_tokens: int
 ) -> Tensor:
-    """Interpolate (1, N, D) from one grid (rows, columns) to another, but for the prefix: section 3.2."""
+    """Interpolate (1, N, D), except for the prefix, from one grid (rows, columns) to another: section 3.2."""
     if old_grid == new_grid:
         return position_embedding
     prefix, patches = position_embedding[:, :num_prefix_tokens], position_embedding[:, num_prefix_tokens:]
@@ -86,10 +86,10 @@ def resize_position_embedding(
 
 
 class MultiHeadSelfAttention(nn.Module):
-    """Let every token gather from all of them: softmax(q kᵀ / √d) v in each head; appendix A.
+    """Let every token attend to all tokens: softmax(q kᵀ / √d) v in each head; appendix A.
 
-    `qk_norm` normalizes q and k in each head, which bounds q kᵀ and so keeps large models and high learning
-    rates from diverging: Dehghani et al. (arXiv 2302.05442), section 2.
+    `qk_norm` normalizes q and k in each head, which bounds q kᵀ and so prevents divergence of large models and at
+    high learning rates: Dehghani et al. (arXiv 2302.05442), section 2.
     """
 
     def __init__(
@@ -113,15 +113,15 @@ class MultiHeadSelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, N, D)
         q, k, v = self.queries_keys_values(x)
-        dropout = self.attention_dropout if self.training else 0.0  # a bare function does not know the mode
+        dropout = self.attention_dropout if self.training else 0.0  # the function does not know the mode
         x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)  # (B, h, N, d)
         x = x.transpose(1, 2).flatten(2)  # (B, N, D)
         return self.proj_drop(self.proj(x))
 
     def attention_weights(self, x: Tensor) -> Tensor:
-        """Return softmax(q kᵀ / √d), (B, h, N, N): in row i the share that token i takes from each token.
+        """Return softmax(q kᵀ / √d), (B, h, N, N): row i has the weight of each token in the output of token i.
 
-        The fused kernel of `forward` never holds this matrix; it is computed here from the same q and k.
+        The fused kernel in `forward` never materializes this matrix; here it is computed from the same q and k.
         """
         q, k, _ = self.queries_keys_values(x)
         return (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).softmax(dim=-1, dtype=torch.float32)
@@ -133,7 +133,7 @@ class MultiHeadSelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Transform each token on its own: two linear layers with an exact GELU between them."""
+    """Transform each token separately: two linear layers with an exact GELU between them."""
 
     def __init__(self, embedding_dim: int, hidden_dim: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class LayerScale(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Skip a residual branch for random samples, in training: Huang et al. (arXiv 1603.09382)."""
+    """Skip a residual branch for random samples during training: Huang et al. (arXiv 1603.09382)."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class DropPath(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """Attention, then MLP, each normalizing its input and adding its output to x: equations 2 and 3."""
+    """Attention, then MLP, each on a normalized input and with a residual connection: equations 2 and 3."""
 
     def __init__(
         self,
@@ -203,7 +203,7 @@ class EncoderBlock(nn.Module):
 class VisionTransformer(nn.Module):
     """Classify images; the defaults are ViT-B/16.
 
-    Raises ValueError, naming the key to change, for sizes that do not fit together and for unknown options.
+    Raises ValueError, naming the key to change, for incompatible sizes and unknown options.
     """
 
     pos_embed: Tensor  # (1, N, D): a parameter if learned, a buffer if fixed
@@ -223,13 +223,13 @@ class VisionTransformer(nn.Module):
         dropout: float = 0.0,  # after the position embedding, the attention's projection, the MLP's layers
         attention_dropout: float = 0.0,  # of the attention weights
         drop_path: float = 0.0,  # rate in the last block, rising linearly from 0 in the first
-        pooling: str = "cls",  # "mean" has no class token, and averages the patch tokens (not the registers)
-        position_embedding: str = "learned",  # "sincos2d" is fixed, and not in the state dict
-        num_registers: int = 0,  # extra tokens, scratch space of attention: Darcet et al. (arXiv 2309.16588)
-        layer_scale: float | None = None,  # initial value, such as 1e-5; None has no LayerScale
+        pooling: str = "cls",  # "mean" has no class token and averages the patch tokens (not the registers)
+        position_embedding: str = "learned",  # "sincos2d" is fixed and not in the state dict
+        num_registers: int = 0,  # extra tokens, scratch space for attention: Darcet et al. (arXiv 2309.16588)
+        layer_scale: float | None = None,  # initial value, such as 1e-5; None: no LayerScale
         qk_norm: bool = False,
         stem: str = "patch",  # or "conv", "overlap"
-        zero_init_head: bool = False,  # begin with logits of 0, as the original code does
+        zero_init_head: bool = False,  # start with logits of 0, as the original code does
     ) -> None:
         super().__init__()
         _check_choice("pooling", pooling, ("cls", "mean"))
@@ -246,10 +246,10 @@ class VisionTransformer(nn.Module):
         self.num_classes = num_classes
         self.embedding_dim = embedding_dim
         self.pooling = pooling
-        # In training keep the input of each block alone and compute the rest again: Chen et al. (arXiv 1604.06174).
+        # During training, store only each block's input and recompute the rest: Chen et al. (arXiv 1604.06174).
         self.gradient_checkpointing = False
-        self.patch_dropout = 0.0  # in training, the share of its patches that each image loses
-        self.num_prefix_tokens = int(pooling == "cls") + num_registers  # they stand before the patches
+        self.patch_dropout = 0.0  # fraction of its patches that each image loses during training
+        self.num_prefix_tokens = int(pooling == "cls") + num_registers  # they precede the patches
 
         self.patch_embed = PatchEmbedding(patch_size, in_channels, embedding_dim, stem)
         self.cls_token = nn.Parameter(torch.empty(1, 1, embedding_dim)) if pooling == "cls" else None
@@ -269,11 +269,11 @@ class VisionTransformer(nn.Module):
         self._initialize(zero_init_head)
 
     def _initialize(self, zero_init_head: bool) -> None:
-        """Draw weights as the original code does (Xavier, uniform; q, k and v each on its own), biases at 0.
+        """Initialize weights like the original code (Xavier uniform; q, k and v separately), biases to 0.
 
-        Tokens, head and patch projection get a deviation of 0.02: the original's 1 / √(P² C) for the patches drowns
-        positions that small. Digits, D 64, 4 layers, batches of 64, AdamW 3e-3, 40 epochs, shifts, 2 seeds, validation
-        accuracy: 97.6 % as here, 91.3 % with the original's patches, 84.8 % with 0.02 everywhere.
+        Tokens, head and patch projection get a standard deviation of 0.02: the original 1 / √(P² C) for the patches
+        drowns out positions that small. Validation accuracy on the digits (D 64, 4 layers, batches of 64, AdamW 3e-3,
+        40 epochs, shifts, 2 seeds): 97.6 % as here, 91.3 % with the original patches, 84.8 % with 0.02 everywhere.
         """
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
@@ -327,7 +327,7 @@ class VisionTransformer(nn.Module):
         return self.pos_drop(self._drop_patches(x) if self.training and self.patch_dropout else x)
 
     def _drop_patches(self, x: Tensor) -> Tensor:  # (B, N, D)
-        """Keep the prefix and a random part of the patches of each image: Liu et al. (arXiv 2208.07220)."""
+        """Keep the prefix and a random subset of the patches of each image: Liu et al. (arXiv 2208.07220)."""
         prefix, patches = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
         num_kept = max(1, round((1 - self.patch_dropout) * patches.shape[1]))
         chosen = torch.rand(patches.shape[:2], device=x.device).argsort(dim=1)[:, :num_kept]
@@ -336,14 +336,14 @@ class VisionTransformer(nn.Module):
 
     @torch.no_grad()
     def attention_maps(self, images: Tensor) -> list[Tensor]:
-        """Return the attention weights of each layer, (B, h, N, N), as in evaluation: without any dropout."""
+        """Return the attention weights of each layer, (B, h, N, N), in evaluation mode: without any dropout."""
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
             maps = []
             x = self.embed(images)
             for block in self.blocks:
-                assert isinstance(block, EncoderBlock)  # nn.Sequential does not say what it holds
+                assert isinstance(block, EncoderBlock)  # the type of nn.Sequential's items is just Module
                 maps.append(block.attn.attention_weights(block.norm1(x)))
                 x = block(x)
             return maps
@@ -352,7 +352,7 @@ class VisionTransformer(nn.Module):
                 module.training = training
 
     def set_image_size(self, image_size: int | tuple[int, int]) -> None:
-        """Resize the position embeddings to another image size, in pixels; build the optimizer afterwards."""
+        """Resize the position embeddings for another image size, in pixels; build the optimizer afterward."""
         old_grid, self.image_size = self.grid_size, _height_and_width(image_size, self.patch_size)
         if isinstance(self.pos_embed, nn.Parameter):
             old = self.pos_embed.detach()

@@ -1,4 +1,4 @@
-"""Optimizers over named parameters, learning rates as functions of the step, and the moving average of weights."""
+"""Optimizers over named parameters, learning rate schedules, and the exponential moving average of weights."""
 
 import copy
 import math
@@ -9,19 +9,19 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
-from .config import OptimizerConfig, SchedulerConfig
+from .config.schema import OptimizerConfig, SchedulerConfig
 
-# Vectors by nature whatever their shape: decay would pull tokens and positions to zero for nothing.
+# Vectors, whatever their shape: weight decay would pull tokens and positions to zero for no benefit.
 NO_DECAY = {"cls_token", "reg_token", "pos_embed"}
-EMBEDDING = {"patch_embed", *NO_DECAY}  # what stands before the first block
+EMBEDDING = {"patch_embed", *NO_DECAY}  # everything before the first block
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float | None = None) -> list[dict]:
-    """Return two groups for torch.optim: weight matrices, decayed, and norms, biases, tokens, positions, not.
+    """Return two groups for torch.optim: weight matrices with decay; norms, biases, tokens and positions without.
 
-    With `layer_decay` there are two for each layer, as far as they hold anything, and their extra entry `lr_scale`,
-    which `set_learning_rate` reads, is layer_decay to the power of how many layers stand above: as in fine-tuning
-    BEiT (Bao et al., arXiv 2106.08254). Frozen parameters are in no group.
+    With `layer_decay`, there are two groups per layer, without the empty ones. Their entry `lr_scale`, read by
+    `set_learning_rate`, is layer_decay to the power of the number of layers above, as in fine-tuning BEiT (Bao et al.,
+    arXiv 2106.08254). Frozen parameters are in no group.
     """
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     if layer_decay is None or layer_decay == 1:
@@ -32,7 +32,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float |
         members = [(name, parameter) for name, parameter in trained if layer_of(name, head) == layer]
         extra = {"lr_scale": layer_decay ** (head - layer)}
         groups += [group | extra for group in _decayed_and_not(members, weight_decay)]
-    return _filled(groups)
+    return _nonempty(groups)
 
 
 def layer_of(name: str, head: int) -> int:
@@ -51,8 +51,8 @@ def _decayed_and_not(named: list[tuple[str, nn.Parameter]], weight_decay: float)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 
-def _filled(groups: list[dict]) -> list[dict]:
-    """Leave out groups without parameters, but for one where all are: torch wants at least one."""
+def _nonempty(groups: list[dict]) -> list[dict]:
+    """Drop groups without parameters, but keep one if all are empty: torch requires a group."""
     return [group for group in groups if group["params"]] or groups[:1]
 
 
@@ -82,15 +82,15 @@ def build_muon(model: nn.Module, config: OptimizerConfig, layer_decay: float | N
 
 
 def _pair(config: OptimizerConfig) -> tuple[float, float]:
-    assert config.betas is not None  # the schema sees to it for the optimizers that have them
+    assert config.betas is not None  # the schema guarantees it for the optimizers that have betas
     return config.betas[0], config.betas[1]
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
-    """Muon on the matrices of the blocks, AdamW on all else, as Muon is meant to be used (arXiv 2502.16982).
+    """Muon for the matrices of the blocks, AdamW for everything else, as Muon is meant to be used (arXiv 2502.16982).
 
-    Muon's updates are scaled to AdamW's root mean square (there, section 2.2), so one learning rate and one
-    weight decay serve both.
+    Muon's updates are scaled to the root mean square of AdamW's (section 2.2), so both share one learning rate and one
+    weight decay.
     """
 
     def __init__(self, model: nn.Module, config: OptimizerConfig, layer_decay: float | None = None) -> None:
@@ -102,17 +102,17 @@ class MuonWithAdamW(torch.optim.Optimizer):
         )
         self.parts: list[torch.optim.Optimizer] = [
             torch.optim.Muon(
-                _filled(in_blocks),
+                _nonempty(in_blocks),
                 config.lr,
                 config.weight_decay,
                 momentum=config.momentum or 0.0,
                 nesterov=bool(config.nesterov),
                 adjust_lr_fn="match_rms_adamw",
             ),
-            torch.optim.AdamW(_filled(others), config.lr, _pair(config), config.eps or 1e-8, fused=True),
+            torch.optim.AdamW(_nonempty(others), config.lr, _pair(config), config.eps or 1e-8, fused=True),
         ]
         super().__init__([{"params": group["params"]} for part in self.parts for group in part.param_groups], {})
-        # The very dicts of the parts: a learning rate set here is the one that they use.
+        # The same dicts as in the parts, so that they use a learning rate set here.
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
     @torch.no_grad()
@@ -141,19 +141,19 @@ OPTIMIZERS: dict[str, Callable[[nn.Module, OptimizerConfig, float | None], torch
 def build_optimizer(
     model: nn.Module, config: OptimizerConfig, layer_decay: float | None = None
 ) -> torch.optim.Optimizer:
-    """Build the optimizer of `config.name` over what is not frozen; for `layer_decay` see `parameter_groups`."""
+    """Build the optimizer `config.name` for the trainable parameters; `parameter_groups` explains `layer_decay`."""
     optimizer = OPTIMIZERS[config.name](model, config, layer_decay)
     set_learning_rate(optimizer, config.lr)
     return optimizer
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group the rate, or its share of it where layers have shares."""
+    """Set the learning rate of every group, times its `lr_scale` if it has one."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("lr_scale", 1.0)
 
 
-# What is left of the learning rate after the warm-up: share of the way (0 to 1) -> share of the peak (1 to 0).
+# Schedules after the warm-up: progress (0 to 1) -> fraction of the peak learning rate (1 to 0).
 def _cosine(progress: float, config: SchedulerConfig) -> float:
     return (1 + math.cos(math.pi * progress)) / 2
 
@@ -181,10 +181,9 @@ SCHEDULERS: dict[str, Callable[[float, SchedulerConfig], float]] = {
 
 @dataclass(frozen=True)
 class LearningRate:
-    """The learning rate of a step, counted from 0 over the whole run; a function, so there is nothing to save.
+    """The learning rate as a function of the step, counted from 0 over the whole run, so there is nothing to save.
 
-    The warm-up rises linearly and reaches `peak` at its last step; the schedule reaches min_lr one step after
-    the end.
+    The warm-up is linear and reaches `peak` in its last step; the schedule reaches min_lr one step after the end.
     """
 
     config: SchedulerConfig
@@ -205,11 +204,11 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 class ExponentialMovingAverage(Generic[AnyModule]):
-    """An average over the weights of all steps, of which older ones count exponentially less; `model` holds it.
+    """An exponential moving average of the weights over all steps, in `model`.
 
-    Its decay warms up with the number of steps, as TensorFlow's class of this name does given `num_updates`: after
-    few steps it averages over few, so it never lags behind with the initial weights. Build it before the model is
-    sharded, since sharded modules cannot be copied, then shard `model` alike.
+    Its decay warms up with the number of steps, like that of TensorFlow's class of this name with `num_updates`, so the
+    average never lags behind at the initial weights. Build it before the model is sharded, because sharded modules
+    cannot be copied, then shard `model` in the same way.
     """
 
     def __init__(self, model: AnyModule, decay: float) -> None:
@@ -218,9 +217,9 @@ class ExponentialMovingAverage(Generic[AnyModule]):
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Move towards the weights after optimizer step number `step`, counted from 0 over the whole run."""
+        """Move toward the weights after optimizer step number `step`, counted from 0 over the whole run."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        # Interpolated, not summed of two products: a weight that does not change keeps its bits.
+        # lerp, not a sum of two products: a weight that does not change keeps its bits.
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
         for averaged, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
             averaged.copy_(buffer)

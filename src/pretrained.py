@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import WEIGHT_SUFFIXES
+from .config.resolve import WEIGHT_SUFFIXES
 from .model import VisionTransformer, resize_position_embedding
 from .optim import layer_of
 

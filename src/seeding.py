@@ -1,6 +1,6 @@
-"""Stateless randomness: every draw is a function of what it is for, never of what was drawn before.
+"""Stateless randomness: every draw is a function of its purpose, never of earlier draws.
 
-A run that continues at step n then draws what it would have drawn without the interruption.
+So a run resumed at step n draws the same numbers as without the interruption.
 """
 
 import hashlib
@@ -9,11 +9,11 @@ import torch
 
 
 def seed_for(*key: str | int) -> int:
-    """Return a 63-bit seed for a key such as ("augment", seed, epoch, step); equal keys, equal seeds."""
+    """Return a 63-bit seed for a key such as ("augment", seed, epoch, step); equal keys give equal seeds."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def generator_for(*key: str | int) -> torch.Generator:
-    """Return a CPU generator for the key; the same numbers whatever device the training runs on."""
+    """Return a generator for the key, on the CPU, so that the numbers do not depend on the training device."""
     return torch.Generator().manual_seed(seed_for(*key))

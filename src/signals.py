@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: Ctrl-C, SIGTERM, and SIGUSR1, which SLURM sends before a time limit."""
+"""Signals that ask a run to stop: Ctrl-C, SIGTERM, and SIGUSR1, which SLURM sends before a time limit."""
 
 import contextlib
 import signal
@@ -10,11 +10,11 @@ from types import FrameType
 
 ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 
-LOOK = 1.0  # seconds between two looks at the file that asks to end
+POLL_SECONDS = 1.0  # between checks of the stop file
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal that ended the run; `signal` is which one."""
+    """A signal that stopped the run; `signal` is the one."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -22,35 +22,34 @@ class Interrupted(KeyboardInterrupt):
 
 
 def name_signal(number: int) -> str:
-    """Return what users call a signal: Ctrl-C, SIGTERM."""
+    """Return a signal's name for users: Ctrl-C, SIGTERM."""
     return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 
 class Interrupts:
-    """Catch the signals that end a run, while in a `with` block, in the main thread.
+    """Handle the signals that stop a run, inside a `with` block in the main thread.
 
-    They raise Interrupted at once until `defer` is set; from then on the first one is kept in `received`, for the
-    caller to end where it is good to end. Another one raises if either is a Ctrl-C: of two, torchrun passes on the
-    second as SIGTERM. The others may well come twice from a scheduler that knows of one.
+    They raise Interrupted immediately until `defer` is set. After that, the first signal is stored in `received`, for
+    the caller to stop at a good point. A second one raises if either is Ctrl-C, which torchrun forwards as SIGTERM the
+    second time; otherwise it is ignored, because schedulers may send a signal twice.
     """
 
     def __init__(self, announce: Callable[[str], None], stop: Path | None = None) -> None:
-        """announce: called with the name of a signal that is kept, to tell the user that it was heard.
+        """announce: called with the name of a signal that is deferred, to tell the user that it was received.
 
-        stop: a file that asks to end as SIGTERM does, once something is written into it; for those that no signal
-        reaches, as they run elsewhere.
+        stop: a file that acts like SIGTERM once it is not empty, for processes on a cluster that signals do not reach.
         """
         self.defer = False
         self._received: signal.Signals | None = None
-        self._stop, self._looked = stop, 0.0
+        self._stop, self._checked = stop, 0.0
         self._announce = announce
         self._before: dict[int, object] = {}
 
     @property
     def received(self) -> signal.Signals | None:
-        """The first signal that was kept; None where none has come."""
-        if self._received is None and self._stop is not None and time.monotonic() - self._looked >= LOOK:
-            self._looked = time.monotonic()
+        """The first deferred signal, None if there is none."""
+        if self._received is None and self._stop is not None and time.monotonic() - self._checked >= POLL_SECONDS:
+            self._checked = time.monotonic()
             with contextlib.suppress(OSError):
                 if self._stop.stat().st_size > 0:
                     self._received = signal.SIGTERM

@@ -5,7 +5,6 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.cells import cell_len
@@ -112,11 +111,6 @@ def describe_epoch(row: Mapping[str, float], epochs: int, best: bool) -> str:
         f"val loss {row['val_loss']:.4f} acc {row['val_acc']:6.2%}{averaged}{'*' if best else ' '} "
         f"{row['images_per_second']:,.0f} images/s"
     )
-
-
-def short_path(path: Path) -> str:
-    """Return the path as seen from here where that is shorter."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def format_minutes(minutes: float) -> str:

@@ -6,9 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
-from src.config import Job, TrainConfig, compose_config
-from src.data import Images, Split
-from src.run import SavedRun, read_run
+from src.config.compose import compose_config
+from src.config.schema import TrainConfig
+from src.data.load import Split
+from src.data.storage import Images
+from src.run.job import Job
+from src.run.saved import SavedRun, read_run
 from train import train
 
 torch.set_num_threads(1)  # tiny models: a second thread costs more than it brings

@@ -1,30 +1,26 @@
-"""The house: who imports whom, what starts quickly, and that the README's commands are real."""
+"""The house: who imports whom, and what starts quickly."""
 
 import ast
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
-from conftest import compose
 
-from src.config import TrainConfig, dump_config, launch
 from src.config.compose import CONFIGS
-from train import find_run
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = {
-    0: {"model", "augment", "metrics", "distributed", "seeding", "signals", "config"},
-    1: {"data", "optim", "plots", "terminal"},
+    0: {"model", "augment", "metrics", "distributed", "seeding", "signals", "config", "machine"},
+    1: {"data", "optim", "plots", "terminal", "tables", "trackers"},
     2: {"engine", "run", "pretrained"},
-    3: {"predict", "evaluate", "sweep", "compare"},
+    3: {"predict", "evaluate", "sweep", "compare", "build"},
+    4: {"start"},
 }
 FLOOR = {module: floor for floor, modules in LAYERS.items() for module in modules}
-# What these may import beside the standard library and the modules below them.
+# What these may import besides the standard library and the rooms below them.
 LIBRARIES = {
     "model": {"torch"},
     "augment": {"torch"},
@@ -32,9 +28,13 @@ LIBRARIES = {
     "seeding": {"torch"},
     "distributed": {"torch"},
     "signals": set(),
+    "machine": {"torch"},
     "config": {"hydra", "omegaconf", "yaml"},
     "plots": {"matplotlib", "numpy"},
     "terminal": {"rich"},
+    "tables": set(),
+    "trackers": {"torch"},
+    "start": {"hydra", "omegaconf", "yaml"},
 }
 
 
@@ -74,9 +74,35 @@ def test_imports_only_go_down(path: Path) -> None:
             assert name in LIBRARIES[module] | set(sys.stdlib_module_names), f"{path.name} imports {name}"
 
 
-def test_the_picture_of_imports_is_not_empty() -> None:
+def test_the_picture_shows_each_room_and_is_not_empty() -> None:
+    assert {module_of(path) for path in SOURCES} == set(FLOOR)
     assert imports(ROOT / "src/engine/trainer.py") >= {".data", ".augment", ".distributed", "torch"}
     assert imports(ROOT / "src/evaluate.py") >= {".run", ".plots", ".metrics"}
+
+
+def test_hydras_private_parts_and_its_command_line_are_known_to_start_alone() -> None:
+    users = {
+        module_of(path)
+        for path in SOURCES
+        if re.search(r"hydra\._internal|hydra\.main|sys\.argv\s*=", path.read_text())
+    }
+    assert users == {"start"}
+    composing = {module_of(path) for path in SOURCES if re.search(r"OmegaConf\.|hydra\.compose", path.read_text())}
+    assert composing <= {"config", "start"}
+
+
+def test_the_first_floor_and_packages_re_export_nothing() -> None:
+    """Callers import from modules, so that a name stands in one place."""
+    for path in SOURCES:
+        assert "__all__" not in path.read_text(), path
+        if path.name == "__init__.py":
+            assert not imports(path), path
+
+
+def test_torchruns_environment_is_read_in_one_place() -> None:
+    names = re.compile(r"WORLD_SIZE|LOCAL_RANK|\"RANK\"|TORCHELASTIC")
+    readers = [path.name for path in SOURCES if "environ" in path.read_text() and names.search(path.read_text())]
+    assert readers == ["torchrun.py"]
 
 
 def test_nothing_in_src_ends_the_process_or_instantiates_from_a_config() -> None:
@@ -111,59 +137,3 @@ def test_help_and_completion_name_the_groups() -> None:
         env={**os.environ, "COMP_LINE": "python train.py model=vit_t", "COMP_POINT": "27"},
     )
     assert result.stdout.split() == ["model=vit_tiny"]
-
-
-def readme_commands() -> list[str]:
-    """Return the lines of the README's shell blocks that start train.py or inference.py."""
-    blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if re.match(r"python (train|inference)\.py", line)]
-
-
-SWEEPS = [command for command in readme_commands() if "--multirun" in command]
-
-
-@pytest.mark.parametrize("command", [command for command in readme_commands() if command not in SWEEPS])
-def test_every_command_of_the_readme_is_accepted(command: str, tmp_path: Path) -> None:
-    """Composed and checked as typed, from a folder that holds what the README says there is."""
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "labels.csv").touch()
-    run = tmp_path / "outputs/2026-01-31/12-00-00"
-    (run / "checkpoints").mkdir(parents=True)
-    (run / "config.yaml").write_text(dump_config(compose()))
-    (run / "status.json").write_text('{"status": "stopped"}')
-    (run / "checkpoints/best.safetensors").touch()
-    words = shlex.split(command)
-    arguments = words[2:]
-    if "--help" in arguments:
-        return
-    result = subprocess.run(
-        [sys.executable, ROOT / words[1], "--cfg", "job", *(re.sub(r",.*", "", word) for word in arguments)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-
-
-@pytest.mark.parametrize("command", SWEEPS)
-def test_every_sweep_of_the_readme_is_accepted(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Planned, checked and carried out as typed, by a main that trains nothing, in one process."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "experiments.txt").write_text("model.num_layers=2\nmodel.num_layers=3\n")
-    monkeypatch.setattr("src.plots.plot_sweep", lambda *arguments: None)
-    calls: list[TrainConfig] = []
-
-    def sweep(*words: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["train.py", "--multirun", *words])
-        return launch(lambda config, job: calls.append(config), "config", TrainConfig, find_run)
-
-    words = [word for word in shlex.split(command)[2:] if word != "--multirun"]
-    if words[0].startswith("resume="):
-        assert sweep("seed=0,1") == 0
-    for launcher in [word for word in words if word.startswith("hydra/launcher=")]:
-        plugin = yaml.safe_load((CONFIGS / "hydra/launcher" / f"{launcher.split('=')[1]}.yaml").read_text())
-        assert plugin["defaults"]
-        words.remove(launcher)
-    # What starts processes of its own is parsed and checked, then taken back.
-    assert sweep(*words, "sweep.isolate=false", "sweep.gpus=null", "sweep.trials=2") == 0 and calls

@@ -8,8 +8,9 @@ import torch
 from conftest import compose
 from torchvision.transforms.v2 import functional as TV
 
-from src.augment import Augmentation, normalize
 from src.augment import chunks as chunks_module
+from src.augment.normalize import normalize
+from src.augment.pipeline import Augmentation
 from src.seeding import generator_for
 
 EVERYTHING: dict[str, Any] = {

@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.augment import Augmentation
 from src.augment import chunks as chunks_module
 from src.augment.mixing import Mixing
-from src.augment.pipeline import Plan
+from src.augment.pipeline import Augmentation, Plan
 from src.seeding import generator_for
 
 BATCH = 11

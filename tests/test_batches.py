@@ -12,8 +12,10 @@ import torch
 from conftest import hold_images
 from torch import Tensor
 
-from src.data import Images, Preprocessing, Split, Stream, iterate_batches
-from src.data.storage import PREFETCH
+from src.data.batches import iterate_batches
+from src.data.images import Preprocessing
+from src.data.load import Split
+from src.data.storage import PREFETCH, Images, Stream
 
 CPU = torch.device("cpu")
 NUMBERED = torch.arange(60, dtype=torch.uint8).view(60, 1, 1, 1)  # images that hold their own position
@@ -71,7 +73,10 @@ SCRIPT = """
 import signal, sys
 import numpy as np, torch
 from torch.utils.data._utils import worker
-from src.data import Preprocessing, Split, Stream, iterate_batches
+from src.data.batches import iterate_batches
+from src.data.images import Preprocessing
+from src.data.load import Split
+from src.data.storage import Stream
 
 def main():
     worker.MP_STATUS_CHECK_INTERVAL = 0.05

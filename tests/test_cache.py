@@ -18,10 +18,12 @@ from conftest import COLORS, compose, make_picture, pixels_of
 from PIL import Image
 
 from src.augment.boxes import draw_resized_crops
-from src.data import Data, Preprocessing, Stream, inspect_data, iterate_batches, load_data, read_image
+from src.data.batches import iterate_batches
 from src.data.cache import BUILDING, INDEX, Cache
-from src.data.images import parse_image
-from src.data.storage import choose_place, prefetch
+from src.data.images import Preprocessing, parse_image, read_image
+from src.data.load import Data, load_data
+from src.data.report import inspect_data
+from src.data.storage import Stream, choose_place, prefetch
 
 CPU = torch.device("cpu")
 LOOK = Preprocessing((8, 8), "crop", "bicubic", 3)
@@ -128,10 +130,12 @@ def test_the_first_process_of_a_machine_builds_and_the_others_take_what_it_has_b
 
     def let_first_build(seconds: float) -> None:
         with monkeypatch.context() as first:
+            first.setenv("RANK", "0")
             first.setenv("LOCAL_RANK", "0")
             make().open(track, "first")
 
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr("src.data.cache.time.sleep", let_first_build)
     assert len(make().open(track, "other").kept) == 12 and built == ["0"]
 
@@ -142,7 +146,7 @@ from pathlib import Path
 from typing import Any
 import src.data.cache as cache
 import src.data.decode as decode
-from src.data import Preprocessing
+from src.data.images import Preprocessing
 if sys.argv[3] == "die":
     seen = []
     count = decode._count_values
@@ -193,7 +197,7 @@ def test_a_disk_that_fills_up_while_decoding_says_so_too(photos: Path, monkeypat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("src.data.cache._reserve", fill)
-    with pytest.raises(OSError, match=r"image_folder-train.* need .* choose another one, or dataset.cache=off"):
+    with pytest.raises(OSError, match=r"image_folder-train.* need .* choose another folder, or dataset.cache=off"):
         load(photos)
     assert listing(photos.parent / "cache") == set()
 
@@ -203,8 +207,8 @@ def test_with_automatic_caching_a_small_disk_means_streaming(photos: Path, monke
     shutil.rmtree(photos.parent / "cache")
     make_disk_small(monkeypatch, 1000)
     streamed = load(photos)
-    assert isinstance(streamed.train.images, Stream) and "decoded from the files each epoch" in streamed.place
-    assert any("decoded anew each epoch" in note for note in streamed.notes)
+    assert isinstance(streamed.train.images, Stream) and "decoded again each epoch" in streamed.place
+    assert any("decoded again each epoch" in note for note in streamed.notes)
     assert equal(cached, streamed) and cached.fingerprint() == streamed.fingerprint()
 
 
@@ -277,7 +281,7 @@ def test_links_that_lead_in_a_circle_are_ignored(photos: Path) -> None:
     (photos / "red" / "up").symlink_to(photos)
     after = load(photos)
     assert after.fingerprint() == before.fingerprint()
-    assert sum("looked through anyway" in reason for _, reason in after.ignored) == 2
+    assert sum("searched anyway" in reason for _, reason in after.ignored) == 2
 
 
 @pytest.mark.parametrize("resize", ["crop", "squash"])
@@ -336,7 +340,7 @@ def test_a_cuda_device_gets_the_same_batches_from_everywhere(place: str, photos:
 
 def test_more_than_there_is_room_for_is_refused_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("src.data.storage.available_memory", lambda: 1000)
-    with pytest.raises(ValueError, match="dataset.cache=memory: the images need 2.0 KiB, 1000 B are free; use"):
+    with pytest.raises(ValueError, match="dataset.cache=memory: the images need 2.0 KiB, but only 1000 B is free; use"):
         choose_place("memory", 2048, CPU)
 
 
@@ -404,7 +408,7 @@ def test_16_bits_keep_their_upper_half_with_a_transparent_level_too(tmp_path: Pa
 @pytest.mark.parametrize("kind", ["int64", "int8", "complex64"])
 def test_pixels_that_cannot_be_told_from_black_are_refused(kind: str, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.ones((4, 4), kind))
-    with pytest.raises(OSError, match=f"pixels of type {kind}; uint8, uint16, or floats"):
+    with pytest.raises(OSError, match=f"pixels of type {kind}; supported: uint8, uint16, and floats"):
         read_image(tmp_path / "x.npy")
 
 
@@ -456,7 +460,7 @@ def test_arrays_that_are_no_images_and_mixed_channels_are_named(tmp_path: Path) 
     np.save(root / "1" / "z.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(OSError, match="3 unreadable") as raised:
         load(root)
-    for reason in ("(2, 2, 2, 2)", "z.png: 3 channel(s), where dataset.channels is 5", "z.npy: Object arrays"):
+    for reason in ("(2, 2, 2, 2)", "z.png: 3 channel(s), but dataset.channels is 5", "z.npy: Object arrays"):
         assert reason in str(raised.value)
 
 
@@ -506,7 +510,7 @@ def test_equal_content_elsewhere_has_an_equal_fingerprint(photos: Path, tmp_path
 
 
 def test_an_order_is_a_function_of_seed_and_epoch_whatever_is_balanced_or_repeated() -> None:
-    from src.data import balanced_order, shuffled_order
+    from src.data.batches import balanced_order, shuffled_order
 
     labels = torch.tensor([0] * 900 + [1] * 100)
     order = balanced_order(labels, seed=0, epoch=1)

@@ -23,19 +23,26 @@ import torch
 from conftest import compose, hold_images
 from safetensors.torch import load_file
 
-from src import run as files
-from src.config import Job, load_config
-from src.data import Data, Preprocessing, Split
+from src.config.compose import load_config
 from src.data.decode import index_arrays
+from src.data.images import Preprocessing
+from src.data.load import Data, Split
+from src.distributed.world import World
+from src.machine.disk import write_csv, write_json, write_text
+from src.machine.processes import start_time
 from src.optim import LearningRate
-from src.run import Run, describe_changes, find_runs, nothing_left, open_resumable, read_run, write_json
+from src.run import files
 from src.run import record as record_module
 from src.run.checkpoint import take_snapshot
-from src.run.process import start_time
+from src.run.job import Job
+from src.run.record import Run
+from src.run.resume import describe_changes, nothing_left, open_resumable
+from src.run.saved import find_runs, read_run
 from src.signals import Interrupted
 
 STATE = {"epoch": 1, "step": 7, "model": {"w": torch.arange(6.0)}, "optimizer": {"state": {0: {"step": 3}}}}
 WEIGHTS = {"w": torch.arange(4.0)}
+OTHER = World(1, 1, 1)  # holds the same as the process that writes, and writes nothing
 
 
 def make_data(num_images: int = 1) -> Data:
@@ -50,7 +57,8 @@ def make_data(num_images: int = 1) -> Data:
 def make_run(folder: Path, *overrides: str, resume: bool = False, **options: Any) -> Run:
     config = compose("training.tensorboard=false", *overrides)
     config = replace(config, resume=str(folder) if resume else None)
-    return Run(folder, config, Job(folder, list(overrides), {}, ["train.py"]), make_data(), 5, **options)
+    open_run = Run.resume if resume else Run.begin
+    return open_run(folder, config, Job(folder, list(overrides), {}, ["train.py"]), make_data(), 5, **options)
 
 
 def make_row(epoch: int, **more: float) -> dict[str, float]:
@@ -200,7 +208,7 @@ def test_a_disk_that_fills_up_within_torchs_writer_is_still_called_full(
 def test_a_folder_that_is_gone_is_told_and_not_made_again(tmp_path: Path) -> None:
     import shutil
 
-    with pytest.raises(OSError, match="cannot write .*last.pt: No such file or directory; .*; once that is mended"):  # noqa: SIM117
+    with pytest.raises(OSError, match="cannot write .*last.pt: No such file or directory; .*; once that is fixed"):  # noqa: SIM117
         with make_run(tmp_path / "run") as run:
             shutil.rmtree(tmp_path / "run")
             run.save_last(STATE)
@@ -236,7 +244,7 @@ def test_a_damaged_checkpoint_leaves_the_run_as_it_was(tmp_path: Path, log_lines
 def test_checkpoints_are_due_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
     monkeypatch.setattr(record_module.time, "monotonic", lambda: clock[0])
-    run = make_run(tmp_path, "training.checkpoint_minutes=2", owner=False)
+    run = make_run(tmp_path, "training.checkpoint_minutes=2", world=OTHER)
     due = []
     for seconds in (119, 1, 0, 119, 1):
         clock[0] += seconds
@@ -288,7 +296,7 @@ def read_raw_steps(folder: Path) -> list[int]:
     """Return the steps of all val_acc events in all files, in the files' order, whatever a purge hides."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-    paths = sorted((folder / files.TENSORBOARD).glob("events*"))
+    paths = sorted((folder / "tensorboard").glob("events*"))
     events = [event for path in paths for event in EventFileLoader(str(path)).Load()]
     return [event.step for event in events for value in event.summary.value if value.tag == "val_acc"]
 
@@ -308,7 +316,7 @@ def test_tensorboard_shows_each_epoch_once_after_an_interruption(tmp_path: Path)
             again.record(make_row(3))
         again.record(make_row(4))
     assert read_raw_steps(tmp_path) == [1, 2, 3, 4]
-    events = EventAccumulator(str(tmp_path / files.TENSORBOARD))
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert set(events.Tags()["scalars"]) == {"lr", "train_loss", "val_loss", "val_acc", "seconds"}
     for tag in events.Tags()["scalars"]:
@@ -316,7 +324,7 @@ def test_tensorboard_shows_each_epoch_once_after_an_interruption(tmp_path: Path)
     assert [event.value for event in events.Scalars("val_acc")] == pytest.approx([0.51, 0.52, 0.53, 0.54])
 
 
-def test_time_adds_up_over_all_sittings_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_adds_up_over_all_sessions_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
     monkeypatch.setattr(record_module.time, "monotonic", lambda: clock[0])
     run = make_run(tmp_path)
@@ -336,7 +344,7 @@ def test_time_adds_up_over_all_sittings_and_once(tmp_path: Path, monkeypatch: py
     kill(again)
 
 
-def test_a_continued_run_keeps_its_beginning_and_tells_of_each_sitting(tmp_path: Path) -> None:
+def test_a_continued_run_keeps_its_beginning_and_tells_of_each_session(tmp_path: Path) -> None:
     run = make_run(tmp_path, "seed=3")
     run.note(micro_batch_size=8, started="2026-01-01T00:00:00+00:00")
     write_epochs(run, 1)
@@ -349,9 +357,9 @@ def test_a_continued_run_keeps_its_beginning_and_tells_of_each_sitting(tmp_path:
         assert status["micro_batch_size"] is None and status["process_started"] == start_time(os.getpid())
     environment = json.loads((tmp_path / files.ENVIRONMENT).read_text())
     assert environment["overrides"] == ["seed=3"] and len(environment["resumed"]) == 1
-    sitting = environment["resumed"][0]
-    assert sitting["overrides"] == ["seed=3", "training.epochs=50"] and sitting["host"] == socket.gethostname()
-    assert {"time", "command", "git", "torch", "python", "gpu", "cpu_threads"} <= sitting.keys()
+    session = environment["resumed"][0]
+    assert session["overrides"] == ["seed=3", "training.epochs=50"] and session["host"] == socket.gethostname()
+    assert {"time", "command", "git", "torch", "python", "gpu", "cpu_threads"} <= session.keys()
     config = load_config(tmp_path / files.CONFIG)
     assert config.resume is None and config.training.epochs == 50
     make_run(tmp_path, resume=True)._close()
@@ -361,10 +369,10 @@ def test_a_continued_run_keeps_its_beginning_and_tells_of_each_sitting(tmp_path:
 def test_the_log_is_continued(tmp_path: Path) -> None:
     for resume in (False, True):
         with make_run(tmp_path, resume=resume):
-            logging.getLogger("vit").info("sitting %s", resume)
+            logging.getLogger("vit").info("session %s", resume)
     assert [line.split(" ", 3)[-1] for line in (tmp_path / files.LOG).read_text().splitlines()] == [
-        "sitting False",
-        "sitting True",
+        "session False",
+        "session True",
     ]
 
 
@@ -376,7 +384,7 @@ def test_other_images_are_refused_and_nothing_is_touched(tmp_path: Path) -> None
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     config = replace(compose("dataset=image_folder", f"dataset.root='{photos}'"), resume=str(folder))
     with pytest.raises(ValueError) as error:
-        Run(folder, config, Job(folder, [], {}), make_data(2), 5)
+        Run.resume(folder, config, Job(folder, [], {}), make_data(2), 5)
     assert str(error.value).startswith(
         "the images are not those that the run began with (added, removed or changed since): dataset.root="
         f"{photos} has 2 train, 2 val, 2 test; it had 1 train, 1 val, 1 test;"
@@ -432,16 +440,16 @@ def test_other_processes_hold_the_same_and_write_nothing(tmp_path: Path, log_lin
         return first, run.is_best(0.6, 0.4), run.is_best(0.6, 0.5), run.best, [run.status[name] for name in names]
 
     (tmp_path / "other").mkdir()
-    other = make_run(tmp_path / "other", "training.tensorboard=true", owner=False)
+    other = make_run(tmp_path / "other", "training.tensorboard=true", world=OTHER)
     assert train(other) == train(make_run(tmp_path / "owner"))
     assert other.status["best_weights"] == "raw" and list((tmp_path / "other").iterdir()) == []
-    with pytest.raises(KeyboardInterrupt), make_run(tmp_path / "other", owner=False):
+    with pytest.raises(KeyboardInterrupt), make_run(tmp_path / "other", world=OTHER):
         raise KeyboardInterrupt
     assert list((tmp_path / "other").iterdir()) == [] and log_lines == []
 
     kill(make_run(tmp_path / "killed"))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "owner").rglob("*")}
-    resumed = make_run(tmp_path / "owner", owner=False, resume=True)
+    resumed = make_run(tmp_path / "owner", world=OTHER, resume=True)
     state = resumed.load_last()
     assert state is not None and state["step"] == 7 and [row["epoch"] for row in resumed.rows] == [1]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "owner").rglob("*")} == before
@@ -554,8 +562,8 @@ def test_a_failed_run_says_why_and_how_to_continue_where_it_can(
     assert run_on_disk.status == "failed" and run_on_disk.facts["error"] == "RuntimeError: broken"
     text = (tmp_path / files.LOG).read_text()
     assert "Traceback" in text and 'raise RuntimeError("broken")' in text
-    continued = [f"continue   python train.py resume={tmp_path}"] if saved else []
-    assert log_lines == continued and ("continue   " in text) == saved
+    continued = [f"continue  python train.py resume={tmp_path}"] if saved else []
+    assert log_lines == continued and ("continue  " in text) == saved
 
 
 def test_a_finished_run_says_so_and_lets_go_of_its_log(tmp_path: Path) -> None:
@@ -591,7 +599,7 @@ def test_a_full_disk_at_the_end_does_not_hide_what_ended_the_run(
         run.save_last({**STATE, "epoch": 2})
         raise ZeroDivisionError
     assert log_lines[0].startswith(f"cannot write {tmp_path / files.LAST}: No space left on device; the last good")
-    assert log_lines[1:] == [f"continue   python train.py resume={tmp_path}"]
+    assert log_lines[1:] == [f"continue  python train.py resume={tmp_path}"]
     assert capsys.readouterr().err == ""
     assert torch.load(tmp_path / files.LAST, weights_only=True)["trainer"]["epoch"] == 1
 
@@ -709,7 +717,7 @@ def test_a_run_on_another_host_is_continued_when_it_is_silent_or_its_job_is_ours
     with pytest.raises(ValueError) as error:
         open_resumable(str(folder), [])
     running = f"resume={folder} is still running (process 123 on host elsewhere)"
-    assert str(error.value).startswith(f"{running}: it gave a sign of life 5 minutes ago; stop it first, or")
+    assert str(error.value).startswith(f"{running}: its last sign of life was 5 minutes ago; stop it first, or")
     monkeypatch.setenv("SLURM_JOB_ID", "78")
     with pytest.raises(ValueError, match="still running"):
         open_resumable(str(folder), [])
@@ -790,7 +798,7 @@ def test_changes_are_told_in_numbers_for_people() -> None:
 def test_runs_are_found_without_the_heavy_libraries(tmp_path: Path) -> None:
     kill(make_run(tmp_path))
     code = (
-        "import sys\nfrom src.run import open_resumable\n"
+        "import sys\nfrom src.run.resume import open_resumable\n"
         f"assert open_resumable({str(tmp_path)!r}, []).status == 'killed'\n"
         "print(*{name.split('.')[0] for name in sys.modules} & {'torch', 'numpy', 'rich', 'matplotlib'})"
     )
@@ -802,11 +810,11 @@ def test_runs_are_found_without_the_heavy_libraries(tmp_path: Path) -> None:
 # The writing of files
 
 
-@pytest.mark.parametrize("write", [files.write_text, files.write_json, files.write_csv])
+@pytest.mark.parametrize("write", [write_text, write_json, write_csv])
 def test_a_file_is_replaced_whole_on_the_disk_or_not_at_all(
     write: Callable[[Path, Any], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values: tuple[Any, Any] = ("old", "new") if write is not files.write_csv else ([{"a": 1}], [{"a": 2}])
+    values: tuple[Any, Any] = ("old", "new") if write is not write_csv else ([{"a": 1}], [{"a": 2}])
     flushed, path, fsync = [], tmp_path / "table", os.fsync
 
     def note(descriptor: int) -> None:

@@ -18,13 +18,14 @@ from test_predict import infer
 from test_run import save_fake_run
 
 from src import terminal
-from src.compare import compare_runs
 from src.compare.choose import choose_entries, name_apart, split_list
+from src.compare.compare import compare_runs
 from src.compare.mcnemar import adjust, compare_with_best, exact_p
 from src.compare.report import Section, split_columns
 from src.compare.tables import Table, find_differences, list_differences, list_groups
-from src.config import InferenceConfig, TaskConfig, dump_config
-from src.run import write_csv, write_json
+from src.config.compose import dump_config
+from src.config.schema import InferenceConfig, TaskConfig
+from src.machine.disk import write_csv, write_json
 
 NUM_IMAGES = 40
 

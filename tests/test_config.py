@@ -11,11 +11,14 @@ from conftest import compose
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from src.config import Job, TrainConfig, complete, dump_config, launch, load_config
-from src.config.compose import CONFIGS, quote_path
+from src.config.compose import CONFIGS, dump_config, load_config
 from src.config.dataset import DATASET_KEYS
-from src.config.messages import SYNONYMS, list_keys
-from src.config.schema import OPTIMIZER_KEYS, SCHEDULER_KEYS, InferenceConfig
+from src.config.keys import SYNONYMS, list_keys
+from src.config.overrides import quote_path
+from src.config.resolve import complete
+from src.config.schema import OPTIMIZER_KEYS, SCHEDULER_KEYS, InferenceConfig, TrainConfig
+from src.run.job import Job
+from src.start.launch import launch
 
 OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"

@@ -18,10 +18,15 @@ from conftest import TINY, compose, make_folder, photo_overrides
 from safetensors.torch import load_file
 from test_engine import equal, refuse_batches_above
 
-from src import engine, evaluate, plots
-from src.config import Job, TrainConfig, load_config
+from src import evaluate
+from src.config.compose import load_config
+from src.config.schema import TrainConfig
+from src.engine import evaluation
+from src.engine.epoch import TimeLimit
+from src.engine.trainer import Trainer
 from src.model import VisionTransformer
-from src.run import SavedRun, read_run
+from src.run.job import Job
+from src.run.saved import SavedRun, read_run
 from src.signals import Interrupted
 from train import train
 
@@ -44,8 +49,9 @@ def quick_pictures() -> Iterator[None]:
         next(argument for argument in arguments if isinstance(argument, Path)).touch()
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in (name for name in dir(plots) if name.startswith("plot_")):
-            patch.setattr(plots, name, touch)
+        for name in (name for name in dir(evaluate) if name.startswith("plot_")):
+            patch.setattr(evaluate, name, touch)
+        patch.setattr("src.plots.curves.plot_curves", touch)
         yield
 
 
@@ -111,11 +117,11 @@ def at_call(owner: Any, name: str, number: int, action: Callable[[], Any]) -> It
 
 # The first step and evaluation of all are those that try the memory.
 MOMENTS = {
-    "the first step": (engine.Trainer, "step", 2, signal.SIGTERM),
-    "within an epoch": (engine.Trainer, "step", 8, signal.SIGINT),
-    "the last step": (engine.Trainer, "step", 13, signal.SIGUSR1),
-    "a validation": (engine.evaluation, "iterate_batches", 4, signal.SIGTERM),
-    "the test": (engine, "evaluate", 1, signal.SIGINT),
+    "the first step": (Trainer, "step", 2, signal.SIGTERM),
+    "within an epoch": (Trainer, "step", 8, signal.SIGINT),
+    "the last step": (Trainer, "step", 13, signal.SIGUSR1),
+    "a validation": (evaluation, "iterate_batches", 4, signal.SIGTERM),
+    "the test": (evaluation, "evaluate", 1, signal.SIGINT),
     "the figures": (evaluate, "write_figures", 1, signal.SIGTERM),
 }
 
@@ -148,7 +154,7 @@ def test_a_run_with_patch_dropout_continues_to_the_same_bits(call: int, override
     given = "training.patch_dropout=0.5", "training.patch_dropout_off_share=0.5"  # all patches from step 7 of 12 on
     begin(tmp_path / "whole", overrides, *given)
     with (
-        at_call(engine.Trainer, "step", call, lambda: os.kill(os.getpid(), signal.SIGTERM)),
+        at_call(Trainer, "step", call, lambda: os.kill(os.getpid(), signal.SIGTERM)),
         pytest.raises(Interrupted),
     ):
         begin(tmp_path / "run", overrides, *given)
@@ -166,7 +172,7 @@ def test_a_second_ctrl_c_leaves_within_the_step_and_the_run_continues(
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("the second one raises")
 
-    with at_call(engine.Trainer, "step", 8, press_twice), pytest.raises(Interrupted):
+    with at_call(Trainer, "step", 8, press_twice), pytest.raises(Interrupted):
         begin(folder, overrides)
     assert read_run(folder).status == "stopped"
     state = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["trainer"]
@@ -185,7 +191,7 @@ def test_a_run_without_memory_goes_on_in_smaller_pieces_from_its_last_checkpoint
     def run_out() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    owner, name = (engine.evaluation, "iterate_batches") if call == 15 else (engine.Trainer, "step")
+    owner, name = (evaluation, "iterate_batches") if call == 15 else (Trainer, "step")
     for folder, number in zip(folders, (10**6, 4 if call == 15 else call), strict=True):
         with at_call(owner, name, number, run_out):
             begin(folder, overrides, "model.dropout=0", "training.epochs=2")
@@ -230,7 +236,7 @@ def test_a_loss_that_is_no_number_fails_the_run_and_leaves_the_last_good_checkpo
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(VisionTransformer, "__init__", build_known)
         with (
-            at_call(engine.Trainer, "step", 8, poison),
+            at_call(Trainer, "step", 8, poison),
             pytest.raises(FloatingPointError, match=r"loss became nan in epoch 2, step 3 of 4 .*\nits batch: .*photos"),
         ):
             begin(folder, overrides)
@@ -287,7 +293,7 @@ def test_what_ended_a_run_still_does_after_a_kill_in_its_test(overrides: list[st
     def fail() -> None:
         raise OSError("killed")
 
-    with pytest.MonkeyPatch.context() as patch, at_call(engine, "evaluate", 1, fail), pytest.raises(OSError):
+    with pytest.MonkeyPatch.context() as patch, at_call(evaluation, "evaluate", 1, fail), pytest.raises(OSError):
         patch.setattr("src.run.Run.is_best", lambda self, acc, loss: not self.best)
         begin(folder, overrides, "training.epochs=9", "training.early_stopping=1")
     assert not (folder / "test").exists()
@@ -300,7 +306,7 @@ def test_test_results_and_figures_go_when_their_weights_do(overrides: list[str],
     folder = tmp_path / "run"
     begin(folder, overrides, "training.epochs=1")
     assert (folder / "test" / "metrics.json").exists() and (folder / "figures" / "attention.png").exists()
-    stop = at_call(engine.Trainer, "step", 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    stop = at_call(Trainer, "step", 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with stop, pytest.raises(Interrupted):
         resume(folder, epochs=2)
     assert not (folder / "test").exists()
@@ -353,17 +359,17 @@ def test_a_smaller_micro_batch_that_memory_forced_is_kept_by_resuming(overrides:
     def run_out() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    stop = at_call(engine.Trainer, "step", 9, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with stop, at_call(engine.Trainer, "step", 3, run_out), pytest.raises(Interrupted):
+    stop = at_call(Trainer, "step", 9, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with stop, at_call(Trainer, "step", 3, run_out), pytest.raises(Interrupted):
         begin(folder, overrides)
-    sizes, split = [], engine.Trainer._split
+    sizes, split = [], Trainer._split
 
-    def count(self: engine.Trainer, batch: int) -> Any:
+    def count(self: Trainer, batch: int) -> Any:
         sizes.append(self.micro_batch_size)
         return split(self, batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine.Trainer, "_split", count)
+        patch.setattr(Trainer, "_split", count)
         assert resume(folder).facts["micro_batch_size"] == 3
     assert set(sizes[1:]) == {3}, "after the first step, which tries the memory"
 
@@ -373,17 +379,17 @@ def test_a_run_with_a_time_limit_ends_in_it_with_its_schedule_at_the_end(
 ) -> None:
     """By a clock that a step takes a second of: of 400 steps 19 fit into half a minute with 10 kept for the end."""
     clock = itertools.count(1)
-    step = engine.Trainer.step
+    step = Trainer.step
     taken: list[float] = [0.0]
 
-    def take(self: engine.Trainer, *arguments: Any, **options: Any) -> Any:
+    def take(self: Trainer, *arguments: Any, **options: Any) -> Any:
         taken[0] = next(clock)
         return step(self, *arguments, **options)
 
-    monkeypatch.setattr(engine.Trainer, "step", take)
-    monkeypatch.setattr("src.run.Run.seconds", lambda self: taken[0])
-    limit = engine.TimeLimit
-    monkeypatch.setattr(engine, "TimeLimit", lambda minutes, seconds, reserved: limit(minutes, seconds, 10.0))
+    monkeypatch.setattr(Trainer, "step", take)
+    monkeypatch.setattr("src.run.record.Run.seconds", lambda self: taken[0])
+    limit = TimeLimit
+    monkeypatch.setattr("src.engine.epoch.TimeLimit", lambda minutes, seconds, reserved: limit(minutes, seconds, 10.0))
     folder = tmp_path / "run"
     facts = begin(folder, overrides, "training.epochs=100", "training.max_minutes=0.5").facts
     rows = read_rows(folder)

@@ -9,9 +9,10 @@ import torch
 from conftest import COLORS, compose, hold_images, make_folder, make_picture, pixels_of
 from PIL import Image
 
-from src.data import Data, Preprocessing, Split, find_images, iterate_batches, load_data, read_image, shuffled_order
-from src.data.images import _center_box
-from src.data.load import pixel_statistics
+from src.data.batches import iterate_batches, shuffled_order
+from src.data.images import Preprocessing, _center_box, find_images, read_image
+from src.data.load import Data, Split, load_data, pixel_statistics
+from src.data.report import inspect_data
 from src.data.sources import load_digits
 
 RGB8 = Preprocessing((8, 8), "crop", "bicubic", 3)
@@ -69,11 +70,11 @@ def test_split_folders_are_known_in_any_case_and_a_class_may_be_called_train(tmp
 def test_layouts_that_would_train_on_the_wrong_classes_are_refused(tmp_path: Path) -> None:
     make_folder(tmp_path / "mixed")
     make_folder(tmp_path / "mixed" / "test", per_class=1)
-    with pytest.raises(ValueError, match="holds test/ with class folders, but no train/ beside it"):
+    with pytest.raises(ValueError, match="contains test/ with class folders, but no train/$"):
         load_folder(tmp_path / "mixed")
     make_folder(tmp_path / "parts" / "part1", per_class=1)
     make_folder(tmp_path / "parts" / "part2", per_class=1)
-    with pytest.raises(ValueError, match="hold the same folders: blue, green, red; if these are splits, name them"):
+    with pytest.raises(ValueError, match="contain the same folders: blue, green, red; if these are splits, name them"):
         load_folder(tmp_path / "parts")
 
 
@@ -86,7 +87,7 @@ def test_a_class_unknown_to_train_is_an_error_that_names_it(tmp_path: Path) -> N
 
 
 def test_one_class_no_class_and_too_few_images_are_explained(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no class folders with images in .*put each class into a folder of its own"):
+    with pytest.raises(ValueError, match="no class folders with images in .*put each class into its own folder"):
         load_folder(tmp_path)
     make_folder(tmp_path / "photos", per_class=1)
     with pytest.raises(ValueError, match=r"only one class \('photos'\) .* did you mean dataset.root=.*photos\?"):
@@ -98,7 +99,7 @@ def test_one_class_no_class_and_too_few_images_are_explained(tmp_path: Path) -> 
 def test_an_empty_class_folder_is_left_out_and_said(photos: Path) -> None:
     (photos / "yellow").mkdir()
     data = load_folder(photos)
-    assert data.classes == sorted(COLORS) and any("yellow holds no images" in note for note in data.notes)
+    assert data.classes == sorted(COLORS) and any("yellow contains no images" in note for note in data.notes)
 
 
 def test_broken_images_are_refused_by_name_or_skipped_by_choice(photos: Path) -> None:
@@ -110,7 +111,7 @@ def test_broken_images_are_refused_by_name_or_skipped_by_choice(photos: Path) ->
         load_folder(photos)
     data = load_folder(photos, "dataset.on_error=skip")
     assert sum(map(len, (data.train, data.val, data.test))) == 35
-    assert sum("unreadable, left out" in note for note in data.notes) == 2
+    assert sum("unreadable, skipped" in note for note in data.notes) == 2
 
 
 def test_colour_is_found_in_the_images_and_grey_sets_get_one_channel(photos: Path, tmp_path: Path) -> None:
@@ -230,6 +231,17 @@ def test_digits_are_the_1797_scans_without_download() -> None:
     assert sum(map(len, (data.train, data.val, data.test))) == 1797
     assert data.train.images.shape[1:] == (1, 8, 8) and pixels_of(data.train).max() == 255
     assert torch.bincount(data.test.labels).min() >= 34
+
+
+def test_the_log_says_what_the_data_are_and_where_they_are_stored() -> None:
+    data = load("dataset=digits")
+    first, second = data.lines("digits")
+    assert first == (
+        "data      digits: 10 classes, 8 × 8 px, grayscale; 1,169 training, 269 validation, 359 test images"
+    )
+    assert second == f"cache     {data.place}" and data.place.startswith("112.3 KiB in memory (")
+    report = inspect_data(data, batch_size=16)
+    assert report.lines() == [f"images    {report.summary}"]
 
 
 def test_arrays_of_another_size_go_through_the_same_preprocessing() -> None:

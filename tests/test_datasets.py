@@ -142,10 +142,10 @@ def test_imagenets_archives_are_unpacked_once_and_whole(tmp_path: Path, monkeypa
 
 
 def test_archives_of_imagenet_that_are_damaged_and_folders_without_them_are_explained(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds neither train/ and val/ with a folder per class, nor the archives"):
+    with pytest.raises(ValueError, match="contains neither train/ and val/ with a folder per class nor the archives"):
         read("dataset=imagenet", f"dataset.root='{tmp_path}'")
     layouts.make_imagenet_archives(tmp_path)
-    with pytest.raises(OSError, match="archives of ImageNet could not be unpacked: The archive .*devkit.* corrupted"):
+    with pytest.raises(OSError, match="ImageNet archives could not be unpacked: The archive .*devkit.* corrupted"):
         read("dataset=imagenet", f"dataset.root='{tmp_path}'")
 
 
@@ -266,9 +266,9 @@ def test_what_a_folder_holds_beside_its_images_is_listed_with_the_reason(tmp_pat
         assert ignored.pop(f"{split}/red/notes.txt") == "not an image (.txt)"
         assert ignored.pop(f"{split}/red/._00.png") == ignored.pop(f"{split}/.hidden") == "hidden"
     assert ignored == {
-        "readme.md": "beside the split folders",
-        "extra": "beside the split folders",
-        "train/loose.png": "beside the class folders",
+        "readme.md": "outside the split folders",
+        "extra": "outside the split folders",
+        "train/loose.png": "outside the class folders",
         "train/empty": "class folder without images",
         "train/empty/notes": "not an image (no extension)",
     }
@@ -300,7 +300,7 @@ def test_a_table_gives_labels_splits_and_groups(tmp_path: Path) -> None:
 def test_a_group_in_two_given_splits_is_refused(given: tuple[str, ...], tmp_path: Path) -> None:
     rows = [f"{i}.png,{'ab'[i % 2]},{given[i % len(given)]},p{i // 4}" for i in range(40)]
     columns = ["dataset.split_column=fold", "dataset.group_column=patient", "dataset.split=grouped"]
-    with pytest.raises(ValueError, match=r"dataset.split=grouped: the group 'p\d' lies in \w+ and in \w+"):
+    with pytest.raises(ValueError, match=r"dataset.split=grouped: group 'p\d' is in both \w+ and \w+; fix"):
         read(*write_table(tmp_path, ["path,label,fold,patient", *rows]), *columns)
 
 
@@ -329,7 +329,11 @@ def test_a_tab_separated_table_lies_beside_its_images(tmp_path: Path) -> None:
             r"'dev' in line 3 of .*; allowed: train, ",
         ),
         (["path,label,s", "1.png,a,val", "2.png,b,val"], "split_column=s", r"split_column=s: no line of .* says train"),
-        (["path,label", "1.png,a", "1.png,b"], "label_column=label", r"lists 1 image\(s\) more than once, as .*1.png"),
+        (
+            ["path,label", "1.png,a", "1.png,b"],
+            "label_column=label",
+            r"lists 1 image\(s\) more than once, such as .*1.png",
+        ),
         (["path,label"], "label_column=label", r"table.csv has no rows"),
         (["path,label", '1.png,"a'], "label_column=label", r"dataset.table=.* cannot be read: "),
     ],

@@ -14,20 +14,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.data import Images, Preprocessing, Split
-from src.distributed import (
-    World,
-    clip_gradients,
-    gather_state,
-    grad_norm,
-    join_world,
-    local_device,
-    no_sync,
-    shard_model_state,
-    shard_optimizer_state,
-    wrap_model,
-)
-from src.engine import evaluate
+from src.data.images import Preprocessing
+from src.data.load import Split
+from src.data.storage import Images
+from src.distributed.models import clip_gradients, grad_norm, no_sync, wrap_model
+from src.distributed.states import gather_state, shard_model_state, shard_optimizer_state
+from src.distributed.world import World, join_world, local_device
+from src.engine.evaluation import evaluate
 from src.model import VisionTransformer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -379,13 +372,13 @@ def test_shares_cover_all_in_order_and_differ_by_one_at_most(count: int, size: i
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-
     def set_variables(**variables: int) -> None:
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+            monkeypatch.delenv(name, raising=False)
         for name, value in variables.items():
             monkeypatch.setenv(name, str(value))
 
+    set_variables()
     return set_variables
 
 
@@ -420,9 +413,10 @@ def test_each_process_takes_the_device_of_its_number(
 
 
 def test_several_processes_that_cannot_work_together_are_refused(environment: Callable[..., None]) -> None:
-    environment(WORLD_SIZE=2, LOCAL_RANK=0)
+    environment(WORLD_SIZE=2, RANK=0, LOCAL_RANK=0)
     with pytest.raises(ValueError, match="device=mps with 2 processes; allowed: device=cpu or cuda"):
         join_world(torch.device("mps"))
+    environment(WORLD_SIZE=2, LOCAL_RANK=0)
     with pytest.raises(ValueError, match="WORLD_SIZE=2 is in the environment, but no RANK; start with torchrun"):
         join_world(CPU)
 

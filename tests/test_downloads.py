@@ -145,7 +145,7 @@ def test_what_a_killed_attempt_left_is_removed_and_a_half_folder_set_aside(
     assert len(source.splits["train"][1]) == 43 * 6 and len(source.splits["test"][1]) == 43
     assert tree(root) == {"gtsrb", "gtsrb.incomplete1", ".gtsrb.lock"}
     assert tree(root / "gtsrb") == {"GTSRB", "GT-final_test.csv"}
-    assert any("was not whole; it was set aside as" in note for note in source.notes)
+    assert any("was incomplete; it was renamed to" in note for note in source.notes)
 
 
 def test_a_second_process_waits_for_the_first_and_uses_its_files(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_a_data_set_of_kaggle_is_downloaded_once_and_then_needs_no_server(kaggle
         f"frame{i}.jpg": i // 7 % 4 for i in range(400)
     }
     assert source.notes == [
-        "balabaskar/tom-and-jerry-image-classification of kaggle.com, version 3; "
+        "balabaskar/tom-and-jerry-image-classification from kaggle.com, version 3; "
         "dataset.handle=balabaskar/tom-and-jerry-image-classification/versions/3 pins it"
     ]
     kaggle.answers.clear()
@@ -238,7 +238,7 @@ def test_the_folder_inside_a_data_set_of_kaggle_can_be_named(kaggle: Server) -> 
     source = tom_and_jerry("dataset.subfolder=tom_and_jerry/tom_and_jerry")
     assert len(source.classes) == 4
     with pytest.raises(
-        ValueError, match=r"dataset.subfolder=frames is not in balabaskar/.*, which holds: tom_and_jerry"
+        ValueError, match=r"dataset.subfolder=frames is not in balabaskar/.*, which contains: tom_and_jerry"
     ):
         tom_and_jerry("dataset.subfolder=frames")
 
@@ -247,12 +247,12 @@ def test_the_folder_inside_a_data_set_of_kaggle_can_be_named(kaggle: Server) -> 
     ("status", "message"),
     [
         (404, r"no such data set or version \(404\); compare it with kaggle.com/datasets/OWNER/NAME$"),
-        (401, r"does not accept the token \(401\)\nmake a token at kaggle.com/settings .* ~/.kaggle/kaggle.json"),
+        (401, r"rejected the token \(401\)\ncreate a token at kaggle.com/settings .* ~/.kaggle/kaggle.json"),
         (
             403,
-            r"\(403\): it does not exist, is private, or .*\n.*KAGGLE_USERNAME and KAGGLE_KEY, or as KAGGLE_API_TOKEN$",
+            r"\(403\): it does not exist, is private, or .*\n.*KAGGLE_USERNAME and KAGGLE_KEY, or KAGGLE_API_TOKEN, in",
         ),
-        (500, r"kaggle.com answers with an error \(500\); try again later"),
+        (500, r"kaggle.com returned an error \(500\); try again later"),
     ],
 )
 @pytest.mark.parametrize("request_name", ["GetDataset", "DownloadDataset"])
@@ -273,7 +273,7 @@ def test_an_archive_of_kaggle_that_arrives_damaged_is_removed_and_asked_for_agai
         "truncated": (200, {"Accept-Ranges": "bytes"}, archive[: len(archive) // 2]),
         "not an archive": (200, {}, b"<html>"),
     }[damage]
-    with pytest.raises(OSError, match="the download arrived damaged and was removed; start again"):
+    with pytest.raises(OSError, match="the download was corrupted and has been deleted; start again"):
         tom_and_jerry()
     kaggle.answers["DownloadDataset"] = whole
     assert len(tom_and_jerry().splits["all"][1]) == 400
@@ -297,5 +297,5 @@ def test_without_a_connection_only_what_is_in_kagglehubs_cache_works(kaggle: Ser
 
 def test_a_broken_credentials_file_is_named(kaggle: Server, tmp_path: Path) -> None:
     layouts.touch(tmp_path / "home" / "kaggle.json")
-    with pytest.raises(ValueError, match=r"Invalid Kaggle credentials file at .*kaggle.json\nmake a token at"):
+    with pytest.raises(ValueError, match=r"Invalid Kaggle credentials file at .*kaggle.json\ncreate a token at"):
         tom_and_jerry()

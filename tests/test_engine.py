@@ -14,27 +14,16 @@ from conftest import compose, hold_images, pixels_of
 from test_optim import make_model
 from torch import nn
 
-from src.augment import Augmentation, normalize
-from src.data import Preprocessing, Split
-from src.engine import (
-    Progress,
-    StepWatch,
-    Trainer,
-    balanced_weights,
-    choose_device,
-    choose_kernels,
-    choose_precision,
-    compile_network,
-    count_gflops,
-    devices,
-    evaluate,
-    fit_memory,
-    halve_micro_batch,
-    is_out_of_memory,
-    summarize,
-    train_steps,
-    weighted_cross_entropy,
-)
+from src.augment.normalize import normalize
+from src.augment.pipeline import Augmentation
+from src.data.images import Preprocessing
+from src.data.load import Split
+from src.engine.epoch import StepWatch, summarize, train_steps
+from src.engine.evaluation import count_gflops, evaluate
+from src.engine.memory import fit_memory, halve_micro_batch, is_out_of_memory
+from src.engine.trainer import Progress, Trainer, balanced_weights, weighted_cross_entropy
+from src.machine import devices
+from src.machine.devices import choose_device, choose_kernels, choose_precision, compile_network
 from src.model import VisionTransformer
 from src.optim import ExponentialMovingAverage, build_optimizer
 

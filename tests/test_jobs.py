@@ -10,9 +10,9 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from src.config import SweepConfig, compose_config
-from src.config.compose import CONFIGS
-from src.config.jobs import expand
+from src.config.compose import CONFIGS, compose_config
+from src.config.sweep import SweepConfig
+from src.start.expand import expand
 
 
 def settings(**changes: Any) -> SweepConfig:

@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
 
-from src import plots
 from src.plots import curves, letters, matrix, model, style
 from src.plots import images as pictures
 
@@ -23,12 +22,12 @@ RNG = np.random.default_rng(0)
 ODD_NAMES = ["É_è", "$x$ costs 5$", "猫", "100%", "a\nb", "\udcff", "{\\frac", ""]
 RANDOM = RNG.random((4, 2, 2))
 PICTURES = {
-    "curves": lambda path: plots.plot_curves(metrics(3), path),
-    "confusion_matrix": lambda path: plots.plot_confusion_matrix(np.eye(3, dtype=int), list("abc"), path),
-    "predictions": lambda path: plots.plot_predictions(images(2), ["a", "b"], ["a", "c"], [0.9, 0.4], path),
-    "attention": lambda path: plots.plot_attention(images(2), RNG.random((2, 1, 4, 4)), ["layer 1"], path),
-    "position_embeddings": lambda path: plots.plot_position_embeddings(RANDOM, RANDOM[0], path),
-    "patch_filters": lambda path: plots.plot_patch_filters(RNG.normal(size=(5, 2, 2, 1)), path),
+    "curves": lambda path: curves.plot_curves(metrics(3), path),
+    "confusion_matrix": lambda path: matrix.plot_confusion_matrix(np.eye(3, dtype=int), list("abc"), path),
+    "predictions": lambda path: pictures.plot_predictions(images(2), ["a", "b"], ["a", "c"], [0.9, 0.4], path),
+    "attention": lambda path: pictures.plot_attention(images(2), RNG.random((2, 1, 4, 4)), ["layer 1"], path),
+    "position_embeddings": lambda path: model.plot_position_embeddings(RANDOM, RANDOM[0], path),
+    "patch_filters": lambda path: model.plot_patch_filters(RNG.normal(size=(5, 2, 2, 1)), path),
 }  # fmt: skip
 
 
@@ -86,7 +85,7 @@ def test_an_interrupted_drawing_keeps_the_old_picture_and_leaves_nothing_else(
 
 def test_pyplot_torch_and_a_display_are_not_needed(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from src.plots import plot_curves;"
+        "import sys; from pathlib import Path; from src.plots.curves import plot_curves;"
         f"plot_curves({{'epoch': [1], 'val_acc': [0.5]}}, Path({str(tmp_path / 'curves.png')!r}));"
         "assert not {'matplotlib.pyplot', 'torch'} & set(sys.modules)"
     )
@@ -144,7 +143,7 @@ def test_curves_of_a_diverged_run_are_drawn_with_gaps(bad: float, everywhere: bo
     columns = metrics(4)
     for name in ("train_loss", "val_loss", "val_acc", "lr"):
         columns[name] = [bad] * 4 if everywhere else [*columns[name][:3], bad]
-    plots.plot_curves(columns, tmp_path / "curves.png")
+    curves.plot_curves(columns, tmp_path / "curves.png")
     figure = curves._draw_curves(columns)
     assert np.isnan(labelled(figure, "val_loss")[:, 1]).tolist() == [everywhere] * 3 + [True]
     assert np.isfinite([axes.get_ylim() for axes in figure.axes]).all()
@@ -152,8 +151,8 @@ def test_curves_of_a_diverged_run_are_drawn_with_gaps(bad: float, everywhere: bo
 
 
 def test_curves_need_no_column_but_the_epoch(tmp_path: Path) -> None:
-    plots.plot_curves({"epoch": []}, tmp_path / "none.png")
-    plots.plot_curves({"epoch": [1.0, 2.0], "train_loss": [2.0, 1.0]}, tmp_path / "loss.png")
+    curves.plot_curves({"epoch": []}, tmp_path / "none.png")
+    curves.plot_curves({"epoch": [1.0, 2.0], "train_loss": [2.0, 1.0]}, tmp_path / "loss.png")
     figure = curves._draw_curves({"epoch": [1.0, 2.0], "train_loss": [2.0]})
     assert labelled(figure, "train_loss").tolist() == [[1, 2]]
 
@@ -162,7 +161,7 @@ def test_a_confusion_matrix_says_all_counts_but_the_zeros_off_its_diagonal() -> 
     figure = matrix._draw_confusion_matrix(np.array([[7, 1, 0], [0, 0, 0], [0, 12, 345]]), ["a", "b", "c"])
     counts = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
     assert counts == {(0, 0): "7", (1, 0): "1", (1, 1): "0", (1, 2): "12", (2, 2): "345"}
-    assert "96.44 % of 365 right" in texts(figure)
+    assert "96.44 % of 365 correct" in texts(figure)
 
 
 def test_a_confusion_matrix_is_colored_by_the_share_of_the_row_and_a_row_without_images_is_zero() -> None:
@@ -179,7 +178,7 @@ def test_a_confusion_matrix_grows_with_its_classes_until_not_all_can_be_named(tm
     assert sides[5] == sides[6]
     heights = []
     for num in (2, 37):
-        plots.plot_confusion_matrix(np.eye(num, dtype=int), ["a"] * num, tmp_path / "matrix.png")
+        matrix.plot_confusion_matrix(np.eye(num, dtype=int), ["a"] * num, tmp_path / "matrix.png")
         heights.append(imread(tmp_path / "matrix.png").shape[0])
     assert heights[1] > 3 * heights[0]
 
@@ -212,9 +211,9 @@ def test_names_that_look_alike_once_cut_are_told_apart_by_their_index() -> None:
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_any_class_name_is_drawn_as_it_is_spelt_and_without_a_warning(name: str, tmp_path: Path) -> None:
     classes = [name, "other"]
-    plots.plot_confusion_matrix(np.eye(2, dtype=int), classes, tmp_path / "matrix.png")
-    plots.plot_predictions(images(2), classes, classes[::-1], [1, 0.5], tmp_path / "predictions.png")
-    plots.plot_attention(images(1), np.ones((1, 1, 2, 2)), [name], tmp_path / "attention.png")
+    matrix.plot_confusion_matrix(np.eye(2, dtype=int), classes, tmp_path / "matrix.png")
+    pictures.plot_predictions(images(2), classes, classes[::-1], [1, 0.5], tmp_path / "predictions.png")
+    pictures.plot_attention(images(1), np.ones((1, 1, 2, 2)), [name], tmp_path / "attention.png")
     figure = matrix._draw_confusion_matrix(np.eye(2, dtype=int), classes)
     label = figure.axes[0].get_yticklabels()[0]
     assert label.get_parse_math() is False
@@ -315,7 +314,7 @@ def test_rounding_errors_of_equal_norms_stay_invisible() -> None:
 
 def test_position_embeddings_of_a_diverged_run_are_drawn(tmp_path: Path) -> None:
     nothing = np.full((4, 2, 2), np.nan)
-    plots.plot_position_embeddings(nothing, nothing[0], tmp_path / "nan.png")
+    model.plot_position_embeddings(nothing, nothing[0], tmp_path / "nan.png")
     assert imread(tmp_path / "nan.png").ndim == 3
 
 

@@ -17,7 +17,6 @@ from matplotlib.path import Path as Outline
 from matplotlib.text import Text
 from matplotlib.transforms import Affine2D, BboxTransformTo
 
-from src import plots
 from src.plots import curves, letters, scales, search, style, sweeps
 
 NAN = float("nan")
@@ -163,10 +162,10 @@ def test_texts_do_not_touch_each_other_and_lie_on_the_page(name: str) -> None:
 
 
 def test_each_picture_is_the_only_file_it_leaves(tmp_path: Path) -> None:
-    plots.plot_sweep({"lr": [1e-3, 1e-2]}, [[0.5], []], jobs(2), ("1 job", 0), tmp_path / "sweep.png")
-    plots.plot_comparison({"a": metrics([0.5])}, tmp_path / "comparison.png")
-    plots.plot_search_history([0.5, None], [False, True], tmp_path / "history.png")
-    plots.plot_importances({"lr": 1.0}, tmp_path / "importances.png")
+    sweeps.plot_sweep({"lr": [1e-3, 1e-2]}, [[0.5], []], jobs(2), ("1 job", 0), tmp_path / "sweep.png")
+    curves.plot_comparison({"a": metrics([0.5])}, tmp_path / "comparison.png")
+    search.plot_search_history([0.5, None], [False, True], tmp_path / "history.png")
+    search.plot_importances({"lr": 1.0}, tmp_path / "importances.png")
     names = ["comparison.png", "history.png", "importances.png", "sweep.png"]
     assert sorted(file.name for file in tmp_path.iterdir()) == names
     for name in names:

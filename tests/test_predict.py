@@ -13,10 +13,10 @@ import torch
 from conftest import COLORS, make_picture
 from test_data import save_variants
 
-from src.config import load_config
-from src.engine import count_gflops
+from src.config.compose import load_config
+from src.engine.evaluation import count_gflops
 from src.predict.predictor import Predictor, find_inputs
-from src.run import SavedRun
+from src.run.saved import SavedRun
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,7 +52,7 @@ def listing(folder: Path) -> set[str]:
 
 def test_validation_accuracy_through_inference_equals_the_logged_one(photo_run: SavedRun) -> None:
     """On the original files, found again by class folder: every step between file and metric is inference's own."""
-    from src.data import load_data
+    from src.data.load import load_data
 
     config = load_config(photo_run.folder / "config.yaml")
     data = load_data(config.dataset, config.model.image_size, lambda items, total, text: iter(items))

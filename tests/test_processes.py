@@ -11,7 +11,8 @@ import torch
 from conftest import CACHE, TINY
 from test_continue import begin, read_rows, resume
 
-from src.run import TEST_PREDICTIONS, read_run
+from src.run.files import TEST_PREDICTIONS
+from src.run.saved import read_run
 
 ROOT = Path(__file__).resolve().parents[1]
 # Nothing that is drawn by each process for itself; shares of 32 and 31 images, two micro-batches and one; mixing.

@@ -9,8 +9,10 @@ from conftest import compose
 from test_predict import infer
 from test_run import save_fake_run
 
-from src.config import dump_config
-from src.run import SavedRun, find_all_runs, query, select_runs
+from src.config.compose import dump_config
+from src.run import query
+from src.run.query import select_runs
+from src.run.saved import SavedRun, find_all_runs
 
 
 def save_run(folder: Path, *overrides: str, **facts: object) -> None:

@@ -9,11 +9,13 @@ import pytest
 import torch
 from conftest import compose, hold_images
 
-from src.augment import Augmentation
-from src.config import TrainConfig, complete
+from src.augment.pipeline import Augmentation
 from src.config.compose import CONFIGS
-from src.data import Split
-from src.engine import Progress, StepWatch, Trainer, summarize, train_steps
+from src.config.resolve import complete
+from src.config.schema import TrainConfig
+from src.data.load import Split
+from src.engine.epoch import StepWatch, summarize, train_steps
+from src.engine.trainer import Progress, Trainer
 from src.model import VisionTransformer
 from src.optim import ExponentialMovingAverage, LearningRate, build_optimizer
 from src.pretrained import freeze

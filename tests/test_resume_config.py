@@ -16,10 +16,15 @@ from typing import Any
 import pytest
 import yaml
 
-from src.config import Job, TrainConfig, complete, compose_config, dump_config, launch, load_config
-from src.config.messages import list_keys
-from src.config.resume import CHANGEABLE, FIXED, open_run, refuse_changes
+from src.config.compose import compose_config, dump_config, load_config
+from src.config.keys import list_keys
+from src.config.resolve import complete
+from src.config.schema import TrainConfig
+from src.run.job import Job
+from src.run.resume import CHANGEABLE, FIXED, read_config, refuse_changes
+from src.run.saved import SavedRun
 from src.signals import Interrupted
+from src.start.launch import launch
 
 ROOT = Path(__file__).resolve().parents[1]
 CHOICES = {"model": "vit_nano", "dataset": "digits"}
@@ -73,7 +78,13 @@ def start(
             main(config, job)
 
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-    return launch(record, "config", TrainConfig, find_run=lambda wanted: run), calls
+    answer_resume(monkeypatch, lambda wanted: run)
+    return launch(record, "config", TrainConfig), calls
+
+
+def answer_resume(monkeypatch: pytest.MonkeyPatch, find: Callable[[str], Path]) -> None:
+    """Let `resume=` mean what `find` says."""
+    monkeypatch.setattr("src.start.command.open_resumable", lambda wanted, roots: SavedRun(find(wanted), "stopped", {}))
 
 
 def test_a_resumed_run_has_its_own_configuration_folder_and_choices(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +113,8 @@ def test_the_value_of_resume_reaches_the_finder_as_typed(run: Path, monkeypatch:
 
     for typed in (f"resume={run}", "resume='latest'", "+resume=a,b=c [d]"):
         monkeypatch.setattr(sys, "argv", ["train.py", typed])
-        assert launch(lambda config, job: None, "config", TrainConfig, find) == 0
+        answer_resume(monkeypatch, find)
+        assert launch(lambda config, job: None, "config", TrainConfig) == 0
     assert wanted == [str(run), "latest", "a,b=c [d]"]
 
 
@@ -150,7 +162,8 @@ def test_a_run_that_is_not_found_is_told_in_the_words_of_the_finder(
         raise error(f"resume={value}: no run here is not set")
 
     monkeypatch.setattr(sys, "argv", ["train.py", "resume=latest"])
-    assert launch(lambda config, job: None, "config", TrainConfig, find) == 1
+    answer_resume(monkeypatch, find)
+    assert launch(lambda config, job: None, "config", TrainConfig) == 1
     assert capsys.readouterr().err == "error: resume=latest: no run here is not set\n"
 
 
@@ -205,9 +218,10 @@ def test_what_cannot_go_with_resume_is_refused_and_leaves_the_run_as_it_was(
 
 
 def test_a_refusal_names_the_folder_whose_weights_a_new_run_can_begin_with(tmp_path: Path) -> None:
-    saved = open_run(save_run(tmp_path / "my run", make_config()))
-    with pytest.raises(ValueError, match=re.escape(f"init.weights='{tmp_path}/my run' begins with its weights")):
-        refuse_changes(saved, replace(saved.config, seed=1))
+    saved = SavedRun(save_run(tmp_path / "my run", make_config()), "stopped", {})
+    config = read_config(saved)
+    with pytest.raises(ValueError, match=re.escape(f"init.weights='{tmp_path}/my run' starts from its weights")):
+        refuse_changes(saved, config, replace(config, seed=1))
 
 
 def test_typing_what_the_run_has_is_no_change(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,7 +374,8 @@ def test_a_signal_while_a_run_is_looked_for_counts_too(monkeypatch: pytest.Monke
         raise Interrupted(signal.SIGTERM)
 
     monkeypatch.setattr(sys, "argv", ["train.py", "resume=latest"])
-    assert launch(lambda config, job: None, "config", TrainConfig, find) == 143
+    answer_resume(monkeypatch, find)
+    assert launch(lambda config, job: None, "config", TrainConfig) == 143
 
 
 def test_the_full_error_of_hydra_is_still_to_be_had(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -515,7 +530,8 @@ def test_a_launcher_gets_the_words_of_a_process_that_fails(
 def test_a_launcher_sees_that_a_process_has_failed(run: Path) -> None:
     code = (
         "import sys\n"
-        "from src.config import TrainConfig, launch\n"
+        "from src.config.schema import TrainConfig\n"
+        "from src.start.launch import launch\n"
         "def main(config, job): raise RuntimeError('lost')\n"
         "sys.argv = ['train.py', '--multirun', 'seed=0,1']\n"
         "raise SystemExit(launch(main, 'config', TrainConfig))\n"

@@ -12,11 +12,13 @@ from conftest import TINY, compose, photo_overrides, train_run
 from PIL import Image
 from safetensors.torch import load_file
 
-from src import run as files
-from src.config import Job, load_config
+from src.config.compose import load_config
+from src.machine.disk import write_json
 from src.model import VisionTransformer
-from src.run import SavedRun, best_run, choose_run, find_runs, write_json
+from src.run import files
 from src.run.files import remove_results
+from src.run.job import Job
+from src.run.saved import SavedRun, best_run, choose_run, find_runs
 from train import train
 
 COLUMNS = "epoch,lr,train_loss,train_acc,val_loss,val_acc,val_precision,val_recall,val_f1,images_per_second,seconds"

@@ -12,10 +12,14 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from src.config import Job, TrainConfig, dump_config, launch
-from src.run import CONFIG, PRUNED, STATUS, read_object, write_json, write_text
+from src.config.compose import dump_config
+from src.config.schema import TrainConfig
+from src.machine.disk import read_object, write_json, write_text
+from src.run.files import CONFIG, STATUS
+from src.run.job import Job
+from src.run.limits import PRUNED
 from src.signals import Interrupted
-from train import find_run
+from src.start.launch import launch
 
 WORDS = [
     *("sweep.search=tpe", "sweep.trials=12", "sweep.prune_after=2", "training.epochs=6"),
@@ -56,13 +60,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("src.plots.plot_sweep", lambda *arguments: arguments[-1].touch())
+    monkeypatch.setattr("src.plots.sweeps.plot_sweep", lambda *arguments: arguments[-1].touch())
     return tmp_path
 
 
 def sweep(monkeypatch: pytest.MonkeyPatch, main: Trainer, *words: str) -> int:
     monkeypatch.setattr(sys, "argv", ["train.py", "--multirun", *words])
-    return launch(main, "config", TrainConfig, find_run)
+    return launch(main, "config", TrainConfig)
 
 
 def the_sweep() -> Path:

@@ -56,7 +56,7 @@ def test_the_handlers_of_before_are_put_back() -> None:
 
 
 def test_a_file_asks_to_end_once_something_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.signals.LOOK", 0.0)
+    monkeypatch.setattr("src.signals.POLL_SECONDS", 0.0)
     stop = tmp_path / "stop"
     with Interrupts(lambda name: None, stop) as interrupts:
         interrupts.defer = True

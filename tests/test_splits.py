@@ -112,10 +112,10 @@ def test_given_splits_stay_and_a_groups_column_beats_the_file_names() -> None:
     ("overrides", "message"),
     [
         (["split=grouped", "group_pattern='(frame)'"], "dataset.split=grouped: 1 group(s) are too few"),
-        (["split=blocks", "block_size=1000"], "make more of them by a smaller dataset.block_size than 1000"),
+        (["split=blocks", "block_size=1000"], "form more groups with a dataset.block_size below 1000"),
         (
             ["split=grouped", "group_pattern='(clip)'"],
-            "dataset.group_pattern=(clip) is not found in the paths of 40 of 40",
+            "dataset.group_pattern=(clip) does not match the paths of 40 of 40",
         ),
         (["split=blocks", "group_pattern='(fr)ame(x|)'"], "its last group is '' in a/frame0.jpg"),
     ],
@@ -127,5 +127,5 @@ def test_groups_that_cannot_be_split_are_an_error_that_names_the_key(overrides: 
 
 
 def test_names_without_a_number_are_no_frames() -> None:
-    with pytest.raises(ValueError, match=r"no frame number in the names of 1 of 2 files, as cat; set dataset"):
+    with pytest.raises(ValueError, match=r"no frame number in the names of 1 of 2 files, such as cat; set dataset"):
         carve(["a/cat.jpg", "b/7.jpg"], [0, 1], "dataset.split=blocks")

@@ -17,13 +17,15 @@ import yaml
 from filelock import FileLock
 
 from src import terminal
-from src.config import Job, TrainConfig, dump_config, launch
-from src.config.compose import CONFIGS
-from src.config.messages import LAUNCHERS
-from src.run import CONFIG, LOG, STATUS, read_object, write_json, write_text
+from src.config.compose import CONFIGS, dump_config
+from src.config.schema import TrainConfig
+from src.machine.disk import read_object, write_json, write_text
+from src.run.files import CONFIG, LOG, STATUS
+from src.run.job import Job
 from src.signals import Interrupted
-from src.sweep import carry_out
-from train import find_run
+from src.start.launch import launch
+from src.start.messages import LAUNCHERS
+from src.sweep import queue
 
 Main = Callable[[TrainConfig, Job], Any]
 QUICK = "training.epochs=4"
@@ -35,8 +37,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "HYDRA_FULL_ERROR"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("src.plots.plot_sweep", lambda *arguments: arguments[-1].touch())
-    monkeypatch.setattr(carry_out, "POLL", 0.01)
+    monkeypatch.setattr("src.plots.sweeps.plot_sweep", lambda *arguments: arguments[-1].touch())
+    monkeypatch.setattr(queue, "POLL", 0.01)
     return tmp_path
 
 
@@ -68,7 +70,7 @@ class Trainer:
 
 def sweep(monkeypatch: pytest.MonkeyPatch, main: Main, *words: str) -> int:
     monkeypatch.setattr(sys, "argv", ["train.py", "--multirun", *words])
-    return launch(main, "config", TrainConfig, find_run)
+    return launch(main, "config", TrainConfig)
 
 
 def read_ledger() -> dict[int, dict[str, str]]:
@@ -405,7 +407,7 @@ def test_a_picture_that_cannot_be_drawn_ends_no_sweep(
     def fail(*arguments: object) -> None:
         raise KeyError("a defect")
 
-    monkeypatch.setattr("src.plots.plot_sweep", fail)
+    monkeypatch.setattr("src.plots.sweeps.plot_sweep", fail)
     main = Trainer()
     assert sweep(monkeypatch, main, "seed=0,1", QUICK) == 0 and len(main.runs) == 2
     assert "warning   sweep.png could not be drawn: KeyError: 'a defect'" in capsys.readouterr().out
@@ -443,7 +445,7 @@ def test_a_single_run_refuses_words_for_sweeps_and_a_sweeps_folder(
         ([f"resume={the_sweep()}"], f"is a sweep: python train.py --multirun resume={the_sweep()}"),
     ):
         monkeypatch.setattr(sys, "argv", ["train.py", *words])
-        assert launch(main, "config", TrainConfig, find_run) == 1 and len(main.runs) == 2
+        assert launch(main, "config", TrainConfig) == 1 and len(main.runs) == 2
         assert message in capsys.readouterr().err
 
 

@@ -14,10 +14,12 @@ import pytest
 from conftest import make_folder, photo_overrides, train_run
 from safetensors.torch import load_file
 
-from src.config import TrainConfig, launch
-from src.run import BEST, METRICS, STATUS, STDERR, read_object, write_json
+from src.config.schema import TrainConfig
+from src.machine.disk import read_object, write_json
+from src.run.files import BEST, METRICS, STATUS, STDERR
+from src.start.launch import launch
 from src.sweep.processes import build_environment, check_gpus
-from train import find_run, train
+from train import train
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMES = {"seconds", "images_per_second"}
@@ -37,7 +39,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def start(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     monkeypatch.setattr(sys, "argv", ["train.py", *words])
-    return launch(train, "config", TrainConfig, find_run)
+    return launch(train, "config", TrainConfig)
 
 
 def command(*words: str) -> list[str]:

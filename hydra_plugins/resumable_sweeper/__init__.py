@@ -17,19 +17,19 @@ class ResumableSweeper(Sweeper):
     """Run the jobs of a sweep that are not finished yet, and rank all of them."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from src.config import Task
-        from src.sweep import SweepTask
+        from src.sweep.plan import Sweep
 
-        assert isinstance(task_function, Task)
-        self.task = SweepTask.create(task_function, config)
+        assert isinstance(task_function, Sweep)
+        self.planned = task_function
+        self.planned.shared = not str(config.hydra.launcher._target_).endswith("BasicLauncher")
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=self.task, config=config
+            hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        from src.sweep import run_sweep
+        from src.sweep.carry_out import run_sweep
 
-        return run_sweep(self.task, self.launcher)
+        return run_sweep(self.planned, self.launcher)
 
 
 ConfigStore.instance().store(

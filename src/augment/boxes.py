@@ -1,6 +1,6 @@
 """Random rectangles: what a crop keeps, what erasing blanks, what cutmix replaces.
 
-A box is (top, left, height, width) in pixels; boxes of a batch are (B,4) int64. A box of height 0 holds nothing.
+A box is (top, left, height, width) in pixels; boxes of a batch are (B,4) int64. A box of height 0 is empty.
 """
 
 import math
@@ -9,18 +9,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-TRIES = 10  # as torchvision: so many boxes are proposed for an image, the first that fits is taken
+TRIES = 10  # as in torchvision: boxes proposed per image, of which the first that fits is used
 ERASING_RATIO = (0.3, 3.3)  # height/width, arXiv 1708.04896 with torchvision's upper end
 
 
 def draw_shifts(shifts: Tensor, share: float, size: tuple[int, int]) -> Tensor:
-    """Return the crops of padded images: boxes of `size` that stick out by up to `share` of each side.
+    """Return the crops of padded images: boxes of `size` that exceed the image by up to `share` of each side.
 
     shifts: (2,B) uniform draws for rows and columns.
     """
     corners = []
     for side, shift in zip(size, shifts, strict=True):
-        # Reflection has no more than the image less its edge to show.
+        # Reflection padding is limited to the image without its edge.
         padding = min(round(share * side), side - 1)
         corners.append((shift * (2 * padding + 1)).long() - padding)
     sides = torch.tensor(size).expand(len(corners[0]), 2)
@@ -35,11 +35,11 @@ def draw_resized_crops(
     crop_ratio: Sequence[float],
     generator: torch.Generator,
 ) -> Tensor:
-    """Return crop boxes in stored pixels (h,w), drawn in the proportions of the original pictures.
+    """Return crop boxes in stored pixels (h,w), drawn with the aspect ratios of the original pictures.
 
     ratios: (B,) width/height of the originals. The area is uniform in [smallest, 1] of the picture, the width/height
     of the crop log-uniform in `crop_ratio` (arXiv 1409.4842, section 6; torchvision's RandomResizedCrop), times that of
-    the result's `size` (H,W): what is seen is stretched by no more than crop_ratio whatever its shape.
+    the result's `size` (H,W): the content is never stretched by more than crop_ratio, whatever that shape.
     """
     area, log_ratio, down, right = torch.rand(4, TRIES, len(ratios), generator=generator)
     area = smallest + (1 - smallest) * area
@@ -48,7 +48,7 @@ def draw_resized_crops(
     relative = (low + (high - low) * log_ratio).exp() / ratios
     heights, widths = (area / relative).sqrt(), (area * relative).sqrt()
     found, height, width, down, right = _take_first((heights <= 1) & (widths <= 1), heights, widths, down, right)
-    # Nothing fitted: the largest central crop with an allowed ratio.
+    # If none fits: the largest center crop with an allowed ratio.
     height = torch.where(found, height, (ratios / crop_ratio[0]).clamp(max=1))
     width = torch.where(found, width, (crop_ratio[1] / ratios).clamp(max=1))
     rows = (height * stored[0]).round().clamp(min=1)
@@ -61,7 +61,7 @@ def draw_resized_crops(
 def draw_erased(
     batch: int, size: tuple[int, int], probability: float, areas: Sequence[float], generator: torch.Generator
 ) -> Tensor:
-    """Return the boxes to blank, empty for the images left whole (arXiv 1708.04896; torchvision's RandomErasing).
+    """Return the boxes to erase, empty for images left intact (arXiv 1708.04896; torchvision's RandomErasing).
 
     areas: smallest and largest share of the image.
     """
@@ -80,9 +80,9 @@ def draw_erased(
 
 
 def draw_cuts(shares: Tensor, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Return boxes of `shares` (B,) of the image around uniform centers, cut off at its border.
+    """Return boxes that cover `shares` (B,) of the image, around uniform centers: arXiv 1905.04899, equation 2.
 
-    arXiv 1905.04899, equation 2; what the border cuts off makes a box smaller than its share.
+    They are clipped at the border, so a box may be smaller than its share.
     """
     edges = []
     for side, center in zip(size, torch.rand(2, len(shares), generator=generator), strict=True):
@@ -103,6 +103,6 @@ def mask_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _take_first(valid: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
-    """Return whether any try of `valid` (tries,B) holds, and each of `values` (tries,B) at the first that does."""
+    """Return whether any try in `valid` (tries,B) is true, and each of `values` (tries,B) at the first that is."""
     first = valid.int().argmax(0, keepdim=True)
     return valid.any(0), *(value.gather(0, first).squeeze(0) for value in values)

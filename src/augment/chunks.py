@@ -1,4 +1,4 @@
-"""Work on a batch in chunks: on a CPU several threads, each with images that fit its cache, outrun one big pass."""
+"""Process a batch in chunks: on a CPU, threads on chunks that fit into the cache are faster than one big pass."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ CHUNK_BYTES = 1536 * 1024  # of uint8 pixels; the best of 0.2 to 3 MB, measured 
 
 
 def split(num_images: int, image_bytes: int) -> list[slice]:
-    """Return slices of about equal length that cover the images, of about CHUNK_BYTES or of one image."""
+    """Return slices of about equal length that cover the images, each of about CHUNK_BYTES, or of one image."""
     num_chunks = min(num_images, -(-num_images * image_bytes // CHUNK_BYTES))
     edges = [num_images * i // max(1, num_chunks) for i in range(num_chunks + 1)]
     return [slice(first, last) for first, last in zip(edges, edges[1:], strict=False)]
@@ -26,13 +26,13 @@ def run_chunks(function: Callable[[slice], object], chunks: list[slice]) -> None
 
 
 def count_cores() -> int:
-    """Return how many cores this process may use, which in a container or on a cluster are not all."""
+    """Return how many cores this process may use; in a container or on a cluster, not all of the machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """Let the operations of the calling thread use one core: the small ones here lose by being shared among cores."""
+    """Run the operations of the calling thread on one core: splitting the small ones here makes them slower."""
     threads = torch.get_num_threads()
     if threads == 1:
         yield
@@ -46,10 +46,10 @@ def one_core() -> Iterator[None]:
 
 @cache
 def _start_pool() -> ThreadPoolExecutor:
-    """Start a thread per core whose operations use that one core; torch releases the interpreter lock in them."""
+    """Start a thread per core whose operations use that one core; torch releases the GIL in them."""
     workers = count_cores()
     pool = ThreadPoolExecutor(workers, "augment", torch.set_num_threads, (1,))
-    # All start here, inside `one_core`: a thread's own number is also what threads that start later get.
+    # Start all now, inside `one_core`: set_num_threads in a thread also sets the default of threads started later.
     barrier = Barrier(workers)
     list(pool.map(lambda _: barrier.wait(), range(workers)))
     return pool

@@ -1,7 +1,7 @@
-"""Operations on the levels of pixels: uint8 (n,C,H,W) in and out, so that they chain as in torchvision.
+"""Color operations on pixel values: uint8 (n,C,H,W) in and out, so that they chain as in torchvision.
 
-Each takes the images and a strength per image, (n,1,1,1) float32. What needs colors (saturation, hue, grey) leaves
-images alone that have not three channels. Fractions are cut off as in torchvision, to which the tests compare.
+Each takes the images and a strength per image, (n,1,1,1) float32. Operations on color (saturation, hue, grey) do
+nothing unless there are three channels. Values are truncated as in torchvision, against which they are tested.
 """
 
 from collections.abc import Callable
@@ -17,9 +17,9 @@ def adjust_brightness(images: Tensor, factors: Tensor) -> Tensor:
 
 
 def adjust_contrast(images: Tensor, factors: Tensor) -> Tensor:
-    """Move the pixels away from the mean grey of their image (factor above 1) or towards it."""
+    """Move the pixels away from the mean gray of their image (factor above 1) or toward it."""
     grey = _grey(images) if images.shape[1] == 3 else images
-    # Summed as integers: the same to the last bit in any order, whatever the chunk or the device.
+    # An integer sum is exact in any order, so the chunks and the device do not change a bit.
     mean = grey.sum((1, 2, 3), keepdim=True, dtype=torch.int64).float() / grey[0].numel()
     return _blend(images, mean, factors)
 
@@ -29,7 +29,7 @@ def adjust_saturation(images: Tensor, factors: Tensor) -> Tensor:
 
 
 def adjust_hue(images: Tensor, turns: Tensor) -> Tensor:
-    """Turn the hue by a share of the color circle (-0.5 to 0.5), through HSV."""
+    """Rotate the hue by a fraction of the color circle (-0.5 to 0.5), as in HSV."""
     if images.shape[1] != 3:
         return images
     red, green, blue = (images.float() / 255).split(1, dim=1)
@@ -38,7 +38,7 @@ def adjust_hue(images: Tensor, turns: Tensor) -> Tensor:
     divisor = torch.where(chroma == 0, 1, chroma)
     hue = torch.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor)
     hue = torch.where(value == red, (green - blue) / divisor, hue) + 6 * turns
-    # Each channel falls from the value by the chroma with the distance of the hue from its own color, in sixths.
+    # HSV to RGB: value - chroma · max(0, min(k, 4 - k, 1)) with k = (n + hue) mod 6 and n = 5, 3, 1.
     distance = (hue + torch.tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1).to(images.device, non_blocking=True)) % 6
     result = value - chroma * torch.minimum(distance, 4 - distance).clamp_(0, 1)
     return result.mul_(255).round_().to(torch.uint8)
@@ -49,19 +49,19 @@ def to_grey(images: Tensor, _: Tensor) -> Tensor:
 
 
 def posterize(images: Tensor, bits: Tensor) -> Tensor:
-    """Keep the upper 0 to 8 bits of each level."""
+    """Keep the upper 0 to 8 bits of each pixel value."""
     return images & (256 - 2 ** (8 - bits)).to(torch.uint8)
 
 
 def solarize(images: Tensor, thresholds: Tensor) -> Tensor:
-    """Invert the levels from the threshold (0 to 255) on."""
-    # In whole numbers throughout, ten times as fast as torch.where: minus one is the byte of eight ones.
+    """Invert the values at or above the threshold (0 to 255)."""
+    # Integer arithmetic is ten times as fast as torch.where: -1 is the byte 0xFF.
     inverted = images >= thresholds.ceil().to(torch.uint8)
     return images ^ inverted.to(torch.uint8).neg_()
 
 
 def equalize(images: Tensor, _: Tensor) -> Tensor:
-    """Spread the levels of each channel so that all are about equally frequent, as Pillow does it."""
+    """Equalize the histogram of each channel, as in Pillow."""
     flat = images.flatten(2).long()  # (n,C,HW)
     counts = torch.zeros(*flat.shape[:2], 256, dtype=torch.int32, device=images.device)
     counts.scatter_add_(2, flat, torch.ones((), dtype=torch.int32, device=images.device).expand_as(flat))
@@ -75,7 +75,7 @@ def equalize(images: Tensor, _: Tensor) -> Tensor:
 
 
 def autocontrast(images: Tensor, _: Tensor) -> Tensor:
-    """Stretch each channel from its darkest and brightest level to 0 and 255."""
+    """Stretch each channel so that its darkest and brightest values become 0 and 255."""
     flat = images.flatten(2)
     low, high = (level.float()[:, :, None, None] for level in torch.aminmax(flat, dim=2))
     scale = torch.where(high == low, 1, (high - low) * (1 / 255))
@@ -83,11 +83,11 @@ def autocontrast(images: Tensor, _: Tensor) -> Tensor:
 
 
 def adjust_sharpness(images: Tensor, factors: Tensor) -> Tensor:
-    """Move the pixels away from their smoothed image (factor above 1) or towards it; the border stays."""
+    """Move the pixels away from the smoothed image (factor above 1) or toward it; the border is unchanged."""
     if min(images.shape[2:]) <= 2:
         return images
     pixels = images.to(torch.int16)
-    # The 3x3 kernel of ones with a 5 in the middle, of sum 13, as sums of rows and of columns.
+    # The 3x3 kernel of ones with 5 in the center, which sums to 13, as sums over rows and columns.
     sums = pixels[:, :, :-2] + pixels[:, :, 1:-1] + pixels[:, :, 2:]
     sums = sums[..., :-2] + sums[..., 1:-1] + sums[..., 2:]
     inner = images[:, :, 1:-1, 1:-1]
@@ -106,7 +106,7 @@ def _blend(images: Tensor, others: Tensor, factors: Tensor) -> Tensor:
 
 
 def _grey(images: Tensor) -> Tensor:
-    """Return the luma (ITU-R BT.601) of color images as whole numbers, (n,1,H,W) float32."""
+    """Return the luma (ITU-R BT.601) of color images, rounded down, (n,1,H,W) float32."""
     red, green, blue = images.split(1, dim=1)
     return (red * 0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).floor_()
 
@@ -130,10 +130,10 @@ COLOR_INDEX = {name: index for index, name in enumerate(COLOR_OPS)}
 def draw_colors(
     batch: int, jitter: dict[str, float], chances: dict[str, tuple[float, float]], generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return operations (B,S) as indices of `COLOR_OPS` or NONE, and their strengths (B,S), in the order given.
+    """Return operations (B,S) as indices into `COLOR_OPS` or NONE, and their strengths (B,S), in the order given.
 
-    jitter: operation → half the range of its strength about 1 (hue: about 0), drawn for every image;
-    chances: operation → (probability, strength). What is 0 takes no step, but its draws are made.
+    jitter: operation → half the range of its strength around 1 (hue: around 0), drawn for every image;
+    chances: operation → (probability, strength). An operation with 0 takes no step, but still draws its numbers.
     """
     draws = iter(torch.rand(len(jitter) + len(chances), batch, generator=generator))
     ops, strengths = [], []
@@ -153,9 +153,9 @@ def draw_colors(
 
 
 def apply_colors(images: Tensor, ops: Tensor, strengths: Tensor) -> Tensor:
-    """Return uint8 images (n,C,H,W) after the steps of `draw_colors` (n,S), one after the other."""
+    """Return uint8 images (n,C,H,W) after the steps of `draw_colors` (n,S), applied in order."""
     for step, strength in zip(ops.unbind(1), strengths.unbind(1), strict=True):
-        # Which image gets what is known on the CPU; asking the device would wait for it.
+        # Images are grouped by operation on the CPU; asking the device would wait for it.
         kinds, counts = step.unique(return_counts=True)
         order = step.argsort()
         back = order.argsort().to(images.device, non_blocking=True)

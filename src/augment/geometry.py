@@ -1,6 +1,6 @@
-"""Where each pixel comes from: crop, flip and affine maps of an image as one matrix, applied in one resampling.
+"""Geometric transforms: crop, flip and affine map of an image as one matrix, applied in one resampling.
 
-Positions are (x, y) with pixel centers at whole numbers. A result's pixel p comes from q = affine⁻¹(p) in the cropped
+Positions are (x, y) with pixel centers at integers. An output pixel p comes from q = affine⁻¹(p) in the cropped
 frame; outside the frame it gets the fill color, inside it is read at crop(flip(q)), reflected at the image's edge.
 """
 
@@ -13,8 +13,8 @@ from torch import Tensor
 
 @dataclass
 class Moves:
-    """boxes (B,4) int64: the crop (top, left, height, width) in stored pixels, may stick out of the image;
-    flips (B,) bool: mirror the crop; inverses (B,3,3) float64: affine⁻¹ from the frame's center, in pixels."""
+    """boxes (B,4) int64: the crop (top, left, height, width) in stored pixels, may exceed the image;
+    flips (B,) bool: mirror the crop; inverses (B,3,3) float64: affine⁻¹ around the frame's center, in pixels."""
 
     boxes: Tensor
     flips: Tensor
@@ -26,13 +26,13 @@ def inverse_affine(
 ) -> Tensor:
     """Return the matrices (B,3,3) that undo: shear, then rotate about the center, then shift. All arguments (B,).
 
-    angle: degrees, counter-clockwise; shears: tangents, at most one of the two not 0; shifts: pixels.
-    pivot: (x, y) from the center to the upper left corner of the pixel grid if shears hold it still, or (0, 0).
+    angle: degrees, counterclockwise; shears: tangents, at most one of them nonzero; shifts: pixels.
+    pivot: (x, y) from the center to the fixed point of shears: (0, 0), or the upper left corner of the pixel grid.
     """
     radians = angle.double().deg2rad()
     cos, sin = radians.cos(), radians.sin()
     shear_x, shear_y, shift_x, shift_y = (values.double() for values in (shear_x, shear_y, shift_x, shift_y))
-    # The product of the three matrices, written out: on a batch of a hundred that takes a third of the time.
+    # The product of the three matrices, written out, which takes a third of the time for a batch of a hundred.
     xx, xy, yx, yy = cos + shear_x * sin, shear_x * cos - sin, sin + shear_y * cos, cos - shear_y * sin
     x = -shear_x * pivot[1] - xx * shift_x - xy * shift_y
     y = -shear_y * pivot[0] - yx * shift_x - yy * shift_y
@@ -41,7 +41,7 @@ def inverse_affine(
 
 
 def compose(moves: Moves, size: tuple[int, int]) -> Tensor:
-    """Return the matrices (B,2,3) float64 from a result's pixel (x, y, 1) to its place in the stored image."""
+    """Return the matrices (B,2,3) float64 from an output pixel (x, y, 1) to its position in the stored image."""
     height, width = size
     top, left, box_height, box_width = moves.boxes.double().unbind(1)
     mirror = 1 - 2 * moves.flips.double()
@@ -56,10 +56,10 @@ def compose(moves: Moves, size: tuple[int, int]) -> Tensor:
 
 
 def move_pixels(images: Tensor, moves: Moves, size: tuple[int, int], fill: Tensor, one_by_one: bool) -> Tensor:
-    """Return uint8 images (n,C,H,W), contiguous, with the `moves` of each of the images (n,C,h,w) uint8 applied.
+    """Apply the `moves` to images (n,C,h,w) uint8; return contiguous uint8 images (n,C,H,W).
 
-    fill: (C,) levels. Whole-pixel moves copy pixels, the others interpolate. With `one_by_one` (the fast way on a
-    CPU) crops that are only scaled go through an antialiased resize each, else all are sampled at once.
+    fill: (C,) pixel values. Moves by whole pixels copy pixels, the others interpolate. With `one_by_one` (faster on a
+    CPU), crops that are only scaled are resized one at a time, antialiased; otherwise all are sampled at once.
     """
     shifts = moves.inverses[:, :2, 2]
     unturned = (moves.inverses[:, :2, :2] == torch.eye(2)).all((1, 2))
@@ -68,7 +68,7 @@ def move_pixels(images: Tensor, moves: Moves, size: tuple[int, int], fill: Tenso
     straight = unturned & (shifts == shifts.round()).all(1)
     whole = straight & unscaled
     scaled = straight & ~unscaled & torch.tensor(one_by_one)
-    # Shifted images have some of them filled: apart from the others, which are most.
+    # Shifted images need filling, so they are separate from the others, which are most.
     ways = ((whole & still, _copy_rows), (whole & ~still, _copy_rows), (scaled, _crop_and_resize))
     order, pieces = [], []
     for chosen, function in (*ways, (~whole & ~scaled, _sample_pixels)):
@@ -84,9 +84,9 @@ def move_pixels(images: Tensor, moves: Moves, size: tuple[int, int], fill: Tenso
 
 
 def _crop_and_resize(images: Tensor, group: Tensor, moves: Moves, size: tuple[int, int], fill: Tensor) -> Tensor:
-    """Cut the boxes out of the `group` of images and resize them one by one, antialiased as in Pillow.
+    """Crop the `group` of images and resize them one by one, antialiased as in Pillow.
 
-    Flips and shifts, of the result's own pixels, are made on the way into the result.
+    Flips, and shifts by output pixels, are applied while copying into the result.
     """
     result = torch.empty((len(group), images.shape[1], *size), dtype=torch.uint8)
     plans = zip(
@@ -106,23 +106,23 @@ def _crop_and_resize(images: Tensor, group: Tensor, moves: Moves, size: tuple[in
 
 
 def _copy_rows(images: Tensor, group: Tensor, moves: Moves, size: tuple[int, int], fill: Tensor) -> Tensor:
-    """Crop, flip and shift the `group` (n,) of images by whole pixels; group and moves lie on the CPU.
+    """Crop, flip and shift the `group` (n,) of images by whole pixels; group and moves are on the CPU.
 
-    Each row of a result is one piece of a longer row: the image's with its mirror image at each side, so that a flip
-    is a piece of it too. On a CPU an order of magnitude faster than pixel by pixel.
+    Each output row is one slice of a longer row: the image's row between two mirrored copies, so that a flipped row is
+    a slice too. On a CPU this is an order of magnitude faster than moving pixels one by one.
     """
     channels, height, width = images.shape[1:]
     top, left = moves.boxes[:, :2].int().view(-1, 2, 1).unbind(1)
     right_shift, down_shift = moves.inverses[:, :2, 2].int().view(-1, 2, 1).unbind(1)
     chosen = images.index_select(0, group.to(images.device, non_blocking=True)).contiguous()
     mirrored = chosen.flip(3)
-    # Shifted pieces may stick out at both ends; what lies there is filled, and so does not matter.
+    # Slices of shifted rows may run over both ends; those pixels are filled later.
     buffer = images.new_zeros(chosen.numel() * 3 + 2 * size[1])
     long = buffer[size[1] : -size[1]].view(-1, channels, height, 3 * width)
-    # The mirrors share the outer pixels with the image: reflection does not repeat them.
+    # The mirrored copies share their edge pixels with the image: reflection does not repeat them.
     for first, part in ((1, mirrored), (width, chosen), (2 * width - 1, mirrored)):
         long[..., first : first + width] = part
-    right = width - size[1] - left  # where the piece begins in the mirror image; below 0, in the one after the image
+    right = width - size[1] - left  # start of the slice in the left mirrored copy; if negative, in the right one
     column = torch.where(moves.flips.view(-1, 1), right + torch.where(right < 0, 2 * width - 1, 1), width + left)
     frame_rows = torch.arange(size[0], dtype=torch.int32) + down_shift
     rows = _reflect(frame_rows.clamp(0, size[0] - 1) + top, height)
@@ -142,15 +142,15 @@ def _copy_rows(images: Tensor, group: Tensor, moves: Moves, size: tuple[int, int
 
 
 def _sample_pixels(images: Tensor, group: Tensor, moves: Moves, size: tuple[int, int], fill: Tensor) -> Tensor:
-    """Interpolate the `group` (n,) of images bilinearly; group and moves lie on the CPU."""
+    """Interpolate the `group` (n,) of images bilinearly; group and moves are on the CPU."""
     device = images.device
     matrices = compose(moves, size).float().to(device, non_blocking=True)
     top, left, height, width = moves.boxes.float().to(device, non_blocking=True).view(-1, 4, 1, 1).unbind(1)
     x, y = _locate(matrices, size)
     inside = (x >= left - 0.5) & (x <= left + width - 0.5) & (y >= top - 0.5) & (y <= top + height - 0.5)
-    # align_corners: -1 and 1 are the centers of the outer pixels, about which the padding reflects.
+    # align_corners: -1 and 1 are the centers of the edge pixels, at which the padding reflects.
     last_row, last_column = (max(side - 1, 1) for side in images.shape[2:])
-    # Pairs, as of torch.stack(…, 3), which takes three times as long.
+    # The same as torch.stack((x, y), 3), in a third of the time.
     grid = torch.view_as_real(torch.complex(x * (2 / last_column) - 1, y * (2 / last_row) - 1))
     chosen = images.index_select(0, group.to(device, non_blocking=True)).float()
     sampled = F.grid_sample(chosen, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
@@ -158,14 +158,14 @@ def _sample_pixels(images: Tensor, group: Tensor, moves: Moves, size: tuple[int,
 
 
 def _fill(images: Tensor, inside: Tensor, fill: Tensor) -> Tensor:
-    """Set what lies not inside (n,1,H,W) to the color (C,), in place; uint8 wraps around, so that it is exact too."""
+    """Set the pixels outside of `inside` (n,1,H,W) to the color (C,), in place; exact for uint8 too, which wraps."""
     color = fill.view(-1, 1, 1)
-    # Three passes, but several times faster on a CPU than torch.where with arguments to broadcast.
+    # Three passes, but on a CPU several times as fast as torch.where with broadcasting.
     return images.sub_(color).mul_(inside).add_(color)
 
 
 def _locate(matrices: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Return where each pixel of the result comes from, x and y (n,H,W) in the stored image."""
+    """Return where each output pixel comes from: x and y (n,H,W) in the stored image."""
     columns = torch.arange(size[1], device=matrices.device)
     rows = torch.arange(size[0], device=matrices.device).unsqueeze(1)
     by_column, by_row, offset = matrices.view(-1, 2, 1, 1, 3).unbind(4)
@@ -174,6 +174,6 @@ def _locate(matrices: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 
 def _reflect(index: Tensor, size: int) -> Tensor:
-    """Fold indices from -(size-1) to 2(size-1) back into 0 … size-1 without repeating the edge."""
+    """Reflect indices from -(size-1) to 2(size-1) into 0 … size-1 without repeating the edge."""
     last = size - 1
     return last - (last - index.abs()).abs()

@@ -1,4 +1,4 @@
-"""From pixels to what the model sees: zero mean and unit deviation per channel."""
+"""Normalization of pixels for the model: zero mean and unit standard deviation per channel."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float], out: Tensor | None = None) -> Tensor:
     """Return (pixel/255 - mean) / std per channel, float32, for uint8 images (B,C,H,W); written to `out` if given."""
-    # Moved without blocking: a copy that blocks would wait for all that the device has yet to do.
+    # A blocking copy would wait for all of the device's pending work.
     offset, scale = (
         (torch.tensor(values) * 255).view(1, -1, 1, 1).to(images.device, non_blocking=True) for values in (mean, std)
     )

@@ -1,4 +1,4 @@
-"""The augmentation of a batch from its draws to what the model sees."""
+"""The augmentation of a batch, from the random draws to the model's input."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +19,8 @@ from .policy import draw_policy, policy_colors, policy_inverses
 class Plan:
     """What happens to each image of a batch: moves, color steps (B,S), boxes (B,4) to erase, mixing; on the CPU.
 
-    Made for a whole batch, taken apart for those who hold only some of its images: what an image becomes depends on
-    its place in the whole batch alone.
+    It is drawn for a whole batch, then split over micro-batches and processes: the result for an image depends only
+    on its position in the whole batch.
     """
 
     moves: Moves
@@ -31,11 +31,11 @@ class Plan:
 
     @property
     def num_finished(self) -> int:
-        """Return how many images come out, the first of those that go in; the rest are only partners of them."""
+        """Return how many images come out: the first of those that go in. The rest are only their partners."""
         return len(self.ops if self.mixing is None else self.mixing.partners)
 
     def rows(self, part: slice) -> Tensor:
-        """Return the places (n,) of the images that the part is made of: its own, then their partners elsewhere."""
+        """Return the positions (n,) of the images that a part needs: its own, then their partners in other parts."""
         own = torch.arange(self.num_finished)[part]
         if self.mixing is None:
             return own
@@ -43,21 +43,26 @@ class Plan:
         return torch.cat((own, partners[~torch.isin(partners, own)].unique()))
 
     def take(self, part: slice) -> "Plan":
-        """Return the plan for the images at `rows(part)`, in that order, of which those of the part are finished."""
+        """Return the plan for the images at `rows(part)`, in that order; it finishes those of the part."""
         rows = self.rows(part)
         return replace(self._select(rows), mixing=None if self.mixing is None else take_mixing(self.mixing, part, rows))
 
     def _select(self, rows: slice | Tensor) -> "Plan":
-        """Return the plan of some images by themselves, unmixed."""
+        """Return the plan of some images, without mixing."""
         moves = Moves(self.moves.boxes[rows], self.moves.flips[rows], self.moves.inverses[rows])
         return Plan(moves, self.ops[rows], self.strengths[rows], self.erased[rows], mixing=None)
 
 
+def stored_size(size: tuple[int, int], random_resized_crop: float) -> tuple[int, int]:
+    """Return the (h, w) at which to store training images: 8/7 of the result if crops are resized (256 for 224)."""
+    return size if random_resized_crop == 0 else (round(size[0] * 8 / 7), round(size[1] * 8 / 7))
+
+
 @dataclass(kw_only=True)
 class Augmentation:
-    """Draw and apply the augmentations of `configs/augmentation/none.yaml`, where each key is explained.
+    """Draw and apply the augmentations of `configs/augmentation/none.yaml`, which explains each key.
 
-    size: (H, W) of the result; mean, std: per channel, of pixels in [0,1]. What is not given is off.
+    size: (H, W) of the result; mean, std: per channel, for pixels in [0,1]. By default, everything is off.
     """
 
     size: tuple[int, int]
@@ -96,10 +101,7 @@ class Augmentation:
 
     @property
     def stored_size(self) -> tuple[int, int]:
-        """The (h, w) to keep training pictures at: 8/7 of the result where crops are enlarged to it (256 for 224)."""
-        if self.random_resized_crop == 0:
-            return self.size
-        return round(self.size[0] * 8 / 7), round(self.size[1] * 8 / 7)
+        return stored_size(self.size, self.random_resized_crop)
 
     @one_core()
     def __call__(
@@ -112,7 +114,7 @@ class Augmentation:
     ) -> tuple[Tensor, Tensor]:
         """Return images (B,C,H,W) float32, and the labels (B,) or, if mixed, targets (B,K) float32.
 
-        images: (B,C,h,w) uint8, fastest if stored channels-last; labels: (B,) int64; the others as for `draw`.
+        images: (B,C,h,w) uint8, fastest if channels-last; labels: (B,) int64; the others as for `draw`.
         """
         plan = self.draw(len(images), (images.shape[2], images.shape[3]), generator, ratios, mix)
         return self.apply(images, plan), self.targets(labels, plan)
@@ -125,19 +127,19 @@ class Augmentation:
         ratios: Tensor | None = None,
         mix: bool = True,
     ) -> Plan:
-        """Draw for a batch of images of `stored` size (h, w), for all of it even where only a part is made.
+        """Draw the plan of a whole batch of images of `stored` size (h, w), even if only a part of it will be made.
 
-        generator: on the CPU; ratios: (B,) width/height of the original pictures, on the CPU, which random-resized
-        crops then follow; None: that of the stored ones; mix: whether mixup and cutmix are applied.
+        generator: on the CPU; ratios: (B,) width/height of the original pictures for random-resized crops, on the CPU;
+        None: that of the stored images; mix: whether to apply mixup and cutmix.
         """
-        # Each part has a generator of its own: switching one leaves the others' draws.
+        # Separate generators: turning one augmentation on or off does not change the draws of the others.
         *shifts, flips = torch.rand(3, batch, generator=generator)
         crop, affine, color, policy, erase = (_spawn(generator) for _ in range(5))
         if self.random_resized_crop > 0:
             ratios = torch.full((batch,), stored[1] / stored[0]) if ratios is None else ratios
             boxes = draw_resized_crops(stored, self.size, ratios, self.random_resized_crop, self.crop_ratio, crop)
         else:
-            assert stored == self.size, f"images of {stored} without random_resized_crop must be of {self.size}"
+            assert stored == self.size, f"without random_resized_crop, images must be {self.size}, not {stored}"
             boxes = draw_shifts(torch.stack(shifts), self.pad_crop, self.size)
         inverses = self._draw_affine(batch, affine)
         ops, strengths = self._draw_colors(batch, color)
@@ -153,13 +155,13 @@ class Augmentation:
     def apply(self, images: Tensor, plan: Plan, count: int | None = None) -> Tensor:
         """Return the first `count` images, by default all that the plan finishes, (count,C,H,W) float32.
 
-        images: (n,C,h,w) uint8, those that the plan is for.
+        images: (n,C,h,w) uint8, all images of the plan.
         """
         return self.finish(self.move_and_color(images, plan), plan, slice(count))
 
     @one_core()
     def move_and_color(self, images: Tensor, plan: Plan) -> Tensor:
-        """Return the levels (n,C,H,W) uint8, after geometry and color, of the images (n,C,h,w) uint8 of the plan."""
+        """Apply geometry and color to the images (n,C,h,w) uint8 of the plan; return (n,C,H,W) uint8."""
         assert len(images) == len(plan.ops), f"{len(images)} images for a plan of {len(plan.ops)}"
         chunks = self._split(images)
         if len(chunks) == 1:
@@ -170,9 +172,9 @@ class Augmentation:
 
     @one_core()
     def finish(self, levels: Tensor, plan: Plan, part: slice = slice(None)) -> Tensor:
-        """Return the images (m,C,H,W) float32 of a part of those that the plan finishes, mixed with their partners.
+        """Return a part of the images that the plan finishes, normalized and mixed, (m,C,H,W) float32.
 
-        levels: (n,C,H,W) uint8, of all images of the plan, as `move_and_color` returns them.
+        levels: (n,C,H,W) uint8, all images of the plan, as returned by `move_and_color`.
         """
         first, last, _ = part.indices(plan.num_finished)
         result = torch.empty_like(levels[first : max(first, last)], dtype=torch.float32)
@@ -181,7 +183,7 @@ class Augmentation:
             rows, images = slice(first + chunk.start, first + chunk.stop), result[chunk]
             self._normalize_and_erase(levels[rows], plan.erased[rows], images)
             if plan.mixing is not None:
-                # Normalizing partners again is cheaper than a second batch of floats.
+                # Normalizing partners twice is cheaper than a second batch of floats.
                 others = plan.mixing.partners[rows]
                 partners = levels.index_select(0, others.to(levels.device, non_blocking=True))
                 partners = self._normalize_and_erase(partners, plan.erased[others], torch.empty_like(images))
@@ -191,7 +193,7 @@ class Augmentation:
         return result
 
     def targets(self, labels: Tensor, plan: Plan) -> Tensor:
-        """Return the labels (B,) or, if mixed, targets (B,K) float32; both, as the plan, of the whole batch."""
+        """Return the labels (B,) or, if mixed, targets (B,K) float32, of the whole batch that the plan is for."""
         return labels if plan.mixing is None else mix_targets(labels, plan.mixing, self.num_classes)
 
     def _draw_mixing(self, batch: int, generator: torch.Generator) -> Mixing | None:
@@ -222,10 +224,10 @@ class Augmentation:
         return draw_colors(batch, jitter, chances, generator)
 
     def _split(self, images: Tensor) -> list[slice]:
-        """Return the chunks in which images (n,C,H,W) are made: all at once where another device works on them."""
+        """Return the chunks in which to make images (n,C,H,W): all at once unless they are on the CPU."""
         if images.device.type != "cpu" and len(images):
             return [slice(0, len(images))]
-        height, width = self.stored_size  # at least as large as the images that are made
+        height, width = self.stored_size  # at least the size of the result
         return split(len(images), images.shape[1] * height * width)
 
     def _make_levels(self, images: Tensor, plan: Plan) -> Tensor:
@@ -234,14 +236,14 @@ class Augmentation:
         return apply_colors(moved, plan.ops, plan.strengths)
 
     def _normalize_and_erase(self, levels: Tensor, erased: Tensor, result: Tensor) -> Tensor:
-        """Write the levels (n,C,H,W) uint8, normalized and with the boxes (n,4) erased, to the result, float32."""
+        """Write the levels (n,C,H,W) uint8 to the result, float32, normalized and with the boxes (n,4) erased."""
         normalize(levels, self.mean, self.std, out=result)
         if erased.any():
-            # Zero is the mean after normalization.
+            # After normalization, zero is the mean.
             result.mul_(~mask_boxes(erased.to(levels.device, non_blocking=True), self.size))
         return result
 
 
 def _spawn(generator: torch.Generator) -> torch.Generator:
-    """Return a generator seeded by the next number of `generator`."""
+    """Return a generator seeded with the next number of `generator`."""
     return torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))

@@ -1,7 +1,7 @@
 """RandAugment (arXiv 1909.13719) and TrivialAugment Wide (arXiv 2103.10158), with torchvision's tables.
 
-RandAugment gives each image `num_ops` operations of one strength, TrivialAugment one of any strength. The geometric
-ones become part of the image's one resampling, so they come before those on color.
+RandAugment applies `num_ops` operations of one strength to each image, TrivialAugment one of random strength. Geometric
+operations become part of the single resampling of an image, so they come before color operations.
 """
 
 from functools import cache
@@ -13,7 +13,7 @@ from .color import COLOR_INDEX, NONE
 from .geometry import inverse_affine
 
 BINS = 31
-# "shear_x" to "sharpness" go in both directions.
+# "shear_x" to "sharpness" take a random sign.
 OPS = (
     *("identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate"),
     *("brightness", "saturation", "contrast", "sharpness", "posterize", "solarize", "autocontrast", "equalize"),
@@ -26,8 +26,8 @@ POLICIES = ("randaugment", "trivialaugment")
 def magnitude_table(policy: str, size: tuple[int, int]) -> Tensor:
     """Return the magnitudes (operation, bin) of a policy for images of `size` (H, W).
 
-    Shears are tangents, translations pixels, rotations degrees, color factors distances from 1, posterize bits that
-    stay, solarize levels.
+    Units: tangents for shears, pixels for translations, degrees for rotations, distance from 1 for color factors, bits
+    kept for posterize, pixel values for solarize.
     """
     wide = policy == "trivialaugment"
     strongest = {"rotate": 135.0 if wide else 30.0}
@@ -45,7 +45,7 @@ def magnitude_table(policy: str, size: tuple[int, int]) -> Tensor:
 def draw_policy(
     policy: str, batch: int, num_ops: int, magnitude: int, size: tuple[int, int], generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return operations (B,S) as indices of `OPS` and their signed magnitudes (B,S).
+    """Return operations (B,S) as indices into `OPS` and their signed magnitudes (B,S).
 
     num_ops, magnitude: RandAugment's n and m; TrivialAugment has neither.
     """
@@ -68,13 +68,13 @@ def policy_inverses(ops: Tensor, magnitudes: Tensor, size: tuple[int, int]) -> T
             torch.where(op == OPS.index(name), magnitude, 0)
             for name in ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
         ]
-        # The last step is undone first; shears hold the upper left corner still.
+        # The last step is undone first; shears keep the upper left corner fixed.
         total = total @ inverse_affine(*amount, pivot=(-size[1] / 2, -size[0] / 2))
     return total
 
 
 def policy_colors(ops: Tensor, magnitudes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the steps (B,S) in the terms of `apply_colors`; geometric ones become NONE."""
+    """Return the steps (B,S) as `apply_colors` takes them; geometric ones become NONE."""
     indices = torch.tensor([COLOR_INDEX.get(name, NONE) for name in OPS])
     factors = SIGNED & (indices != NONE)
     return indices[ops], torch.where(factors[ops], 1 + magnitudes, magnitudes)

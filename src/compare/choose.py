@@ -8,20 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import InferenceConfig, flatten, load_config
-from ..run import (
-    CONFIG,
-    METRICS,
-    STATUS,
-    TEST_METRICS,
-    SavedRun,
-    choose_run,
-    find_folders,
-    read_object,
-    read_run,
-    select_runs,
-)
-from ..terminal import short_path, track
+from ..config.compose import flatten, load_config
+from ..config.schema import InferenceConfig
+from ..machine.disk import read_object, short_path
+from ..run.files import CONFIG, METRICS, STATUS, TEST_METRICS
+from ..run.query import select_runs
+from ..run.saved import SavedRun, choose_run, find_folders, read_run
+from ..terminal import track
 
 
 @dataclass

@@ -9,7 +9,9 @@ of the first kind is low. It is about two trained models; how far other seeds wo
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..run import TEST_PREDICTIONS, SavedRun, read_csv
+from ..machine.disk import read_csv
+from ..run.files import TEST_PREDICTIONS
+from ..run.saved import SavedRun
 from .choose import Entry
 
 Answers = dict[str, tuple[str, bool]]  # image -> its true class, and whether it was recognized

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .. import plots, terminal
-from ..run import write_csv, write_text
+from .. import terminal
+from ..machine.disk import write_csv, write_text
+from ..plots.curves import plot_comparison
 from .choose import Entry
 from .mcnemar import Comparison
 from .tables import Table, find_differences
@@ -88,7 +89,7 @@ def _escape(cell: str) -> str:
 def write(folder: Path, title: str, sections: Sequence[Section], entries: Sequence[Entry], rows: list[dict]) -> None:
     """Write the three files, each whole: the report, a row per run, the curves of the best ones."""
     folder.mkdir(parents=True, exist_ok=True)
-    plots.plot_comparison({entry.label: entry.history for entry in entries[:MAX_CURVES]}, folder / PICTURE)
+    plot_comparison({entry.label: entry.history for entry in entries[:MAX_CURVES]}, folder / PICTURE)
     write_csv(folder / CSV, rows)
     write_text(folder / MARKDOWN, format_markdown(title, sections))
 

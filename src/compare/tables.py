@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..config import changes_nothing, show_value
-from ..terminal import format_minutes, short_path
+from ..config.overrides import show_value
+from ..machine.disk import short_path
+from ..run.resume import changes_nothing
+from ..terminal import format_minutes
 from .choose import Entry
 
 PATHS = {"dataset.root", "dataset.table", "init.weights"}

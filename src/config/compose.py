@@ -1,9 +1,6 @@
 """From what is typed to checked dataclasses: values are composed by Hydra from `configs/`, names and types are ours."""
 
 import functools
-import json
-import os
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -13,18 +10,18 @@ import hydra
 import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from .messages import list_keys
+from .keys import list_keys
+from .overrides import escape
 from .resolve import resolve
 from .schema import AnyConfig, InferenceConfig, TrainConfig
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-# Taken literally, without Hydra's grammar; a regular expression or a condition needs that as much as a path.
-PATH_KEYS = (
-    *("dataset.root", "dataset.table", "dataset.cache_dir", "dataset.subfolder", "dataset.group_pattern"),
-    *("input", "output", "run", "filter", "resume", "init.weights", "sweep.file"),
-)
+# What a user can fix; anything else is a defect of ours.
+USER_ERRORS = (ValueError, OSError, FloatingPointError, HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 ConfigStore.instance().store(name="train_schema", node=TrainConfig)
 ConfigStore.instance().store(name="inference_schema", node=InferenceConfig)
@@ -71,15 +68,6 @@ def _fill_unused(schema: Any, plain: Any) -> Any:
         elif value == "???" and type(None) in get_args(kind):
             filled[key] = None
     return filled
-
-
-def escape(value: Any) -> Any:
-    """Keep text that looks like an interpolation as it is: a folder may be called `${x}`, a run be a stranger's."""
-    if isinstance(value, dict):
-        return {key: escape(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [escape(item) for item in value]
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) and value != "???" else value
 
 
 def compose_config(*overrides: str) -> TrainConfig:
@@ -151,11 +139,6 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def show_value(value: Any) -> str:
-    """Return a value as it is typed on the command line."""
-    return value if isinstance(value, str) else json.dumps(value)
-
-
 def _list_given(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
     for key, value in values.items():
         yield f"{prefix}{key}"
@@ -170,26 +153,3 @@ def _fill(values: dict[str, Any], missing: dict[str, Any]) -> dict[str, Any]:
         mine = values.get(key, value)
         filled[key] = _fill(mine, value) if isinstance(mine, dict) and isinstance(value, dict) else mine
     return filled
-
-
-def quote_path(argument: str, multirun: bool = False) -> str:
-    """Quote the value of a path key, so that Hydra's grammar takes brackets, spaces, `=` or quotes literally.
-
-    With `multirun` a comma separates values, unless a file of that whole name exists.
-    """
-    key, equals, value = argument.partition("=")
-    if key.lstrip("+") not in PATH_KEYS or not equals or value in ("", "null") or is_quoted(value):
-        return argument
-    values = value.split(",") if multirun and not os.path.exists(os.path.expanduser(value)) else [value]
-    return f"{key}=" + ",".join(quote(item) for item in values)
-
-
-def is_quoted(value: str) -> bool:
-    """Tell whether the quotes about a path are for Hydra's grammar, and not part of a file's name."""
-    return len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" and not os.path.exists(value)
-
-
-def quote(value: str) -> str:
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", escape(value))
-    trailing = len(escaped) - len(escaped.rstrip("\\"))
-    return "'" + escaped + "\\" * trailing + "'"

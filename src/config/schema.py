@@ -272,6 +272,9 @@ class InferenceConfig:
         check(self.topk >= 1, f"topk={self.topk} must be at least 1")
         check(self.batch_size >= 1, f"batch_size={self.batch_size} must be at least 1")
         check_device(self.device)
+        if self.task.name == "interactive" and self.input is not None:
+            self.task.name = "predict"
+        check(self.task.name != "list" or self.input is None, "task=list shows runs; leave input out, or task=list")
         check(
             self.filter is None or self.input is None,
             "filter chooses from a table of runs; with input=… write run=FOLDER, latest or best",

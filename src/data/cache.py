@@ -1,10 +1,10 @@
-"""The decoded cache: each file is decoded once, into a folder that later starts map into memory.
+"""The decoded cache: each file is decoded once, into a folder that later runs memory-map.
 
-    <cache_dir>/<name>/pixels.u8     uint8 (N,H,W,C), the images that could be read, in order
-                       index.npz     what is known of each image: size, mode, content hash, …
+    <cache_dir>/<name>/pixels.u8     uint8 (N,H,W,C), the readable images, in order
+                       index.npz     metadata of each image: size, mode, content hash, …
 
-The folder's name holds a hash over the files (names, sizes, times of change) and over how they were decoded. It is
-built under another name and renamed, under a lock: a killed build is never mistaken for a cache.
+The folder's name contains a hash of the files (names, sizes, modification times) and of the decoding settings. The
+folder is built under another name and then renamed, under a lock: a killed build is never mistaken for a cache.
 Letters: N images, H W pixels, C channels.
 """
 
@@ -27,21 +27,24 @@ import PIL.features
 import torch
 from filelock import FileLock, Timeout
 
+from ..distributed.torchrun import read_place
+from ..machine.disk import free_space
+from ..machine.memory import format_bytes
 from .decode import Decoded, Index, Items, decode, decode_one, fit_to_pictures
 from .images import Preprocessing, Track
 
 PIXELS, INDEX, BUILDING = "pixels.u8", "index.npz", ".building"
-VERSION = 1  # of the decoder: a change in `images.py` that changes pixels raises it, and old caches are left aside
+VERSION = 1  # of the decoder: increase it when a change in `images.py` changes pixels, so that old caches are ignored
 
-# Seconds that the other processes of a machine leave to the first one, which shows how far it is, to begin with the
-# building; the one that is later then waits for it at the lock.
+# Seconds that the other processes on a machine give the first one, which shows its progress, to start building.
+# After that, the lock decides who builds.
 HEAD_START = 10.0
 
 log = logging.getLogger("vit")
 
 
 class Cache:
-    """The cache of one list of images at one size; `open` builds it where it is missing."""
+    """The cache of one list of images at one size; `open` builds it if it is missing."""
 
     def __init__(
         self,
@@ -52,9 +55,9 @@ class Cache:
         store: bool = True,
         shrink: bool = False,
     ) -> None:
-        """`store=False` keeps the index alone, for images that are decoded whenever they are needed.
+        """`store=False` keeps only the index, for images that are decoded every time they are needed.
 
-        `shrink` lets the size be smaller than asked for, where all pictures are.
+        `shrink` allows a smaller size than requested if all pictures are smaller.
         """
         self.items, self.preprocessing, self.store, self.shrink = items, preprocessing, True, shrink
         self.folder = folder / f"{name}-{_fingerprint(items, preprocessing, shrink)}"
@@ -63,37 +66,37 @@ class Cache:
 
     def keep_index_only(self) -> None:
         self.store = False
-        if self._read() is None:  # that of a whole cache is as good
+        if self._read_index() is None:  # the index of a full cache works as well
             self.folder = self.folder.with_name(f"{self.folder.name}-index")
 
     def missing_bytes(self) -> int:
-        """Return what building the cache will take on the disk; nothing where it is there."""
-        if not self.store or self._read() is not None:
+        """Return the bytes on disk that building the cache will take; 0 if it exists."""
+        if not self.store or self._read_index() is not None:
             return 0
-        return len(self.items) * int(np.prod((*self._final().size, self.preprocessing.channels)))
+        return len(self.items) * int(np.prod((*self._final_preprocessing().size, self.preprocessing.channels)))
 
     def open(self, track: Track, description: str) -> Index:
-        """Return the index, after decoding what no earlier start has decoded."""
-        index = self._read()
-        if index is not None and not self._is_mended(index):
+        """Return the index, decoding the images first unless an earlier run has."""
+        index = self._read_index()
+        if index is not None and not self._can_read_more(index):
             return index
-        if os.environ.get("LOCAL_RANK", "0") != "0":
-            self._leave_to_first()
-        with _wait_for(self.folder):
-            index = self._read()
-            if index is None or self._is_mended(index):
+        if read_place().local_rank != 0:
+            self._wait_for_first_process()
+        with _lock(self.folder):
+            index = self._read_index()
+            if index is None or self._can_read_more(index):
                 self._build(track, description)
-                index = self._read()
+                index = self._read_index()
         assert index is not None
         return index
 
-    def _leave_to_first(self) -> None:
+    def _wait_for_first_process(self) -> None:
         until = time.monotonic() + HEAD_START
-        while self._read() is None and time.monotonic() < until:
+        while self._read_index() is None and time.monotonic() < until:
             time.sleep(0.1)
 
-    def _read(self) -> Index | None:
-        """Return the index of a whole cache, or None where there is none, or something is missing in it."""
+    def _read_index(self) -> Index | None:
+        """Return the index of a complete cache, or None if the cache is missing or incomplete."""
         try:
             index = Index.load(self.folder / INDEX)
             size = (self.folder / PIXELS).stat().st_size
@@ -101,18 +104,18 @@ class Cache:
             return None
         return index if size in (index.num_bytes, 0 if not self.store else index.num_bytes) else None
 
-    def _is_mended(self, index: Index) -> bool:
-        """Tell whether a file that could not be read can be now: it may have been the disk, or a permission."""
+    def _can_read_more(self, index: Index) -> bool:
+        """Return whether a file that failed to decode can be read now; the disk or a permission may have failed."""
         failed = set(range(len(self.items))) - set(index.kept.tolist())
         return any(isinstance(decode_one(self.items[i], self.preprocessing), Decoded) for i in failed)
 
-    def _final(self) -> Preprocessing:
+    def _final_preprocessing(self) -> Preprocessing:
         if not self.shrink:
             return self.preprocessing
         return replace(self.preprocessing, size=fit_to_pictures(self.preprocessing.size, self.items))
 
     def pixels(self, index: Index) -> np.ndarray:
-        """Return the stored images as a memory map (N,H,W,C); writing to it changes no file."""
+        """Return the stored images as a memory map (N,H,W,C); writing to it does not change the file."""
         shape = (len(index.kept), *index.shape.tolist())
         if not len(index.kept):  # an empty file cannot be mapped
             return np.empty(shape, np.uint8)
@@ -123,7 +126,7 @@ class Cache:
         shutil.rmtree(building, ignore_errors=True)
         _remove_leftovers(self.folder.parent)
         building.mkdir()
-        preprocessing = self._final()
+        preprocessing = self._final_preprocessing()
         needed = len(self.items) * int(np.prod((*preprocessing.size, preprocessing.channels))) if self.store else 0
         try:
             with (building / PIXELS).open("wb") as file:
@@ -132,9 +135,9 @@ class Cache:
                 file.truncate(index.num_bytes if self.store else 0)
                 os.fsync(file.fileno())
             index.save(building / INDEX)
-            for path in (building / INDEX, building):  # names and contents are on the disk before the new name is
+            for path in (building / INDEX, building):  # contents and names reach the disk before the new name does
                 _flush(path)
-            shutil.rmtree(self.folder, ignore_errors=True)  # what is there is damaged
+            shutil.rmtree(self.folder, ignore_errors=True)  # an existing cache is damaged
             os.replace(building, self.folder)
         except BaseException as error:
             shutil.rmtree(building, ignore_errors=True)
@@ -142,23 +145,23 @@ class Cache:
                 free = free_space(self.folder.parent)
                 raise OSError(
                     f"the decoded images of {self.folder.name} need {format_bytes(needed)}, but dataset.cache_dir="
-                    f"{self.folder.parent} has {format_bytes(free)} free; choose another one, or dataset.cache=off"
+                    f"{self.folder.parent} has {format_bytes(free)} free; choose another folder, or dataset.cache=off"
                 ) from error
             raise
 
 
 @contextlib.contextmanager
-def _wait_for(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; say so where another process has it, which is then building what is needed here."""
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; log it if another process has the lock and is building the same cache."""
     lock = FileLock(f"{folder}.lock")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except Timeout:
-        log.info("waiting    for another process that decodes the same images into %s", folder)
+        log.info("waiting   for another process to decode the same images into %s", folder)
         lock.acquire()
     except OSError as error:
-        raise OSError(f"dataset.cache_dir={folder.parent} cannot be written to: {error}") from error
+        raise OSError(f"cannot write to dataset.cache_dir={folder.parent}: {error}") from error
     try:
         yield
     finally:
@@ -166,7 +169,7 @@ def _wait_for(folder: Path) -> Iterator[None]:
 
 
 def _flush(path: Path) -> None:
-    with contextlib.suppress(PermissionError):  # Windows does not open folders
+    with contextlib.suppress(PermissionError):  # Windows cannot open folders
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
@@ -175,7 +178,7 @@ def _flush(path: Path) -> None:
 def _fingerprint(items: Items, preprocessing: Preprocessing, shrink: bool) -> str:
     decoding = (
         VERSION,
-        (PIL.__version__, PIL.features.version("jpg"), torch.__version__),  # they make the pixels
+        (PIL.__version__, PIL.features.version("jpg"), torch.__version__),  # they can change pixels
         shrink,
         preprocessing.size,
         preprocessing.resize,
@@ -188,41 +191,25 @@ def _fingerprint(items: Items, preprocessing: Preprocessing, shrink: bool) -> st
     else:
         for path in items:
             facts: tuple[int, ...] = ()
-            with contextlib.suppress(OSError):  # a dangling link is found, and named, when it is to be read
+            with contextlib.suppress(OSError):  # a dangling link is reported when it is decoded
                 status = os.stat(path)
-                # The second time is the system's own: files that were swapped or unpacked anew keep the first.
+                # ctime too, which programs cannot set: swapped or unpacked files may keep their mtime.
                 facts = status.st_size, status.st_mtime_ns, status.st_ctime_ns
             digest.update(f"{os.fspath(path)}\0{facts}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
 def _reserve(file: BinaryIO, num_bytes: int) -> None:
-    """Take the space on the disk now, so that a disk too small is known before the work and not after it."""
+    """Allocate the disk space now, so that a full disk is an error before the decoding and not after it."""
     if num_bytes > free_space(Path(file.name)):
         raise OSError(errno.ENOSPC, "no space left")
     if num_bytes and hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, num_bytes)
 
 
-def free_space(folder: Path) -> int:
-    """Return the free bytes of the disk that holds, or will hold, the folder."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
-
-
 def _remove_leftovers(folder: Path) -> None:
-    """Delete what killed builds left behind: unfinished folders whose lock nobody holds."""
+    """Delete the unfinished folders of killed builds: those whose lock is free."""
     for building in folder.glob(f"*{BUILDING}"):
         lock = FileLock(str(building).removesuffix(BUILDING) + ".lock")
         with contextlib.suppress(Timeout), lock.acquire(blocking=False):
             shutil.rmtree(building, ignore_errors=True)
-
-
-def format_bytes(num_bytes: float) -> str:
-    """Return a size for people: 512 B, 3.4 MiB, 1.2 GiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if num_bytes < 1024 or unit == "GiB":
-            return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1024
-    raise AssertionError

@@ -1,4 +1,4 @@
-"""From files to pixels, once, with all cores; and what was learned about the images on the way: their index.
+"""Decode files to pixels, once, on all cores, and build an index of the images' metadata on the way.
 
 Letters: N images, H W pixels, C channels.
 """
@@ -19,17 +19,17 @@ from PIL import Image
 from ..augment.chunks import count_cores
 from .images import FORMATS, ORIENTATION, SIDEWAYS, Preprocessing, Track
 
-TOGETHER = 16  # images that a thread decodes before it hands them over: handing over costs as much as a small image
+CHUNK_SIZE = 16  # images per task of a thread: passing a result between threads costs as much as a small image
 Items = Sequence[Path] | np.ndarray
 
 
 @dataclass
 class Index:
-    """What decoding told about a list of images; the rows are those that could be read.
+    """Metadata of a list of images, with a row for each image that could be read.
 
-    kept: (N,) their positions in the list; width, height: (N,) of the file's picture, upright; mode: (N,) text;
-    digest: uint8 (N,16) hash of the content; shape: (H,W,C) of a stored image; histogram: int64 (C,256) of all stored
-    pixels; grey: whether all images are; errors: a line for each file that could not be read.
+    kept: (N,) positions in the list; width, height: (N,) of the picture in the file, upright; mode: (N,) str;
+    digest: uint8 (N,16) content hash; shape: (H,W,C) of a stored image; histogram: int64 (C,256) of all stored
+    pixels; grey: whether all images are grayscale; errors: one line for each file that could not be read.
     """
 
     kept: np.ndarray
@@ -57,7 +57,7 @@ class Index:
 
 @dataclass
 class Decoded:
-    """One image, decoded: its pixels (H,W,C), their counts (C,256), what its file says."""
+    """A decoded image: pixels (H,W,C), counts of their values (C,256), and metadata of its file."""
 
     pixels: np.ndarray
     counts: np.ndarray
@@ -68,14 +68,14 @@ class Decoded:
 
 
 def fit_to_pictures(size: tuple[int, int], items: Items) -> tuple[int, int]:
-    """Return `size` (height, width), or less where no picture has as much: enlarging costs space, gains no detail.
+    """Return `size` (height, width), reduced if no picture is that large: enlarging takes space and adds no detail.
 
-    Read off the headers of up to 64 pictures, evenly spread.
+    Reads the headers of up to 64 evenly spaced pictures.
     """
     heights, widths = [], []
     for position in np.linspace(0, len(items) - 1, min(64, len(items))).astype(int):
         item = items[position]
-        with contextlib.suppress(Exception):  # what is broken is found, and named, when it is decoded
+        with contextlib.suppress(Exception):  # a broken file is reported when it is decoded
             sides = item.shape[:2] if isinstance(item, np.ndarray) else _upright_size(item)
             heights.append(sides[0])
             widths.append(sides[1])
@@ -83,7 +83,7 @@ def fit_to_pictures(size: tuple[int, int], items: Items) -> tuple[int, int]:
 
 
 def _upright_size(path: Path) -> tuple[int, int]:
-    """Return (height, width) of a file's picture without decoding it."""
+    """Return the (height, width) of a file's picture without decoding it."""
     if path.suffix.lower() == ".npy":
         height, width = np.load(path, mmap_mode="r", allow_pickle=False).shape[:2]
         return height, width
@@ -92,9 +92,9 @@ def _upright_size(path: Path) -> tuple[int, int]:
 
 
 def index_arrays(images: np.ndarray, items: np.ndarray | None = None) -> Index:
-    """Return the index of images (N,H,W,C) that need no decoding, because they came as an array of the right size.
+    """Return the index of images (N,H,W,C) that need no decoding, because they come in an array of the right size.
 
-    items: that array, where its channels were repeated.
+    items: the original array, if its channels were repeated.
     """
     count, height, width, channels = images.shape
     sources = images if items is None else items
@@ -115,7 +115,7 @@ def index_arrays(images: np.ndarray, items: np.ndarray | None = None) -> Index:
 
 
 def decode(items: Items, preprocessing: Preprocessing, file: BinaryIO | None, track: Track, description: str) -> Index:
-    """Decode all items with all cores, write the readable ones to `file` in their order, return the index."""
+    """Decode all items on all cores, write the readable ones to `file` in order, and return the index."""
     histogram = np.zeros((preprocessing.channels, 256), np.int64)
     rows: list[tuple[int, int, int, str, bytes]] = []
     errors: list[str] = []
@@ -127,7 +127,7 @@ def decode(items: Items, preprocessing: Preprocessing, file: BinaryIO | None, tr
         if file is not None:
             file.write(image.pixels.data)
         histogram += image.counts
-        grey = grey and _is_grey(image.pixels)  # stops looking at the first colour image
+        grey = grey and _is_grey(image.pixels)  # compares no pixels after the first color image
         rows.append((position, image.width, image.height, image.mode, image.digest))
     kept, widths, heights, modes, digests = zip(*rows, strict=True) if rows else ((), (), (), (), ())
     return Index(
@@ -144,21 +144,21 @@ def decode(items: Items, preprocessing: Preprocessing, file: BinaryIO | None, tr
 
 
 def _decode_in_order(items: Items, preprocessing: Preprocessing) -> Iterator[Decoded | OSError]:
-    """Yield every item decoded, or why it could not be, in order; per core 64 are decoded ahead at most."""
+    """Yield each item decoded, or the error, in order; at most 64 items per core are decoded ahead."""
 
-    def decode_some(first: int) -> list[Decoded | OSError]:
-        return [decode_one(items[i], preprocessing) for i in range(first, min(first + TOGETHER, len(items)))]
+    def decode_chunk(first: int) -> list[Decoded | OSError]:
+        return [decode_one(items[i], preprocessing) for i in range(first, min(first + CHUNK_SIZE, len(items)))]
 
-    # Pillow decodes and resamples outside the interpreter lock, so threads share the work without copies.
+    # Pillow releases the GIL while it decodes and resamples, so threads share the work without copies.
     workers = count_cores()
-    starts = iter(range(0, len(items), TOGETHER))
+    starts = iter(range(0, len(items), CHUNK_SIZE))
     with ThreadPoolExecutor(workers) as pool:
-        waiting = deque(pool.submit(decode_some, first) for first in itertools.islice(starts, 4 * workers))
+        pending = deque(pool.submit(decode_chunk, first) for first in itertools.islice(starts, 4 * workers))
         try:
-            while waiting:
-                yield from waiting.popleft().result()
-                waiting.extend(pool.submit(decode_some, first) for first in itertools.islice(starts, 1))
-        finally:  # after Ctrl-C or a full disk nothing that still waits is begun
+            while pending:
+                yield from pending.popleft().result()
+                pending.extend(pool.submit(decode_chunk, first) for first in itertools.islice(starts, 1))
+        finally:  # after Ctrl-C or on a full disk, no pending task is started
             pool.shutdown(cancel_futures=True)
 
 
@@ -183,7 +183,7 @@ def _array_mode(image: np.ndarray) -> str:
 
 
 def _count_values(pixels: np.ndarray) -> np.ndarray:
-    """Return how often each value 0 … 255 occurs in each channel of pixels (H,W,C): (C,256)."""
+    """Return how often each value from 0 to 255 occurs in each channel of pixels (H,W,C), as (C,256)."""
     if pixels.shape[2] == 3:  # Pillow counts in C, four times as fast
         return np.array(Image.fromarray(pixels).histogram()).reshape(3, 256)
     return np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(pixels, 2, 0)])

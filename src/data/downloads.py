@@ -1,4 +1,4 @@
-"""Downloads that are there whole or not at all, however and whenever the program was stopped."""
+"""Atomic downloads: a data set is complete or absent, however and whenever the program was stopped."""
 
 import http.client
 import os
@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from filelock import FileLock
 
-# What a broken connection, a damaged archive, a full disk or a wrong checksum raises on the way.
+# Raised by a broken connection, a damaged archive, a full disk or a wrong checksum.
 DOWNLOAD_ERRORS = (
     *(OSError, RuntimeError, EOFError, http.client.HTTPException),
     *(zlib.error, zipfile.BadZipFile, tarfile.TarError),
@@ -22,10 +22,10 @@ Parts = TypeVar("Parts")
 
 
 def obtain(name: str, root: Path, read: Callable[[Path, bool], Parts], notes: list[str]) -> Parts:
-    """Return `read(root, False)`; where that finds no whole data set, let `read(folder, True)` make one first.
+    """Return `read(root, False)`; if it finds no complete data set, let `read(folder, True)` download one first.
 
-    It is made in a hidden folder of `root` and then moved by renames, under a lock: a second process waits, then
-    uses what the first one made. Raises OSError that says what to do.
+    The download goes to a hidden folder in `root` and is moved into place by renames, under a lock: a second process
+    waits and then uses the same files. Raises OSError that says what to do.
     """
     try:
         return read(root, False)
@@ -37,7 +37,7 @@ def obtain(name: str, root: Path, read: Callable[[Path, bool], Parts], notes: li
             try:
                 return read(root, False)
             except (OSError, RuntimeError):
-                _make(name, root, read, notes)
+                _download(name, root, read, notes)
             return read(root, False)
     except DOWNLOAD_ERRORS as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
@@ -47,9 +47,9 @@ def obtain(name: str, root: Path, read: Callable[[Path, bool], Parts], notes: li
         ) from error
 
 
-def _make(name: str, root: Path, read: Callable[[Path, bool], Parts], notes: list[str]) -> None:
+def _download(name: str, root: Path, read: Callable[[Path, bool], Parts], notes: list[str]) -> None:
     folder = root / f".{name}.download"
-    shutil.rmtree(folder, ignore_errors=True)  # an earlier attempt was killed
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier attempt that was killed
     folder.mkdir()
     try:
         read(folder, True)
@@ -61,7 +61,7 @@ def _make(name: str, root: Path, read: Callable[[Path, bool], Parts], notes: lis
 
 
 def _drop_archives(folder: Path) -> None:
-    """Remove what was downloaded and is unpacked now; its space is needed for the images."""
+    """Delete the archives after unpacking; the images need the space."""
     for parent, _, files in os.walk(folder):
         for name in files:
             if name.endswith(ARCHIVES):
@@ -69,11 +69,11 @@ def _drop_archives(folder: Path) -> None:
 
 
 def _move(path: Path, target: Path, notes: list[str]) -> None:
-    """Rename, in one step. An incomplete folder that was there before is set aside, not deleted: it may be yours."""
+    """Move by one rename. An existing incomplete folder is set aside, not deleted: it may be the user's."""
     if target.is_dir() and any(target.iterdir()):
         aside = next(name for i in range(1, 1000) if not (name := Path(f"{target}.incomplete{i}")).exists())
         target.rename(aside)
-        notes.append(f"{target} was not whole; it was set aside as {aside} and downloaded anew")
+        notes.append(f"{target} was incomplete; it was renamed to {aside} and downloaded again")
     elif target.is_dir():
         target.rmdir()
     os.replace(path, target)

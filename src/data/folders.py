@@ -1,4 +1,4 @@
-"""Images in class folders: what is found, under which label, and what is left out."""
+"""Images in class folders: which files are images, their labels, and which files are ignored."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import DatasetConfig
+from ..config.dataset import DatasetConfig
 from .images import is_hidden, walk
 
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
@@ -15,11 +15,11 @@ SPLIT_NAMES |= {"test": "test", "testing": "test"}
 
 @dataclass
 class Source:
-    """Items and labels (positions in `classes`) of the splits a data set comes with: any of all, train, val, test.
+    """Items and labels (indices into `classes`) of the splits that a data set comes with: all, train, val or test.
 
     Items are file paths, or a uint8 array (N,H,W) or (N,H,W,C). `notes` are sentences for the log, `ignored` the
-    files and folders that were left out, and why. `groups` names each item's group, split by split, where the data
-    set itself knows. `root` is the folder of the items where it is not dataset.root.
+    files and folders that were ignored, with reasons. `groups` names each item's group, by split, if the data set
+    defines groups. `root` is the folder of the items if it is not dataset.root.
     """
 
     classes: list[str]
@@ -35,14 +35,14 @@ def load_image_folder(config: DatasetConfig) -> Source:
 
 
 def read_folders(root: Path) -> Source:
-    """Read `root/train|val|test/<class>/…` or `root/<class>/…`; images may lie deeper in a class folder."""
+    """Read `root/train|val|test/<class>/…` or `root/<class>/…`; images may be nested deeper in a class folder."""
     source = Source([], {})
     folders = _split_folders(root, source)
     first = next(iter(folders))
     classes = class_folders(folders[first])
     found: dict[str, dict[str, list[Path]]] = {split: {} for split in folders}
     for split, folder in folders.items():
-        _ignore_others(folder, class_folders(folder), "beside the class folders", source)
+        _ignore_others(folder, class_folders(folder), "outside the class folders", source)
         for name in class_folders(folder):
             if name not in classes:
                 raise ValueError(f"{folder / name}: the class '{name}' does not occur in {folders[first]}")
@@ -62,29 +62,29 @@ def class_folders(folder: Path) -> list[str]:
 
 
 def _split_folders(root: Path, source: Source) -> dict[str, Path]:
-    """Return split -> folder, train first; just `all` where no folder is called like a split."""
-    # A split holds class folders; a folder `train` with images in it is a class, of pictures of trains.
+    """Return split -> folder, train first; only `all` if no folder is named after a split."""
+    # A split contains class folders; a folder `train` with images in it is a class, of pictures of trains.
     named = [name for name in class_folders(root) if name.lower() in SPLIT_NAMES and class_folders(root / name)]
     folders = {SPLIT_NAMES[name.lower()]: root / name for name in named}
     if not folders:
         return {"all": root}
     if "train" not in folders:
-        raise ValueError(f"dataset.root={root} holds {named[0]}/ with class folders, but no train/ beside it")
+        raise ValueError(f"dataset.root={root} contains {named[0]}/ with class folders, but no train/")
     if len(folders) < len(named):
-        raise ValueError(f"dataset.root={root} holds {', '.join(named)}: two names for one split")
-    _ignore_others(root, named, "beside the split folders", source)
+        raise ValueError(f"dataset.root={root} contains {', '.join(named)}: two names for the same split")
+    _ignore_others(root, named, "outside the split folders", source)
     return dict(sorted(folders.items(), key=lambda item: item[0] != "train"))
 
 
 def _ignore_others(folder: Path, used: Collection[str], reason: str, source: Source) -> None:
-    """Record what lies in `folder` beside the entries that are used."""
+    """Record the entries of `folder` that are not used."""
     for path in sorted(folder.iterdir()):
         if path.name not in used:
             source.ignored.append((path, "hidden" if is_hidden(path.name) else reason))
 
 
 def _list_images(folder: Path, source: Source) -> list[Path]:
-    """Return the images below a class folder, sorted, as `find_images` does; record what else is there."""
+    """Return the images below a class folder, sorted as by `find_images`; record all other files."""
     found = []
     for path, reason in walk(folder):
         if reason:
@@ -101,7 +101,7 @@ def _note_empty(folders: dict[str, Path], found: dict[str, dict[str, list[Path]]
             if not images:
                 source.ignored.append((folders[split] / name, "class folder without images"))
             if split == first and not images:
-                source.notes.append(f"{folders[first] / name} holds no images: left out")
+                source.notes.append(f"{folders[first] / name} contains no images: the class is skipped")
             if split != first and images and name not in source.classes:
                 raise ValueError(f"{folders[split] / name}: there is no image of class '{name}' in {folders[first]}")
 
@@ -109,14 +109,14 @@ def _note_empty(folders: dict[str, Path], found: dict[str, dict[str, list[Path]]
 def _check_classes(classes: list[str], folder: Path) -> None:
     if not classes:
         raise ValueError(
-            f"dataset.root: no class folders with images in {folder}; put each class into a folder of its own, "
+            f"dataset.root: no class folders with images in {folder}; put each class into its own folder, "
             f"{folder.name}/cat/1.jpg, {folder.name}/dog/1.jpg, …"
         )
     subfolders = [class_folders(folder / name) for name in classes]
     if len(classes) > 1 and len(subfolders[0]) > 1 and all(names == subfolders[0] for names in subfolders):
         raise ValueError(
-            f"dataset.root: {', '.join(classes[:3])} in {folder} hold the same folders: {', '.join(subfolders[0][:3])}"
-            "; if these are splits, name them train, val and test"
+            f"dataset.root: {', '.join(classes[:3])} in {folder} contain the same folders: "
+            f"{', '.join(subfolders[0][:3])}; if these are splits, name them train, val and test"
         )
     if len(classes) == 1:
         inside = class_folders(folder / classes[0])

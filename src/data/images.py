@@ -1,6 +1,6 @@
-"""One way to read an image, for training and inference alike: file -> pixels -> uint8 tensor (C,H,W).
+"""The one way to read an image, in training and inference: file -> pixels -> uint8 tensor (C,H,W).
 
-A file is read whole or not at all: what is truncated is refused, never filled up with grey.
+A file is read completely or not at all: a truncated one is an error, never padded with gray.
 """
 
 import io
@@ -18,34 +18,34 @@ from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".npy"}
-# Only these (MPO comes with JPEG), whatever a file is called: Pillow would start other programs for some formats.
+# Only these (MPO comes with JPEG), whatever the file extension: for some formats Pillow would run other programs.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
     "nearest": Image.Resampling.NEAREST,
 }
-ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values for pictures that lie on their side
-Pixels = Image.Image | np.ndarray  # a picture in mode L or RGB, or a uint8 array (H,W,C) of any other C
-Track = Callable[[Iterable[Any], int, str], Iterator[Any]]  # (items, how many, description) -> items
+ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap width and height
+Pixels = Image.Image | np.ndarray  # a picture in mode L or RGB, or a uint8 array (H,W,C) with any other C
+Track = Callable[[Iterable[Any], int, str], Iterator[Any]]  # (items, total, description) -> items
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Return all image files below `folder`, sorted; hidden files and folders and other file types are left out."""
+    """Return all image files below `folder`, sorted; hidden files and folders are skipped."""
     return sorted(path for path, reason in walk(folder) if not reason)
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Yield each file below `folder` with the reason to ignore it, "" for images; folders only where ignored.
+    """Yield each file below `folder` with the reason to ignore it, "" for images, and each ignored folder.
 
-    Links to folders are followed, but never into a folder for the second time, nor into one that holds `folder`.
+    Links to folders are followed, but no folder is visited twice, and none that contains `folder`.
     """
     seen = {_identity(above) for above in folder.absolute().parents}
     for parent, folders, files in os.walk(folder, followlinks=True):
         seen.add(_identity(Path(parent)))
         for name in sorted(folders):
             identity = _identity(Path(parent, name))
-            reason = "hidden" if is_hidden(name) else "a link to a folder that is looked through anyway"
+            reason = "hidden" if is_hidden(name) else "a link to a folder that is searched anyway"
             if is_hidden(name) or identity in seen:
                 folders.remove(name)
                 yield Path(parent, name), reason
@@ -71,7 +71,7 @@ def is_image(name: str) -> bool:
 
 @dataclass
 class Picture:
-    """An image's pixels with what its file says: width and height upright, mode as Pillow calls it."""
+    """An image's pixels and metadata of its file: width and height, upright, and Pillow's mode."""
 
     pixels: Pixels
     width: int
@@ -80,19 +80,19 @@ class Picture:
 
 
 def read_image(path: Path) -> Pixels:
-    """Read a file (its first frame) upright, as 8-bit grey (mode L) or colour (mode RGB), or as (H,W,C) from .npy.
+    """Read a file (its first frame) upright, as 8-bit grayscale (mode L) or color (RGB), or as (H,W,C) from .npy.
 
-    Transparency is laid on white; 16-bit grey keeps its upper 8 bits; float pixels count from 0 to 1.
-    Raises OSError, naming the file, where it is truncated or no image that Pillow reads.
+    Transparent images are composited onto white; 16-bit grayscale keeps its upper 8 bits; float pixels range from 0
+    to 1. Raises OSError, naming the file, if it is truncated or not an image that Pillow reads.
     """
     return parse_image(path.read_bytes(), path).pixels
 
 
-def parse_image(content: bytes, path: Path, least: int = 0) -> Picture:
+def parse_image(content: bytes, path: Path, min_side: int = 0) -> Picture:
     """Return the picture in a file's content; see `read_image`.
 
-    With `least`, a JPEG may be decoded at a half, quarter or eighth of its size, by its own transform, as long as
-    both sides keep that many pixels: a large photo costs a fraction of the time.
+    With `min_side`, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, by its DCT, as long as both sides keep that
+    many pixels: a large photo takes a fraction of the time.
     """
     try:
         if path.suffix.lower() == ".npy":
@@ -100,24 +100,24 @@ def parse_image(content: bytes, path: Path, least: int = 0) -> Picture:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             (width, height), mode = image.size, image.mode
             _check_end(content, str(image.format))
-            if least and isinstance(image, JpegImageFile):
-                image.draft(None, (least, least))
+            if min_side and isinstance(image, JpegImageFile):
+                image.draft(None, (min_side, min_side))
             image.load()
             orientation = image.getexif().get(ORIENTATION, 1)
             if orientation in SIDEWAYS:
                 width, height = height, width
-            # Pillow's functions return a copy where there is nothing to do, which costs as much as a small resize.
+            # With nothing to do, exif_transpose returns a copy, which costs as much as a small resize.
             upright = image if orientation == 1 else ImageOps.exif_transpose(image)
             return Picture(to_eight_bit(upright), width, height, mode)
-    except MemoryError:  # no fault of the file
+    except MemoryError:  # not the file's fault
         raise
-    except Exception as error:  # Pillow's decoders raise a dozen types on broken files
+    except Exception as error:  # Pillow's decoders raise a dozen types for broken files
         reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else error
         raise OSError(f"{path}: {reason}") from error
 
 
 def _check_end(content: bytes, kind: str) -> None:
-    """Refuse what a broken download has filled up with zeros: it decodes without an error, to an image half grey."""
+    """Reject files that a broken download padded with zeros: they decode without an error, half of the image gray."""
     if kind in ("JPEG", "MPO") and content.find(b"\xff\xd9", _find_scan(content)) < 0:
         raise OSError("image file is truncated: the end of the JPEG is missing")
     if kind == "WEBP" and not any(content[-64:]):
@@ -125,7 +125,7 @@ def _check_end(content: bytes, kind: str) -> None:
 
 
 def _find_scan(content: bytes) -> int:
-    """Return where the pixels of a JPEG begin; what comes before, and a thumbnail in there, is told by lengths."""
+    """Return where the pixels of a JPEG begin, skipping earlier segments, embedded thumbnails included, by length."""
     position = 2
     while position + 4 <= len(content):
         marker = content[position + 1]
@@ -133,7 +133,7 @@ def _find_scan(content: bytes) -> int:
             position += 1
         elif marker == 0xDA:
             return position
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD9:  # these stand alone
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD9:  # markers without a segment
             position += 2
         else:
             position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
@@ -143,13 +143,13 @@ def _find_scan(content: bytes) -> int:
 def _parse_array(content: bytes) -> Picture:
     array = np.load(io.BytesIO(content), allow_pickle=False)
     if not isinstance(array, np.ndarray):
-        raise ValueError("an archive of arrays, where one array is an image")
+        raise ValueError("an archive of arrays; an image must be a single array")
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or not array.size:
-        raise ValueError(f"an image must have the shape (H,W) or (H,W,C), this array has {array.shape}")
+        raise ValueError(f"an image must have shape (H,W) or (H,W,C), but this array has {array.shape}")
     if array.shape[0] <= 4 < array.shape[2]:
-        raise ValueError(f"an image must have the shape (H,W,C), this array looks like (C,H,W): {array.shape}")
+        raise ValueError(f"an image must have shape (H,W,C), but this array looks like (C,H,W): {array.shape}")
     height, width, channels = array.shape
     mode = f"{array.dtype}x{channels}"
     if channels == 1:
@@ -159,13 +159,13 @@ def _parse_array(content: bytes) -> Picture:
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:
-    """Return pixels as uint8: 16-bit ones keep their upper 8 bits, float ones count from 0 to 1."""
+    """Return pixels as uint8: 16-bit pixels keep their upper 8 bits, float pixels range from 0 to 1."""
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.uint16:
         return (array >> 8).astype(np.uint8)
     if array.dtype != bool and array.dtype.kind != "f":
-        raise ValueError(f"pixels of type {array.dtype}; uint8, uint16, or floats from 0 to 1 are read")
+        raise ValueError(f"pixels of type {array.dtype}; supported: uint8, uint16, and floats from 0 to 1")
     if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
         raise ValueError("float pixels outside 0 to 1")
     return (array * 255).round().astype(np.uint8)
@@ -174,10 +174,10 @@ def _bytes(array: np.ndarray) -> np.ndarray:
 def to_eight_bit(image: Image.Image) -> Image.Image:
     """Return the image in mode L or RGB."""
     mode = image.mode
-    if mode == "I":  # 16-bit files, and 32-bit ones that hold no more
+    if mode == "I":  # 16-bit files, and 32-bit files with 16-bit values
         levels = np.asarray(image)
         if levels.min() < 0 or levels.max() > 0xFFFF:
-            raise ValueError("32-bit pixels that are no 16-bit levels")
+            raise ValueError("32-bit pixels outside the 16-bit range")
         return Image.fromarray(_bytes(levels.astype(np.uint16)))
     if mode == "F" or mode.startswith("I;16"):
         return Image.fromarray(_bytes(np.asarray(image).astype(np.float64 if mode == "F" else np.uint16)))
@@ -194,9 +194,9 @@ def to_eight_bit(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What turns a picture into the model's input; saved with a run, and all that inference needs to know.
+    """How a picture becomes the model's input; saved with a run, so that inference does the same.
 
-    size: (height, width); channels: 1 grey, 3 colour, or the number that the data has; mean, std: per channel, of
+    size: (height, width); channels: 1 grayscale, 3 color, or the number in the data; mean, std: per channel, for
     pixels in [0,1].
     """
 
@@ -213,15 +213,15 @@ class Preprocessing:
         return cls(**values)
 
     def __call__(self, image: Pixels) -> Tensor:
-        """Return the uint8 tensor (C,H,W) of an image: one resampling, crop included."""
+        """Return the uint8 tensor (C,H,W) of an image, cropped and resized in one resampling."""
         return torch.from_numpy(self.pixels(image).transpose(2, 0, 1).copy())
 
     def read(self, path: Path) -> Tensor:
-        """Return the uint8 tensor (C,H,W) of a file. Raises OSError, naming it, where it cannot be used."""
+        """Return the uint8 tensor (C,H,W) of a file. Raises OSError, naming the file, if it cannot be used."""
         return torch.from_numpy(self.parse(path.read_bytes(), path)[0].transpose(2, 0, 1).copy())
 
     def parse(self, content: bytes, path: Path) -> tuple[np.ndarray, Picture]:
-        """Return the pixels (H,W,C) of a file's content, and the picture that they were made from."""
+        """Return the pixels (H,W,C) of a file's content and the picture that they come from."""
         # Twice the final size, as in Pillow's thumbnails, so that the resampling still has pixels to average.
         picture = parse_image(content, path, 2 * max(self.size))
         try:
@@ -239,7 +239,7 @@ class Preprocessing:
     def _resample(self, layer: Image.Image) -> Image.Image | np.ndarray:
         height, width = self.size
         if self.resize == "squash" and self.interpolation == "bilinear":
-            # The same filter as Pillow's, three times as fast; it takes no fractions of a pixel, which crops need.
+            # Pillow's filter, three times as fast; it has no subpixel boxes, which crops need.
             pixels = torch.from_numpy(np.array(layer).reshape(layer.height, layer.width, -1)).permute(2, 0, 1)
             resized = F.interpolate(pixels.unsqueeze(0), (height, width), mode="bilinear", antialias=True)
             return resized[0].permute(1, 2, 0).contiguous().numpy()
@@ -247,23 +247,23 @@ class Preprocessing:
         return layer.resize((width, height), INTERPOLATIONS[self.interpolation], box=box)
 
     def _layers(self, image: Pixels) -> list[Image.Image]:
-        """Return one picture in mode L or RGB, or a grey one for each of any other number of channels."""
+        """Return one picture in mode L or RGB, or, for any other number of channels, a grayscale one per channel."""
         if isinstance(image, np.ndarray):
             if image.ndim == 3 and image.shape[2] == self.channels and self.channels not in (1, 3):
                 return [Image.fromarray(np.ascontiguousarray(image[..., i])) for i in range(self.channels)]
             if image.ndim == 3 and image.shape[2] not in (1, 3):
-                raise ValueError(f"{image.shape[2]} channels, where dataset.channels is {self.channels}")
+                raise ValueError(f"{image.shape[2]} channels, but dataset.channels is {self.channels}")
             image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image)
         if self.channels not in (1, 3):
-            raise ValueError(f"{len(image.getbands())} channel(s), where dataset.channels is {self.channels}")
+            raise ValueError(f"{len(image.getbands())} channel(s), but dataset.channels is {self.channels}")
         image, mode = to_eight_bit(image), "L" if self.channels == 1 else "RGB"
         return [image if image.mode == mode else image.convert(mode)]
 
 
 def _center_box(size: tuple[int, int], wanted: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Return the largest centred box (left, top, right, bottom) of an image with the wanted aspect ratio."""
+    """Return the largest centered box (left, top, right, bottom) of an image with the aspect ratio of `wanted`."""
     width, height = size
     scale = min(width / wanted[0], height / wanted[1])
-    # Rounding may give -1e-15, which Pillow refuses.
+    # Rounding may give -1e-15, which Pillow rejects.
     left, top = max(0.0, (width - scale * wanted[0]) / 2), max(0.0, (height - scale * wanted[1]) / 2)
     return (left, top, width - left, height - top)

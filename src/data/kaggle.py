@@ -1,4 +1,4 @@
-"""Data sets of kaggle.com, by kagglehub: from its cache where they are whole, else downloaded there once."""
+"""Data sets from kaggle.com: read from kagglehub's cache, into which they are downloaded once."""
 
 import tarfile
 import zipfile
@@ -6,17 +6,17 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ..config import DatasetConfig
+from ..config.dataset import DatasetConfig
 from .folders import Source, class_folders, read_folders
 
 TOKEN = (
-    "make a token at kaggle.com/settings -> API and put it into ~/.kaggle/kaggle.json, "
-    "or into the environment as KAGGLE_USERNAME and KAGGLE_KEY, or as KAGGLE_API_TOKEN"
+    "create a token at kaggle.com/settings -> API and save it as ~/.kaggle/kaggle.json, "
+    "or set KAGGLE_USERNAME and KAGGLE_KEY, or KAGGLE_API_TOKEN, in the environment"
 )
 
 
 def load_kaggle(config: DatasetConfig) -> Source:
-    """Return the splits or classes found in the data set's folders, as for an image folder.
+    """Return the splits or classes in the data set's folders, as for an image folder.
 
     Raises ValueError and OSError that name the handle and say what to do.
     """
@@ -24,7 +24,7 @@ def load_kaggle(config: DatasetConfig) -> Source:
     if config.subfolder is not None:
         if not (folder / config.subfolder).is_dir():
             there = ", ".join(class_folders(folder)) or "no folders"
-            raise ValueError(f"dataset.subfolder={config.subfolder} is not in {config.handle}, which holds: {there}")
+            raise ValueError(f"dataset.subfolder={config.subfolder} is not in {config.handle}, which contains: {there}")
         folder = folder / config.subfolder
     else:
         while len(inside := class_folders(folder)) == 1:
@@ -43,22 +43,22 @@ def _fetch(handle: str) -> tuple[Path, str]:
     owner, name, *version = handle.split("/")
     cached = Path(get_cache_folder(), "datasets", owner, name)
     known = int(version[1]) if version else _newest_version(cached)
-    if known is not None and _is_whole(cached, known):
-        folder = kagglehub.dataset_download(f"{owner}/{name}/versions/{known}")  # whole, so no request is made
+    if known is not None and _is_complete(cached, known):
+        folder = kagglehub.dataset_download(f"{owner}/{name}/versions/{known}")  # complete, so it makes no request
     else:
         folder = _download(handle, cached)
     found = Path(folder).name
     hint = "" if version else f"; dataset.handle={owner}/{name}/versions/{found} pins it"
-    return Path(folder), f"{owner}/{name} of kaggle.com, version {found}{hint}"
+    return Path(folder), f"{owner}/{name} from kaggle.com, version {found}{hint}"
 
 
 def _newest_version(cached: Path) -> int | None:
-    """Return the newest version that is whole: with an open handle the client asks the server even for that."""
+    """Return the newest complete version; for a handle without a version, the client would ask the server."""
     versions = [int(path.stem) for path in cached.glob("*.complete") if path.stem.isdecimal()]
-    return max((version for version in versions if _is_whole(cached, version)), default=None)
+    return max((version for version in versions if _is_complete(cached, version)), default=None)
 
 
-def _is_whole(cached: Path, version: int) -> bool:
+def _is_complete(cached: Path, version: int) -> bool:
     return (cached / f"{version}.complete").exists() and (cached / "versions" / str(version)).is_dir()
 
 
@@ -70,7 +70,7 @@ def _download(handle: str, cached: Path) -> str:
     key = f"dataset.handle={handle}"
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(cached.parent / f".{cached.name}.lock"):  # a second process waits, then finds it there
+        with FileLock(cached.parent / f".{cached.name}.lock"):  # a second process waits, then finds it in the cache
             return kagglehub.dataset_download(handle)
     except requests.HTTPError as error:
         raise OSError(f"{key}: {_explain_status(error.response)}") from error
@@ -84,14 +84,14 @@ def _download(handle: str, cached: Path) -> str:
     except ValueError as error:
         if "archive" in str(error):
             raise OSError(f"{key}: {_remove_archives(cached)}") from error
-        raise ValueError(f"{key}: {error}\n{TOKEN}") from error  # of its credentials file
+        raise ValueError(f"{key}: {error}\n{TOKEN}") from error  # the client's error about its credentials file
 
 
 def _remove_archives(cached: Path) -> str:
-    """Remove the archive too, which the client would take for complete at the next attempt."""
+    """Remove damaged archives, which the client would take for complete at the next attempt."""
     for path in cached.glob("*.archive"):
         path.unlink()
-    return "the download arrived damaged and was removed; start again"
+    return "the download was corrupted and has been deleted; start again"
 
 
 def _explain_status(response: object) -> str:
@@ -99,7 +99,7 @@ def _explain_status(response: object) -> str:
     if status == 404:
         return "kaggle.com has no such data set or version (404); compare it with kaggle.com/datasets/OWNER/NAME"
     if status == 401:
-        return f"kaggle.com does not accept the token (401)\n{TOKEN}"
+        return f"kaggle.com rejected the token (401)\n{TOKEN}"
     if status == 403:
-        return f"kaggle.com refuses it (403): it does not exist, is private, or its page asks for consent\n{TOKEN}"
-    return f"kaggle.com answers with an error ({status}); try again later"
+        return f"kaggle.com denied access (403): it does not exist, is private, or its page asks for consent\n{TOKEN}"
+    return f"kaggle.com returned an error ({status}); try again later"

@@ -1,4 +1,4 @@
-"""From a data set's configuration to its splits, decoded once and held where they fit."""
+"""From a data set's configuration to its splits, decoded once and stored where they fit."""
 
 import contextlib
 import hashlib
@@ -11,23 +11,26 @@ import torch
 from torch import Tensor
 
 from ..augment.chunks import count_cores
-from ..config import DatasetConfig
-from .cache import Cache, format_bytes, free_space
+from ..config.dataset import DatasetConfig
+from ..machine.disk import free_space
+from ..machine.memory import format_bytes
+from .cache import Cache
 from .decode import Index, Items, fit_to_pictures, index_arrays
+from .folders import Source
 from .images import Preprocessing, Track, read_image
-from .sources import Source, load_source
+from .sources import load_source
 from .splits import carve_splits
-from .storage import Images, Stream, choose_place, hold
+from .storage import Images, Stream, choose_place, store_images
 
 SPLITS = ("train", "val", "test")
-DISK_SHARE = 0.9  # of the free space that the cache may take before images are streamed instead
+DISK_SHARE = 0.9  # of the free space; if the cache would take more, images are streamed instead
 
 
 @dataclass
 class Split:
-    """images: uint8 (N,C,H,W), labels: int64 (N,), files: N paths, or none where the images come in one file.
+    """images: uint8 (N,C,H,W), labels: int64 (N,), files: N paths, or none if all images come in one file.
 
-    ratios: float32 (N,) width/height of the original pictures, where those are stored whole, squeezed into (H,W).
+    ratios: float32 (N,) width/height of the original pictures, if they are stored whole, squashed to (H,W).
     """
 
     images: Images | Stream
@@ -41,7 +44,7 @@ class Split:
 
 @dataclass
 class Data:
-    """The splits with what they have in common. `notes` are sentences for the log, `place` says where images are."""
+    """The splits of a data set. `notes` are sentences for the log, `place` says where the images are stored."""
 
     train: Split
     val: Split
@@ -56,8 +59,19 @@ class Data:
     def splits(self) -> dict[str, Split]:
         return {"train": self.train, "val": self.val, "test": self.test}
 
+    def lines(self, name: str) -> list[str]:
+        """Return the lines about the data in a run's log; name: of the data set."""
+        height, width = self.preprocessing.size
+        channels = self.preprocessing.channels
+        color = {1: "grayscale", 3: "color"}.get(channels, f"{channels} channels")
+        counts = f"{len(self.train):,} training, {len(self.val):,} validation, {len(self.test):,} test images"
+        return [
+            f"data      {name}: {len(self.classes)} classes, {height} × {width} px, {color}; {counts}",
+            f"cache     {self.place}",
+        ]
+
     def fingerprint(self) -> str:
-        """Return a hash over the content of every image and its label: equal data and splits, equal fingerprint."""
+        """Return a hash of the content of every image and its label: equal data and splits, equal fingerprint."""
         digest = hashlib.blake2b(repr(self.classes).encode(), digest_size=16)
         for name, split in self.splits().items():
             digest.update(self.indexes[name].digest.tobytes())
@@ -73,52 +87,37 @@ def load_data(
     stored_size: tuple[int, int] | None = None,
     inspecting: bool = False,
 ) -> Data:
-    """Find, split, decode and hold a data set for a model's input of `size` (height, width).
+    """Find, split and decode a data set for a model's input of `size` (height, width), and store it where it fits.
 
-    With another `stored_size` the training images are kept whole, squeezed into it, for crops to be drawn from; else
-    they are made like those of the other splits, by the preprocessing that inference uses.
-    Raises ValueError and OSError, naming folder and key, where the data cannot be used as it is; when `inspecting`,
-    the notes tell instead.
+    With another `stored_size`, training images are stored whole, squashed to it, for crops to be drawn from; otherwise
+    they are preprocessed like the other splits, as in inference.
+    Raises ValueError and OSError, naming folder and key, if the data cannot be used; with `inspecting` these problems
+    are notes.
     """
     source = load_source(config)
     carve_splits(source, config)
-    channels = config.channels or _count_channels(source.splits["train"][0])
-    _check_channels(source, channels)
-    final = Preprocessing(size, config.resize, config.interpolation, channels)
-    parts = {name: _Part(name, *source.splits[name], final) for name in SPLITS}
-    cropped = stored_size is not None and stored_size != size
-    if stored_size is not None and cropped:
-        parts["train"].decoder = replace(final, size=stored_size, resize="squash", interpolation="bilinear")
-        parts["train"].whole = True
-    streamed = _find_caches(list(parts.values()), config, source.notes)
+    preprocessing = Preprocessing(size, config.resize, config.interpolation, _choose_channels(source, config))
+    parts = {name: _Part(name, *source.splits[name], preprocessing) for name in SPLITS}
+    whole_size = None if stored_size == size else stored_size
+    if whole_size:
+        parts["train"].store_whole(whole_size)
+    streamed = _assign_caches(parts, config, source.notes)
     for part in parts.values():
         part.open(track)
     problems = [] if inspecting else _find_unreadable(parts, config, source.notes)  # a report lists them itself
-    if config.channels is None and all(bool(part.index.grey) for part in parts.values()):
-        final = replace(final, channels=1)
-    final = _add_statistics(final, parts["train"].index, config)
-
-    num_bytes = sum(part.held_bytes() for part in parts.values()) * final.channels // channels
-    device = device or torch.device("cpu")
-    wanted = config.cache
-    if wanted in ("disk", "off") and not any(part.cache for part in parts.values()):
-        wanted = "memory"  # where the data set's own files are one array
-    place, why = choose_place(wanted, num_bytes, device)
-    splits = {name: part.hold(place, device, final.channels) for name, part in parts.items()}
-    if cropped:
-        index = parts["train"].index
-        squashed = np.full(len(index.kept), size[1] / size[0])  # to evaluation the picture has the shape of its input
-        ratios = squashed if config.resize == "squash" else index.width / index.height
-        splits["train"].ratios = torch.from_numpy(ratios).float()
+    preprocessing = _complete_preprocessing(preprocessing, parts, config)
+    splits, place = _store_splits(parts, config, preprocessing.channels, device or torch.device("cpu"))
+    if whole_size:
+        splits["train"].ratios = _picture_ratios(parts["train"].index, size, config.resize)
     problems += _find_empty(splits, source, config, sum(len(part.index.errors) for part in parts.values()))
     if problems and not inspecting:
         raise problems[0]
     return Data(
         **splits,
         classes=source.classes,
-        preprocessing=final,
+        preprocessing=preprocessing,
         notes=[*source.notes, *map(str, problems)],
-        place=_describe_place(parts, streamed, why),
+        place=_describe_streams() if streamed else place,
         indexes={name: part.index for name, part in parts.items()},
         ignored=source.ignored,
     )
@@ -126,7 +125,7 @@ def load_data(
 
 @dataclass
 class _Part:
-    """A split on its way from files, or an array, to images that are held somewhere."""
+    """A split while it is loaded: its files or array, how to decode them, and the decoded images."""
 
     name: str
     items: Items
@@ -135,10 +134,14 @@ class _Part:
     whole: bool = False  # pictures are stored whole, and never enlarged
     cache: Cache | None = None
     index: Index = field(init=False)
-    pixels: np.ndarray | None = None  # (N,H,W,C); None where images are streamed
+    pixels: np.ndarray | None = None  # (N,H,W,C); None if images are streamed
+
+    def store_whole(self, size: tuple[int, int]) -> None:
+        self.decoder = replace(self.decoder, size=size, resize="squash", interpolation="bilinear")
+        self.whole = True
 
     def needs_decoding(self) -> bool:
-        """Tell whether the items are anything but an array of the wanted size and channels."""
+        """Return whether the items are anything but an array of the right size and channels."""
         if not isinstance(self.items, np.ndarray):
             return True
         if self.whole:
@@ -147,6 +150,7 @@ class _Part:
         return self.items.shape[1:3] != self.decoder.size or not fits
 
     def open(self, track: Track) -> None:
+        """Fill in `index` and `pixels`, decoding the images if no earlier run has."""
         if self.cache is None:
             assert isinstance(self.items, np.ndarray)
             grey = self.items.ndim == 3
@@ -157,59 +161,90 @@ class _Part:
         self.decoder = replace(self.decoder, size=(int(self.index.shape[0]), int(self.index.shape[1])))
         self.pixels = self.cache.pixels(self.index) if self.cache.store else None
 
-    def held_bytes(self) -> int:
-        return 0 if self.pixels is None else self.index.num_bytes
+    def num_bytes(self, channels: int) -> int:
+        """Return the bytes that the images take with this number of channels; 0 if they are streamed."""
+        return 0 if self.pixels is None else self.index.num_bytes * channels // self.decoder.channels
 
-    def hold(self, place: str, device: torch.device, channels: int) -> Split:
+    def to_split(self, place: str, device: torch.device, channels: int) -> Split:
         kept = self.index.kept.tolist()
         readable = self.items[kept] if isinstance(self.items, np.ndarray) else [self.items[i] for i in kept]
         images: Images | Stream
         if self.pixels is None:
             images = Stream(readable, replace(self.decoder, channels=channels))
         else:
-            # What is stored whole will be resampled.
-            images = hold(self.pixels, place, device, channels, channels_last=self.whole)
+            # Images stored whole will be resampled, which is faster channels-last.
+            images = store_images(self.pixels, place, device, channels, channels_last=self.whole)
         labels = torch.tensor([self.labels[i] for i in kept], dtype=torch.long)
         return Split(images, labels, [] if isinstance(readable, np.ndarray) else readable)
 
 
-def _describe_place(parts: dict[str, _Part], streamed: bool, why: str) -> str:
-    if streamed:
-        return f"decoded from the files each epoch, by {count_cores()} worker processes for each split"
-    folders = {part.cache.folder.parent for part in parts.values() if part.cache}
-    return why + "".join(f"; decoded once, into {os.path.relpath(folder)}" for folder in folders)
+def _choose_channels(source: Source, config: DatasetConfig) -> int:
+    """Return the number of channels to decode; raise ValueError if an array's images cannot be converted to it.
+
+    Only grayscale and color images can be converted, to each other.
+    """
+    channels = config.channels or _count_channels(source.splits["train"][0])
+    for items, _ in source.splits.values():
+        found = _count_channels(items) if isinstance(items, np.ndarray) else channels
+        if found != channels and not {found, channels} <= {1, 3}:
+            raise ValueError(f"dataset.channels={channels}, but the images have {found}; leave it out")
+    return channels
 
 
 def _count_channels(items: Items) -> int:
-    """Return 3 for pictures, which may turn out to be all grey, or what an array of another kind holds."""
+    """Return 3 for pictures, which may all turn out to be grayscale, or the channels of an array."""
     if isinstance(items, np.ndarray):
         return 1 if items.ndim == 3 else items.shape[3]
     for path in items:
         if path.suffix.lower() != ".npy":
             break
-        with contextlib.suppress(OSError):  # what is broken is reported later
+        with contextlib.suppress(OSError):  # a broken file is reported later
             pixels = read_image(path)
             return pixels.shape[2] if isinstance(pixels, np.ndarray) else 3
     return 3
 
 
-def _check_channels(source: Source, channels: int) -> None:
-    """Refuse channels that the images of an array cannot give: grey ones become colour, and the reverse, no more."""
-    for items, _ in source.splits.values():
-        found = _count_channels(items) if isinstance(items, np.ndarray) else channels
-        if found != channels and not {found, channels} <= {1, 3}:
-            raise ValueError(f"dataset.channels={channels}, but the images have {found}; leave it out")
+def _complete_preprocessing(plain: Preprocessing, parts: dict[str, _Part], config: DatasetConfig) -> Preprocessing:
+    """Add the pixel statistics, and set one channel if every image turned out to be grayscale."""
+    if config.channels is None and all(bool(part.index.grey) for part in parts.values()):
+        plain = replace(plain, channels=1)
+    mean, std = config.mean, config.std
+    if mean is None or std is None:
+        mean, std = pixel_statistics(parts["train"].index.histogram[: plain.channels])
+    return replace(plain, mean=tuple(mean), std=tuple(std))
 
 
-def _find_caches(parts: list[_Part], config: DatasetConfig, notes: list[str]) -> bool:
-    """Give each part that needs decoding its cache. Return whether images are streamed: as asked, or without room."""
+def _store_splits(
+    parts: dict[str, _Part], config: DatasetConfig, channels: int, device: torch.device
+) -> tuple[dict[str, Split], str]:
+    """Return the splits, all stored in the same place, and a description of that place."""
+    wanted, folders = config.cache, {part.cache.folder.parent for part in parts.values() if part.cache}
+    if wanted in ("disk", "off") and not folders:
+        wanted = "memory"  # the data set comes as an array of the right size, so nothing is on disk to be read
+    place, description = choose_place(wanted, sum(part.num_bytes(channels) for part in parts.values()), device)
+    splits = {name: part.to_split(place, device, channels) for name, part in parts.items()}
+    return splits, description + "".join(f"; decoded once into {os.path.relpath(folder)}" for folder in folders)
+
+
+def _describe_streams() -> str:
+    return f"off: images are decoded again each epoch by {count_cores()} worker processes per split"
+
+
+def _picture_ratios(index: Index, size: tuple[int, int], resize: str) -> Tensor:
+    """Return width/height (N,) of the pictures as evaluation sees them: squashed ones have the input's shape."""
+    squashed = np.full(len(index.kept), size[1] / size[0])
+    return torch.from_numpy(squashed if resize == "squash" else index.width / index.height).float()
+
+
+def _assign_caches(parts: dict[str, _Part], config: DatasetConfig, notes: list[str]) -> bool:
+    """Give a cache to each part that needs decoding; return whether to stream images, by choice or lack of space."""
     folder = Path(str(config.cache_dir))
-    for part in parts:
+    for part in parts.values():
         if part.needs_decoding():
             height, width = part.decoder.size
             title = f"{config.name}-{part.name}-{height}x{width}"
             part.cache = Cache(part.items, part.decoder, folder, title, store=config.cache != "off", shrink=part.whole)
-    caches = [part.cache for part in parts if part.cache]
+    caches = [part.cache for part in parts.values() if part.cache]
     needed, free = {cache: cache.missing_bytes() for cache in caches}, free_space(folder)
     total = sum(needed.values())
     if config.cache == "off" or total <= DISK_SHARE * free:
@@ -217,13 +252,13 @@ def _find_caches(parts: list[_Part], config: DatasetConfig, notes: list[str]) ->
     if config.cache != "auto":
         raise OSError(
             f"the decoded images need {format_bytes(total)}, but dataset.cache_dir={folder} has {format_bytes(free)} "
-            "free; choose another one, or dataset.cache=off"
+            "free; choose another folder, or dataset.cache=off"
         )
     for cache in (cache for cache, missing in needed.items() if missing):
         cache.keep_index_only()
     notes.append(
-        f"the decoded images would take {format_bytes(total)}, where dataset.cache_dir has {format_bytes(free)} free: "
-        "they are decoded anew each epoch"
+        f"the decoded images need {format_bytes(total)}, but dataset.cache_dir has {format_bytes(free)} free: "
+        "they are decoded again each epoch"
     )
     return True
 
@@ -231,24 +266,17 @@ def _find_caches(parts: list[_Part], config: DatasetConfig, notes: list[str]) ->
 def _find_unreadable(parts: dict[str, _Part], config: DatasetConfig, notes: list[str]) -> list[Exception]:
     unreadable = [line for part in parts.values() for line in part.index.errors.tolist()]
     if config.on_error == "skip":
-        notes += [f"unreadable, left out: {line}" for line in unreadable]
+        notes += [f"unreadable, skipped: {line}" for line in unreadable]
         return []
     shown = unreadable[:10] + ([f"… and {len(unreadable) - 10} more"] if len(unreadable) > 10 else [])
-    message = f"{len(unreadable)} unreadable image(s); mend or remove them, or leave them out by dataset.on_error=skip:"
+    message = f"{len(unreadable)} unreadable image(s); fix or remove them, or skip them with dataset.on_error=skip:"
     return [OSError("\n  ".join([message, *shown]))] if unreadable else []
-
-
-def _add_statistics(preprocessing: Preprocessing, index: Index, config: DatasetConfig) -> Preprocessing:
-    mean, std = config.mean, config.std
-    if mean is None or std is None:
-        mean, std = pixel_statistics(index.histogram[: preprocessing.channels])
-    return replace(preprocessing, mean=tuple(mean), std=tuple(std))
 
 
 def _find_empty(
     splits: dict[str, Split], source: Source, config: DatasetConfig, num_unreadable: int
 ) -> list[Exception]:
-    """Return what forbids training; classes that only validation or test lack are noted."""
+    """Return the errors that prevent training; add a note for each class that only validation or test lacks."""
     where = f" in dataset.root={config.root}" if config.root else ""
     few = "too few images" + (f" ({num_unreadable} are unreadable)" if num_unreadable else "")
     problems: list[Exception] = []
@@ -265,9 +293,9 @@ def _find_empty(
 
 
 def pixel_statistics(histogram: np.ndarray) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation per channel, pixels in [0,1], from counts (C,256) of the 256 values.
+    """Return the mean and standard deviation per channel, pixels in [0,1], from counts (C,256) of the 256 values.
 
-    A constant channel gets std 1/255, so that dividing by it is safe.
+    A constant channel gets std 1/255, which is safe to divide by.
     """
     values = np.arange(256) / 255
     shares = histogram / histogram.sum(axis=1, keepdims=True).clip(1)

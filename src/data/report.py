@@ -1,4 +1,4 @@
-"""A look at the data before training: counts, sizes, broken and ignored files, duplicates across splits."""
+"""A report on the data before training: counts, sizes, unreadable and ignored files, duplicates across splits."""
 
 import os
 from collections import Counter
@@ -13,11 +13,11 @@ from .load import Data
 
 @dataclass
 class Report:
-    """What is worth knowing of a data set; every list names files, or positions where a set comes in one file.
+    """Facts about a data set; the lists name files, or positions in a split for a data set in a single file.
 
-    counts: class -> images in train, val, test. copies: groups of images of equal content that lie in more than one
-    split, each image as "split: file (class)"; conflicts: those of one content and several classes; repeated: how many
-    images equal another of the same split. summary: a line for every run; warnings: what none should begin without.
+    counts: class -> images in train, val, test. copies: groups of identical images in more than one split, each image
+    as "split: file (class)"; conflicts: groups of identical images in more than one class; repeated: number of images
+    identical to another in the same split. summary: for the log of every run; warnings: to read before training.
     """
 
     counts: dict[str, tuple[int, int, int]]
@@ -31,8 +31,12 @@ class Report:
     summary: str
     warnings: list[str]
 
+    def lines(self) -> list[str]:
+        """Return the lines about the images in a run's log."""
+        return [f"images    {self.summary}"]
+
     def sections(self) -> list[tuple[str, list[str]]]:
-        """Return headings with the lines below them, for reading."""
+        """Return the headings of the full report with the lines below them."""
         copies, conflicts = ([" = ".join(group) for group in groups] for groups in (self.copies, self.conflicts))
         return [
             ("sizes (width x height)", [f"{count:>8,}  {size}" for size, count in self.sizes]),
@@ -47,7 +51,7 @@ class Report:
 
 
 def inspect_data(data: Data, batch_size: int) -> Report:
-    """Look through what decoding has told about a data set; reads no image."""
+    """Report on a data set from the indexes that decoding left; reads no image."""
     splits, indexes = data.splits(), data.indexes
     counted = [torch.bincount(split.labels, minlength=len(data.classes)).tolist() for split in splits.values()]
     sizes = Counter[str]()
@@ -80,7 +84,7 @@ def _find_warnings(report: Report, num_train: int, batch_size: int) -> list[str]
     if report.copies:
         count = sum(len(group) for group in report.copies)
         lines.append(
-            f"{count} images have an exact copy in another split, which flatters validation or test; "
+            f"{count} images have an exact copy in another split, which inflates validation or test accuracy; "
             "check=true lists them"
         )
     if report.conflicts:
@@ -105,7 +109,7 @@ def _range(data: Data) -> str:
 
 
 def _find_copies(data: Data) -> tuple[list[list[str]], list[list[str]], int]:
-    """Return groups of equal images in several splits, those in several classes, and the number inside splits."""
+    """Return the groups of identical images across splits, those across classes, and the number within splits."""
     digests = np.concatenate([index.digest for index in data.indexes.values()])
     keys = np.ascontiguousarray(digests).view("V16").ravel()
     split_of = np.repeat(np.arange(3), [len(split) for split in data.splits().values()])
@@ -121,10 +125,10 @@ def _find_copies(data: Data) -> tuple[list[list[str]], list[list[str]], int]:
 
 
 def _name(data: Data, position: int) -> str:
-    """Return "split: file (class)" for a position in the three splits laid end to end."""
+    """Return "split: file (class)" for a position in the three splits, concatenated."""
     for name, split in data.splits().items():
         if position < len(split):
             file = split.files[position] if split.files else f"image {position}"
             return f"{name}: {file} ({data.classes[int(split.labels[position])]})"
         position -= len(split)
-    raise AssertionError("a position beyond the data")
+    raise AssertionError("position out of range")

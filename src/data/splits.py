@@ -1,6 +1,6 @@
 """Seeded splits: stratified, or by groups that stay together.
 
-Letters: G groups, K classes, P parts of a split (the first is what remains for training).
+Letters: G groups, K classes, P parts (the first is the rest, which is for training).
 """
 
 import re
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import DatasetConfig
+from ..config.dataset import DatasetConfig
 from .folders import Source
 
 
 def carve_splits(source: Source, config: DatasetConfig) -> None:
-    """Give the source train, val and test in place: what it lacks comes out of its training images, seeded.
+    """Complete the source to train, val and test, in place: missing splits are drawn from its training images.
 
-    Raises ValueError, naming the key, where the groups that must stay together are too few or cannot be told.
+    Raises ValueError, naming the key, if there are too few groups or an item's group cannot be determined.
     """
     base = "all" if "all" in source.splits else "train"
     items, labels = source.splits.pop(base)
@@ -37,11 +37,11 @@ def carve_splits(source: Source, config: DatasetConfig) -> None:
             source.groups[name] = [names[i] for i in part]
     _check_apart(source, config)
     if base == "train" and "test" in missing:
-        source.notes.append("no test split is given: test images were taken out of the training images")
+        source.notes.append("the data set has no test split: test images were drawn from the training images")
 
 
 def _check_apart(source: Source, config: DatasetConfig) -> None:
-    """Refuse splits that came with the data, or are left in it, and share a group that the user wants together."""
+    """Reject splits that share a group which the user wants to keep together, splits given by the data set too."""
     if config.split != "grouped":
         return
     owner: dict[str, str] = {}
@@ -54,13 +54,13 @@ def _check_apart(source: Source, config: DatasetConfig) -> None:
         for name in set(names or ()):
             if owner.setdefault(name, split) != split:
                 raise ValueError(
-                    f"dataset.split=grouped: the group '{name}' lies in {owner[name]} and in {split}; mend the data, "
-                    "or take it as it is by dataset.split=stratified"
+                    f"dataset.split=grouped: group '{name}' is in both {owner[name]} and {split}; fix the data, "
+                    "or use it as it is with dataset.split=stratified"
                 )
 
 
 def stratified_split(labels: Sequence[int], shares: Sequence[float], seed: int) -> list[list[int]]:
-    """Split positions into a part for each share, class by class, and the rest; the rest comes first.
+    """Split positions class by class into the rest, which comes first, and a part for each of the shares.
 
     Every class keeps at least one sample in the rest, then gives at least one to each part while it has any.
     """
@@ -77,16 +77,16 @@ def stratified_split(labels: Sequence[int], shares: Sequence[float], seed: int) 
 
 
 def grouped_split(labels: Sequence[int], groups: Sequence[str], shares: Sequence[float], seed: int) -> list[list[int]]:
-    """Split positions as `stratified_split` does, but keep the positions of a group together.
+    """Split positions like `stratified_split`, but keep the positions of a group together.
 
-    Greedy, large groups first, as scikit-learn's StratifiedGroupKFold, for parts of unequal share. Where there are
-    too few groups, classes are missing from parts (last of all from the rest), or a part is empty.
+    Greedy, largest groups first, like scikit-learn's StratifiedGroupKFold but for parts of unequal size. With too few
+    groups, classes are missing from parts (from the rest only as a last resort), or a part is empty.
     """
     names, members = np.unique(np.asarray(groups), return_inverse=True)
     _, classes = np.unique(np.asarray(labels), return_inverse=True)
     counts = np.zeros((len(names), classes.max() + 1))  # (G,K)
     np.add.at(counts, (members, classes), 1)
-    counts /= counts.sum(0)  # of each class, so that a rare class weighs as much as a common one
+    counts /= counts.sum(0)  # shares of each class, so that a rare class weighs as much as a common one
     order = np.random.default_rng(seed).permutation(len(names))
     order = order[np.argsort(-counts[order].max(1), kind="stable")]
     placed = _place_groups(counts[order], np.array([1 - sum(shares), *shares]))
@@ -111,9 +111,9 @@ def _place_groups(counts: np.ndarray, shares: np.ndarray) -> np.ndarray:
 
 
 def _supply(part: int, label: int, placed: np.ndarray, counts: np.ndarray) -> None:
-    """Move the smallest spare group with the class into a part that has none of it, in place.
+    """Move the smallest spare group with the class into a part that lacks the class, in place.
 
-    Spare is a group whose classes all stay in the part that it leaves; for the rest (part 0) any will do.
+    A group is spare if the part that it leaves keeps all its classes; the rest (part 0) takes any group.
     """
     holders: list[int] = np.flatnonzero(counts[:, label] > 0).tolist()
     if (placed[holders] == part).any():
@@ -125,10 +125,10 @@ def _supply(part: int, label: int, placed: np.ndarray, counts: np.ndarray) -> No
 
 
 def _name_groups(source: Source, base: str, items: Sequence[Path] | np.ndarray, config: DatasetConfig) -> list[str]:
-    """Return the name of each item's group: the data set's own, or by the items' file names."""
+    """Return the name of each item's group, from the data set itself or from the file names."""
     if config.split == "grouped" and base in source.groups:
         return source.groups[base]
-    assert not isinstance(items, np.ndarray), "the schema refuses groups for images without files"
+    assert not isinstance(items, np.ndarray), "the schema rejects groups for images without files"
     root = str(source.root or config.root or "")
     paths = [_relative(path, root) for path in items]
     if config.split == "blocks":
@@ -138,7 +138,7 @@ def _name_groups(source: Source, base: str, items: Sequence[Path] | np.ndarray, 
 
 
 def _name_blocks(paths: list[str], config: DatasetConfig) -> list[str]:
-    """Return 'video#block' for each frame: by default one video for all files whose names differ in a number only."""
+    """Return 'video#block' for each frame; by default, files whose names differ only in a number are one video."""
     assert config.block_size is not None
     if config.group_pattern is None:
         matches = _match_all([Path(path).stem for path in paths], r"^(.*?)(\d+)(\D*)$", config)
@@ -150,7 +150,7 @@ def _name_blocks(paths: list[str], config: DatasetConfig) -> list[str]:
         if number is None or not number.isdecimal():
             raise ValueError(
                 f"dataset.group_pattern={config.group_pattern}: its last group is '{number}' in {path}, but with "
-                "dataset.split=blocks that is the frame's number"
+                "dataset.split=blocks it must be the frame number"
             )
     return [f"{video}#{int(number) // config.block_size}" for video, number in frames]
 
@@ -160,19 +160,19 @@ def _match_all(paths: list[str], pattern: str, config: DatasetConfig) -> list[re
     failed = [path for path, match in zip(paths, matches, strict=True) if match is None]
     if failed and config.group_pattern is None:
         raise ValueError(
-            f"dataset.split=blocks: no frame number in the names of {len(failed)} of {len(paths)} files, as "
+            f"dataset.split=blocks: no frame number in the names of {len(failed)} of {len(paths)} files, such as "
             f"{failed[0]}; set dataset.group_pattern or dataset.split=stratified"
         )
     if failed:
         raise ValueError(
-            f"dataset.group_pattern={pattern} is not found in the paths of {len(failed)} of {len(paths)} files, "
-            f"as {failed[0]}"
+            f"dataset.group_pattern={pattern} does not match the paths of {len(failed)} of {len(paths)} files, "
+            f"such as {failed[0]}"
         )
     return [match for match in matches if match is not None]
 
 
 def _relative(path: Path, root: str) -> str:
-    """Return the path below `root`, or all of it where it lies elsewhere, with forward slashes."""
+    """Return the path relative to `root`, or the whole path if it is elsewhere, with forward slashes."""
     return path.relative_to(root).as_posix() if root and path.is_relative_to(root) else path.as_posix()
 
 
@@ -180,8 +180,9 @@ def _check_parts(parts: list[list[int]], groups: list[str], config: DatasetConfi
     if all(parts):
         return
     key = "group_pattern" if config.group_column is None else "group_column"
-    finer = f"a smaller dataset.block_size than {config.block_size}" if config.split == "blocks" else f"dataset.{key}"
+    blocks = config.split == "blocks"
+    finer = f"a dataset.block_size below {config.block_size}" if blocks else f"another dataset.{key}"
     raise ValueError(
-        f"dataset.split={config.split}: {len(set(groups))} group(s) are too few for train, val and test to get some of "
-        f"their own; make more of them by {finer}, or use dataset.split=stratified"
+        f"dataset.split={config.split}: {len(set(groups))} group(s) are too few to fill train, val and test; "
+        f"form more groups with {finer}, or use dataset.split=stratified"
     )

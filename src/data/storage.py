@@ -1,4 +1,4 @@
-"""Where the decoded images are while training: on the device, in memory, on disk, or decoded again each time.
+"""Where the decoded images are stored during training: on the device, in memory, on disk, or not at all (streamed).
 
 Letters: N images, B batch, C channels, H W pixels.
 """
@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from ..augment.chunks import count_cores
-from .cache import format_bytes
+from ..machine.memory import available_memory, format_bytes
 from .images import Preprocessing
 
-# Shares of what is free that the images may take; the rest is for the model, its activations, other programs.
+# Fractions of the free memory that images may take; the rest is for the model, its activations and other programs.
 DEVICE_SHARE, MEMORY_SHARE = 0.3, 0.5
-PREFETCH = 3  # batches made ready ahead
+PREFETCH = 3  # batches prepared ahead
 
 Item = TypeVar("Item")
 Batch = tuple[Tensor, Tensor]  # images (B,C,H,W) and their positions (B,), which stay on the CPU
@@ -33,12 +33,12 @@ Batch = tuple[Tensor, Tensor]  # images (B,C,H,W) and their positions (B,), whic
 class Images:
     """uint8 images (N,C,H,W) in one tensor: on the device, in memory, or mapped from a file.
 
-    They lie there channel after channel, or channels-last, (N,H,W,C): flips and shifts move whole rows of a channel,
-    resampling reads all channels of a pixel.
+    Channels-first storage is fastest for flips and shifts, which move whole rows of a channel; channels-last,
+    (N,H,W,C), for resampling, which reads all channels of a pixel.
     """
 
     def __init__(self, pixels: Tensor, channels_last: bool = False, mapped: bool = False) -> None:
-        """pixels: uint8, (N,H,W,C) if `channels_last`, else (N,C,H,W); `mapped` where reading it reads a file."""
+        """pixels: uint8, (N,H,W,C) if `channels_last`, else (N,C,H,W); `mapped` if it is a memory-mapped file."""
         self.pixels, self.channels_last, self.mapped = pixels, channels_last, mapped
 
     def __len__(self) -> int:
@@ -52,8 +52,8 @@ class Images:
         return pixels.permute(0, 3, 1, 2) if self.channels_last else pixels
 
     def take(self, positions: Tensor) -> Tensor:
-        """Return the images (B,C,H,W) at positions (B,), a tensor on the CPU; they stay on the device they lie on."""
-        # Twenty times as fast as pixels[positions], which does not see that whole images are copied.
+        """Return the images (B,C,H,W) at positions (B,), a tensor on the CPU, on the device that stores them."""
+        # Twenty times as fast as pixels[positions], which does not copy images as whole blocks.
         return self._view(self.pixels.index_select(0, positions.to(self.pixels.device, non_blocking=True)))
 
     def batches(self, positions: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
@@ -65,7 +65,7 @@ class Images:
                 yield images.to(device, non_blocking=True), batch
 
     def _gather(self, positions: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
-        """Yield batches in memory; for a CUDA device in pinned memory, from which copying overlaps with computing."""
+        """Yield batches in memory, for a CUDA device in pinned memory, so that copies overlap with computation."""
         for batch in positions:
             images = torch.empty(
                 len(batch), *self.pixels.shape[1:], dtype=torch.uint8, pin_memory=device.type == "cuda"
@@ -74,7 +74,7 @@ class Images:
 
 
 class Stream:
-    """uint8 images (N,C,H,W) that are decoded from their files each time, by worker processes for whole epochs."""
+    """uint8 images (N,C,H,W) that worker processes decode again from their files each epoch."""
 
     def __init__(self, items: Sequence[Path] | np.ndarray, preprocessing: Preprocessing) -> None:
         self._files = _Files(items, preprocessing)
@@ -108,11 +108,11 @@ class Stream:
             )
         self._order.positions = positions
         for images in self._loader:
-            yield images.to(device, non_blocking=True).permute(0, 3, 1, 2), self._order.begun.popleft()
+            yield images.to(device, non_blocking=True).permute(0, 3, 1, 2), self._order.requested.popleft()
 
 
 class _Files(Dataset[Tensor]):
-    """What a worker process needs. Apart from the stream: in a circle with its loader the workers outlive their end."""
+    """What a worker process needs; not the Stream itself, whose reference cycle with the loader would keep it alive."""
 
     def __init__(self, items: Sequence[Path] | np.ndarray, preprocessing: Preprocessing) -> None:
         self.items, self.preprocessing = items, preprocessing
@@ -127,53 +127,53 @@ class _Files(Dataset[Tensor]):
             pixels = self.preprocessing.pixels(item)
         else:
             pixels, _ = self.preprocessing.parse(item.read_bytes(), item)
-        return torch.from_numpy(pixels.copy())  # Pillow's own bytes are read-only
+        return torch.from_numpy(pixels.copy())  # Pillow's own memory is read-only
 
     def collate(self, images: list[Tensor]) -> Tensor:
-        """Return the images as (B,H,W,C); a batch of several processes may leave none for one of them."""
+        """Return the images as (B,H,W,C); B is 0 if a batch is split over more processes than it has images."""
         shape = (0, *self.preprocessing.size, self.preprocessing.channels)
         return default_collate(images) if images else torch.empty(shape, dtype=torch.uint8)
 
 
 class _Order(Sampler[list[int]]):
-    """The batches of an epoch; set anew for each, which a DataLoader with lasting workers has no other way to do.
+    """The batches of an epoch, replaced before each one: a DataLoader with persistent workers has no other way.
 
-    begun: the positions of the batches that the workers have been asked for, in the order in which they come.
+    requested: the positions of the batches requested from the workers, in the order in which they arrive.
     """
 
     def __init__(self) -> None:
         self.positions: Iterable[Tensor] = ()
-        self.begun: deque[Tensor] = deque()
+        self.requested: deque[Tensor] = deque()
 
     def __iter__(self) -> Iterator[list[int]]:
-        self.begun.clear()
+        self.requested.clear()
         for batch in self.positions:
-            self.begun.append(batch)
+            self.requested.append(batch)
             yield batch.tolist()
 
 
 def outlive_signals(worker: int) -> None:
-    """Let a worker process ignore the signals that ask a run to stop, which reach all processes of a job.
+    """Make a worker process ignore the signals that ask a run to stop, which reach all processes of a job.
 
-    The main process still needs batches then, for the step it is in. It ends its workers itself: by a message, and
-    those that do not read it by a SIGTERM of its own, so of those it is the sender that counts.
+    The main process still needs batches then, to finish its step. It ends its workers itself, by a message or, if they
+    do not read it, by SIGTERM, so a SIGTERM counts only if the parent sent it.
     """
     for name in ("SIGINT", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # elsewhere workers end with any SIGTERM
+    if hasattr(signal, "sigwaitinfo"):  # on other systems any SIGTERM ends a worker
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_await_parents_signal, daemon=True).start()
+        threading.Thread(target=_exit_on_parents_signal, daemon=True).start()
 
 
-def _await_parents_signal() -> None:
+def _exit_on_parents_signal() -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)
 
 
 def prefetch(batches: Iterator[Item]) -> Generator[Item]:
-    """Yield what the iterator yields, made ready by a thread while the caller works on what it has."""
+    """Yield the iterator's items, which a thread prepares while the caller works."""
     ready: queue.Queue[Item | BaseException | None] = queue.Queue(PREFETCH)
     stopped = threading.Event()
 
@@ -208,7 +208,7 @@ def prefetch(batches: Iterator[Item]) -> Generator[Item]:
 
 
 def choose_place(wanted: str, num_bytes: int, device: torch.device) -> tuple[str, str]:
-    """Return device, memory or disk for `dataset.cache=auto|device|memory|disk`, and in words why."""
+    """Return device, memory or disk for `dataset.cache=auto|device|memory|disk`, and the reason in words."""
     size = format_bytes(num_bytes)
     if wanted == "disk":
         return "disk", f"{size} read from disk as needed (dataset.cache=disk)"
@@ -216,45 +216,33 @@ def choose_place(wanted: str, num_bytes: int, device: torch.device) -> tuple[str
         free = torch.cuda.mem_get_info(device)[0]
         if num_bytes <= DEVICE_SHARE * free or wanted == "device":
             _check_room("device", num_bytes, free)
-            return "device", f"{size} on the device, which has {format_bytes(free)} free"
+            return "device", f"{size} on the device ({format_bytes(free)} free)"
     elif device.type != "cpu" and wanted == "device":
         return "device", f"{size} on the device (dataset.cache=device)"
     free = available_memory()
     if wanted in ("device", "memory") or num_bytes <= MEMORY_SHARE * free:
         _check_room(wanted, num_bytes, free)
-        return "memory", f"{size} in memory, which has {format_bytes(free)} free"
+        return "memory", f"{size} in memory ({format_bytes(free)} free)"
     return "disk", f"{size} read from disk as needed: more than {MEMORY_SHARE:.0%} of the free memory"
 
 
 def _check_room(wanted: str, num_bytes: int, free: int) -> None:
     if num_bytes > free:
         raise ValueError(
-            f"dataset.cache={wanted}: the images need {format_bytes(num_bytes)}, {format_bytes(free)} are free; use "
-            "dataset.cache=disk"
+            f"dataset.cache={wanted}: the images need {format_bytes(num_bytes)}, but only {format_bytes(free)} is "
+            "free; use dataset.cache=disk"
         )
 
 
-def available_memory() -> int:
-    """Return the bytes of memory that programs can still take, within a container's limit too."""
-    free = 2**33  # where nothing tells, 8 GiB
-    try:
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        free = int(lines["MemAvailable"].split()[0]) * 1024
-        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
-        return min(free, int(limit) - int(used)) if limit != "max" else free
-    except (OSError, KeyError, ValueError):
-        return free
-
-
-def hold(pixels: np.ndarray, place: str, device: torch.device, channels: int, channels_last: bool) -> Images:
-    """Put images (N,H,W,C) into their place; with channels=1 only the first channel of grey pictures is kept."""
+def store_images(pixels: np.ndarray, place: str, device: torch.device, channels: int, channels_last: bool) -> Images:
+    """Store images (N,H,W,C) at the place chosen; with channels=1, only the first channel of grayscale pictures."""
     tensor = torch.from_numpy(pixels)[..., :channels]
     if place == "disk":
         return Images(tensor, channels_last=True, mapped=True)
     if not channels_last:
         tensor = tensor.permute(0, 3, 1, 2)
-    # In pieces: reading a file and copying it to a device take turns, and no second copy is made.
-    held = torch.empty(tensor.shape, dtype=torch.uint8, device=device if place == "device" else "cpu")
+    # In chunks, so that reading the file alternates with copying and no second full copy is made.
+    stored = torch.empty(tensor.shape, dtype=torch.uint8, device=device if place == "device" else "cpu")
     for first in range(0, len(tensor), 1024):
-        held[first : first + 1024] = tensor[first : first + 1024]
-    return Images(held, channels_last)
+        stored[first : first + 1024] = tensor[first : first + 1024]
+    return Images(stored, channels_last)

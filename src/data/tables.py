@@ -1,12 +1,12 @@
-"""Images listed in a table (.csv, .tsv): a path and a label for each, perhaps a split and a group."""
+"""Images listed in a table (.csv, .tsv): a path and a label for each, optionally a split and a group."""
 
 import os
 from pathlib import Path
 
-from ..config import DatasetConfig
+from ..config.dataset import DatasetConfig
 from .folders import SPLIT_NAMES, Source
 
-Table = dict[str, list[str]]  # column -> a value for each line
+Table = dict[str, list[str]]  # column -> one value per line
 
 
 def load_table(config: DatasetConfig) -> Source:
@@ -44,7 +44,7 @@ def _read_table(path: Path) -> Table:
         )
     except FileNotFoundError:
         raise FileNotFoundError(f"dataset.table={path} does not exist") from None
-    except ValueError as error:  # pandas' own errors and wrong encodings are all of this kind
+    except ValueError as error:  # the base class of pandas' own errors and of decoding errors
         raise ValueError(f"dataset.table={path} cannot be read: {str(error).splitlines()[0]}") from error
     if frame.empty:
         raise ValueError(f"dataset.table={path} has no rows")
@@ -52,7 +52,7 @@ def _read_table(path: Path) -> Table:
 
 
 def _column(table: Table, config: DatasetConfig, key: str) -> list[str]:
-    """Return the values of the column that `dataset.<key>` names; an empty one is an error with its line."""
+    """Return the column that `dataset.<key>` names; an empty value is an error that names its line."""
     name = getattr(config, key)
     if name not in table:
         raise ValueError(f"dataset.{key}={name} is not a column of {config.table}; it has: {', '.join(table)}")
@@ -72,11 +72,11 @@ def _check_files(files: list[Path], table: Path) -> None:
     seen: set[str] = set()
     names = [os.path.realpath(file) for file in files]
     if twice := [name for name in names if name in seen or seen.add(name)]:  # type: ignore[func-returns-value]
-        raise ValueError(f"dataset.table={table} lists {len(twice)} image(s) more than once, as {twice[0]}")
+        raise ValueError(f"dataset.table={table} lists {len(twice)} image(s) more than once, such as {twice[0]}")
 
 
 def _split_rows(table: Table, config: DatasetConfig, path: Path) -> dict[str, list[int]]:
-    """Return the rows of each split, train first; just `all` without a column that tells."""
+    """Return the rows of each split, train first; only `all` without dataset.split_column."""
     if config.split_column is None:
         return {"all": list(range(len(table[str(config.label_column)])))}
     rows: dict[str, list[int]] = {"train": []}

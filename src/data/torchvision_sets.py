@@ -1,4 +1,4 @@
-"""The data sets that torchvision knows: its own classes download them and read their labels; no image is opened."""
+"""Data sets from torchvision, whose classes download them and read their labels; no image is opened."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..config import DatasetConfig
+from ..config.dataset import DatasetConfig
 from .downloads import obtain
 from .folders import Source, class_folders, read_folders
 
@@ -17,9 +17,9 @@ Part = tuple[Items, list[int], list[str]]  # items, labels, classes
 
 @dataclass(frozen=True)
 class Layout:
-    """A class of `torchvision.datasets`, its keyword arguments for each of our splits, and what to read off it.
+    """A class of `torchvision.datasets`, its keyword arguments for each of our splits, and how to read it.
 
-    `counts` are the official numbers of images, split by split. `local` says what to put where, for want of a download.
+    `counts` are the official numbers of images, by split. `local` says which files to put where if it has no download.
     """
 
     kind: str
@@ -31,9 +31,9 @@ class Layout:
 
 
 def load_torchvision(config: DatasetConfig) -> Source:
-    """Return the official splits; what is not yet in `dataset.root` is downloaded there first.
+    """Return the official splits, downloading them to `dataset.root` if they are not there.
 
-    Raises OSError where that fails, with what to do about it.
+    Raises OSError, with what to do, if the download fails.
     """
     layout, root = LAYOUTS[config.name], Path(str(config.root))
     notes: list[str] = []
@@ -47,8 +47,8 @@ def load_torchvision(config: DatasetConfig) -> Source:
         source.splits[split] = (items, labels)
         if len(items) < count:
             source.notes.append(
-                f"{config.name}: {len(items):,} images for {split}, not the official {count:,}; if that is not meant, "
-                f"remove its folder in dataset.root={root}, so that it is downloaded anew"
+                f"{config.name}: {len(items):,} images for {split}, not the official {count:,}; if that is not "
+                f"intended, delete its folder in dataset.root={root} to download it again"
             )
     return source
 
@@ -63,7 +63,7 @@ def _is_there(layout: Layout, config: DatasetConfig, root: Path) -> bool:
 def _open(layout: Layout, config: DatasetConfig, root: Path, download: bool) -> dict[str, Part]:
     from torchvision import datasets
 
-    kind = _labelled_stl10() if layout.kind == "STL10" else getattr(datasets, layout.kind)
+    kind = _labeled_stl10() if layout.kind == "STL10" else getattr(datasets, layout.kind)
     options = layout.options | ({"split": config.variant} if config.variant else {})
     return {
         split: layout.read(kind(root, download=download, **options, **arguments))
@@ -71,8 +71,8 @@ def _open(layout: Layout, config: DatasetConfig, root: Path, download: bool) -> 
     }
 
 
-def _labelled_stl10() -> Any:
-    """Return STL10 without the check of the 2.6 GB of images that have no labels."""
+def _labeled_stl10() -> Any:
+    """Return STL10 without the checksum of its 2.6 GB of unlabeled images."""
     from torchvision.datasets import STL10
 
     return type("STL10", (STL10,), {"train_list": STL10.train_list[:2]})
@@ -83,7 +83,7 @@ def read_arrays(part: Any) -> Part:
 
 
 def read_emnist(part: Any) -> Part:
-    """Turn the pixels upright, which the files hold transposed; letters count from 1 there."""
+    """Transpose the pixels, which the files store transposed, and count letters from 0, not 1."""
     pixels, labels, classes = read_arrays(part)
     first = 1 if classes[0] == "N/A" else 0
     assert isinstance(pixels, np.ndarray)
@@ -96,18 +96,18 @@ def read_channels_first(part: Any) -> Part:
 
 
 def read_files(part: Any) -> Part:
-    """Read paths and labels by indexing, as these classes are given `Path` as what loads an image."""
+    """Read paths and labels by indexing: these classes get `Path` as the image loader."""
     pairs = [part[i] for i in range(len(part))]
     return [path for path, _ in pairs], [int(label) for _, label in pairs], first_names(part.classes)
 
 
 def read_gtsrb(part: Any) -> Part:
-    samples = part._samples  # takes no loader, and has no other list of paths
+    samples = part._samples  # the class takes no loader and has no public list of paths
     return [Path(path) for path, _ in samples], [label for _, label in samples], GTSRB_SIGNS
 
 
 def read_pets(part: Any) -> Part:
-    return list(part._images), list(part._labels), list(part.classes)  # takes no loader either
+    return list(part._images), list(part._labels), list(part.classes)  # this class takes no loader either
 
 
 def read_caltech(part: Any) -> Part:
@@ -117,11 +117,11 @@ def read_caltech(part: Any) -> Part:
 
 
 def first_names(classes: Sequence[str | tuple[str, ...]]) -> list[str]:
-    """Return the first name of each class that has several; all of them where two classes share the first."""
+    """Return the first name of each class, or all its names if another class has the same first name."""
     names = [(name,) if isinstance(name, str) else name for name in classes]
     first = [synonyms[0] for synonyms in names]
     whole = [name[0] if first.count(name[0]) == 1 else ", ".join(name) for name in names]
-    # ImageNet has two classes 'crane' of the same one name, a bird and a machine.
+    # ImageNet has two classes with the single name 'crane', a bird and a machine.
     return [name if whole.count(name) == 1 else f"{name} {whole[:i].count(name) + 1}" for i, name in enumerate(whole)]
 
 
@@ -159,7 +159,8 @@ def _images(folder: Path) -> list[Path]:
 def load_imagenet(config: DatasetConfig) -> Source:
     """Return the official train split, and the official val split as test, of a local copy.
 
-    The copy is what torchvision expects (its archives, or what it made of them), or class folders in train/ and val/.
+    The copy is what torchvision expects (the archives, or its files from unpacking them), or class folders in train/
+    and val/.
     """
     root = Path(str(config.root))
     named = any((root / name).exists() for name in ("meta.bin", DEVKIT))
@@ -168,8 +169,8 @@ def load_imagenet(config: DatasetConfig) -> Source:
         return _load_named_imagenet(root)
     if not folders:
         raise ValueError(
-            f"dataset.root={root} holds neither train/ and val/ with a folder per class, nor the archives "
-            f"{', '.join(ARCHIVES)}, which image-net.org gives out after registration"
+            f"dataset.root={root} contains neither train/ and val/ with a folder per class nor the archives "
+            f"{', '.join(ARCHIVES)}, which image-net.org provides after registration"
         )
     source = read_folders(root)
     source.splits = {"train": source.splits["train"], "test": source.splits["val"]}
@@ -177,13 +178,13 @@ def load_imagenet(config: DatasetConfig) -> Source:
 
 
 def _load_named_imagenet(root: Path) -> Source:
-    """Return the splits with the classes' English names, from the archives where these are not yet unpacked."""
+    """Return the splits with English class names, unpacking the archives if needed."""
     notes: list[str] = []
     try:
         parts = obtain("imagenet", root, _open_imagenet, notes)
     except OSError as error:
         reason = error.__cause__ or error
-        raise OSError(f"dataset.root={root}: the archives of ImageNet could not be unpacked: {reason}") from error
+        raise OSError(f"dataset.root={root}: the ImageNet archives could not be unpacked: {reason}") from error
     splits = {split: (items, labels) for split, (items, labels, _) in parts.items()}
     return Source(parts["train"][2], splits, notes)
 
@@ -195,7 +196,7 @@ def _open_imagenet(root: Path, unpack: bool) -> dict[str, Part]:
         for name in ARCHIVES:
             (root / name).symlink_to(root.parent / name)
     elif not all((root / name).is_dir() for name in ("train", "val")):
-        raise FileNotFoundError(root)  # else torchvision would unpack right here
+        raise FileNotFoundError(root)  # otherwise torchvision would unpack into root itself
     parts = {"train": ImageNet(root, "train", loader=Path), "test": ImageNet(root, "val", loader=Path)}
     return {split: read_files(part) for split, part in parts.items()}
 
@@ -207,7 +208,7 @@ FLAGS: dict[str, dict[str, Any]] = {"train": {"train": True}, "test": {"train": 
 TWO: dict[str, dict[str, Any]] = {"train": {"split": "train"}, "test": {"split": "test"}}
 THREE: dict[str, dict[str, Any]] = {name: {"split": name} for name in ("train", "val", "test")}
 LISTED = {"loader": Path}
-CARS = "put devkit/, cars_train/, cars_test/ and cars_test_annos_withlabels.mat into stanford_cars/ there"
+CARS = "put devkit/, cars_train/, cars_test/ and cars_test_annos_withlabels.mat into stanford_cars/ in that folder"
 LAYOUTS = {
     "mnist": Layout("MNIST", FLAGS, read_arrays, (60_000, 10_000)),
     "fashion_mnist": Layout("FashionMNIST", FLAGS, read_arrays, (60_000, 10_000)),
@@ -235,7 +236,7 @@ LAYOUTS = {
         LISTED | {"size": "320px"},
     ),
 }
-# By the number of their folder; the files themselves carry no names.
+# In the order of the numbered folders; the files contain no names.
 GTSRB_SIGNS = [
     "speed limit 20",
     "speed limit 30",

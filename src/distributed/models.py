@@ -1,8 +1,8 @@
 """Models over several processes, and their gradients.
 
 "ddp": every process holds the whole model; gradients are averaged (Li et al., arXiv 2006.15704).
-"fsdp": every process holds a part of each tensor, and of its gradient and optimizer state, and the whole of one block
-at a time (Zhao et al., arXiv 2304.11277, in torch's second form of it, where parameters are DTensors).
+"fsdp": every process holds a shard of each tensor, its gradient and its optimizer state, and all of one block at a time
+(Zhao et al., arXiv 2304.11277; here torch's FSDP2, in which parameters are DTensors).
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from .states import is_sharded
 from .world import World
 
-# Buffers need no broadcast before each forward pass; torch 2.13 has renamed the option, and warns of the old name.
+# Constant buffers need no broadcast before each forward pass. torch 2.13 renamed the option and warns of the old name.
 _NAMES = inspect.signature(DistributedDataParallel).parameters
 CONSTANT_BUFFERS: dict[str, Any] = {
     "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers": False
@@ -29,21 +29,21 @@ CONSTANT_BUFFERS: dict[str, Any] = {
 def wrap_model(model: nn.Module, world: World, strategy: str, device: torch.device) -> nn.Module:
     """Return the module to call in training, for `training.strategy=ddp|fsdp`; all processes get rank 0's weights.
 
-    Both average gradients over the processes, however many samples each has seen: a loss that is a sum over the
-    process's part, divided by the size of the whole batch and times `world.size`, has the gradients of the whole.
-    A process without samples takes part with a loss of weight 0. With fsdp the model itself is changed, every call of
-    it is collective, and optimizers are to be built afterwards.
+    Both average gradients over processes, however many samples each has: a loss summed over the process's samples,
+    divided by the size of the whole batch and multiplied by `world.size`, gives the gradients of the whole batch.
+    A process without samples takes part with a loss of weight 0. fsdp changes the model itself, makes every call of it
+    collective, and needs optimizers to be built afterward.
     """
     return model if world.size == 1 else STRATEGIES[strategy](model, device)
 
 
 def _replicate(model: nn.Module, device: torch.device) -> nn.Module:
-    # Tokens of shape (1, 1, D) get gradients with another stride over the dimension of one element: it has no effect.
+    # Tokens of shape (1, 1, D) get gradients with other strides in the dimensions of size 1, which has no effect.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     return DistributedDataParallel(
         model,
         device_ids=[device] if device.type == "cuda" else None,
-        gradient_as_bucket_view=True,  # no static_graph: it fails where the first backward pass is in no_sync
+        gradient_as_bucket_view=True,  # no static_graph: it fails if the first backward pass is inside no_sync
         **CONSTANT_BUFFERS,
     )
 
@@ -55,8 +55,8 @@ def _shard(model: nn.Module, device: torch.device) -> nn.Module:
     for tensor in (*model.parameters(), *model.buffers()):
         dist.broadcast(tensor.detach(), src=0)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    # The root too gives its parameters back after each forward pass, where torch would keep them whole for a backward
-    # pass that an evaluation does not have.
+    # Reshard the root too after each forward pass; by default torch keeps it unsharded for a backward pass, which an
+    # evaluation does not have.
     for module in (*model.get_submodule("blocks").children(), model):
         fully_shard(module, mesh=mesh, reshard_after_forward=True)
     return model
@@ -67,11 +67,11 @@ STRATEGIES: dict[str, Callable[[nn.Module, torch.device], nn.Module]] = {"ddp": 
 
 @contextlib.contextmanager
 def no_sync(network: nn.Module, last: bool) -> Iterator[None]:
-    """Keep gradients to the process in the forward and backward passes inside, but for the last micro-batch.
+    """Accumulate gradients locally in the enclosed forward and backward passes, except for the last micro-batch.
 
-    network: as `wrap_model` has returned it. With fsdp, gradients are whole on every process until the last one.
+    network: as returned by `wrap_model`. With fsdp, gradients stay unsharded on every process until the last one.
     """
-    require_sync: Callable | None = getattr(network, "set_requires_gradient_sync", None)  # fsdp has it
+    require_sync: Callable | None = getattr(network, "set_requires_gradient_sync", None)  # a method of FSDP modules
     if last:
         yield
     elif isinstance(network, DistributedDataParallel):
@@ -88,14 +88,14 @@ def no_sync(network: nn.Module, last: bool) -> Iterator[None]:
 
 
 def grad_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """Return the Euclidean norm of all gradients together, 0-d, on their device; the host does not wait.
+    """Return the Euclidean norm of all gradients, 0-d, on their device; the host does not wait.
 
-    Collective where they are sharded.
+    Collective if they are sharded.
     """
     norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
     return norm.full_tensor() if is_sharded(norm) else norm
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], norm: Tensor, max_norm: float) -> None:
-    """Scale gradients of this norm, see `grad_norm`, down to max_norm in place where it is larger."""
+    """Scale gradients with this norm, see `grad_norm`, down to max_norm, in place, if it is larger."""
     nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)

@@ -1,4 +1,4 @@
-"""States of models and optimizers in files: whole plain tensors, by whatever strategy they were trained."""
+"""States of models and optimizers in files: unsharded plain tensors, whichever strategy trained them."""
 
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def is_sharded(value: object) -> "TypeGuard[DTensor]":
-    """Tell a DTensor, whose module, slow to import, is left alone where there is one process."""
+    """Return whether this is a DTensor; with a single process, its slow module is not imported."""
     if not (isinstance(value, Tensor) and dist.is_available() and dist.is_initialized()):
         return False
     from torch.distributed.tensor import DTensor
@@ -20,9 +20,9 @@ def is_sharded(value: object) -> "TypeGuard[DTensor]":
 
 
 def gather_state(value: Any) -> Any:
-    """Return a state (nested dicts, lists, tuples) with every sharded tensor whole, on the CPU of rank 0; collective.
+    """Return a state (nested dicts, lists, tuples) with sharded tensors gathered on the CPU of rank 0; collective.
 
-    The other processes get None in the place of such a tensor, after each device has held it whole for a moment. All
+    The other processes get None in place of such a tensor, although each device briefly holds all of it. Everything
     else is passed through, in every process.
     """
     if isinstance(value, dict):
@@ -36,23 +36,23 @@ def gather_state(value: Any) -> Any:
 
 
 def shard_model_state(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return what `model.load_state_dict` takes, from a state of whole tensors that every process has."""
+    """Return a state for `model.load_state_dict`, from a state of unsharded tensors that every process has."""
     own = model.state_dict()
     return {name: _shard_like(own.get(name), tensor) for name, tensor in state.items()}
 
 
 def shard_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """Return what `optimizer.load_state_dict` takes, from a state of whole tensors that every process has.
+    """Return a state for `optimizer.load_state_dict`, from a state of unsharded tensors that every process has.
 
-    Tensors of a parameter's shape are sharded as it is; others, the counts of steps, are left alone. Raises
-    ValueError for Muon over sharded parameters.
+    Tensors of a parameter's shape are sharded like it; others, the step counts, are unchanged. Raises ValueError for
+    Muon with sharded parameters.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if not any(is_sharded(parameter) for parameter in parameters):
         return state
     if "state" not in state:
         raise ValueError("training.strategy=fsdp cannot be used with optimizer=muon; use training.strategy=ddp")
-    # torch numbers the parameters through all groups, in this order.
+    # torch numbers the parameters across all groups, in this order.
     sharded = {
         number: {name: _shard_like(parameters[number], value) for name, value in values.items()}
         for number, values in state["state"].items()
@@ -61,7 +61,7 @@ def shard_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> dict[s
 
 
 def _shard_like(own: Tensor | None, value: Any) -> Any:
-    """Return this process's part of a whole tensor, cut like its own one; without communication."""
+    """Return this process's shard of an unsharded tensor, sharded like `own`; without communication."""
     if not is_sharded(own) or not isinstance(value, Tensor) or value.shape != own.shape:
         return value
     from torch.distributed.tensor import distribute_tensor

@@ -1,6 +1,6 @@
-"""An epoch: its batches, the sums over them, and what is looked at and decided between two steps.
+"""An epoch: its batches, the sums over them, and what is checked between two steps.
 
-Nothing waits for the device in between: losses and gradient norms stay there until someone looks.
+Steps do not wait for the device: losses and gradient norms stay there until `StepWatch.read`.
 """
 
 import math
@@ -11,17 +11,20 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..data import Split, iterate_batches
+from .. import metrics
+from ..data.batches import iterate_batches
+from ..data.load import Split
 from ..signals import Interrupted, Interrupts
+from .evaluation import Evaluation
 from .trainer import Progress, Trainer
 
-LOOK_SECONDS = 0.5
-SMALLEST_SCALE = 2.0**-14  # of the loss in half precision: below, gradients are not too large but broken
+READ_SECONDS = 0.5
+SMALLEST_SCALE = 2.0**-14  # of the fp16 loss; if it gets smaller, gradients are not too large but NaN
 
 
 @dataclass
 class Epoch:
-    """Results of a training epoch: means over samples as seen (augmented), lr of the last step."""
+    """Results of a training epoch: means over the augmented samples, lr of the last step."""
 
     loss: float
     accuracy: float
@@ -31,52 +34,56 @@ class Epoch:
 
 @dataclass
 class StepWatch:
-    """The losses and gradient norms of the steps since the last look. `loss` and `norm` are what was seen last."""
+    """The losses and gradient norms of the steps. They stay on the device until `read` sets `loss` and `norm`."""
 
     trainer: Trainer
     split: Split
     loss: float = math.nan
     norm: float = math.nan
     _pending: list[tuple[int, float, Tensor, Tensor, Tensor]] = field(default_factory=list)
-    _looked: float = field(default_factory=time.monotonic)
-    _began: tuple[float, int] = (0.0, 0)
+    _read: float = field(default_factory=time.monotonic)
+    _start: tuple[float, int] = (0.0, 0)  # time and number of images
 
-    def begin(self, progress: Progress) -> None:
-        """Begin an epoch, or go on with it."""
-        self._began = time.monotonic(), progress.seen
+    def start_epoch(self, progress: Progress) -> None:
+        """Start measuring the speed, at the start of an epoch or at the step where it continues."""
+        self._start = time.monotonic(), progress.seen
 
     def rate(self, progress: Progress) -> float:
-        """Return images per second since the epoch began, or went on."""
-        started, seen = self._began
+        """Return images per second since `start_epoch`."""
+        started, seen = self._start
         return (progress.seen - seen) / max(1e-9, time.monotonic() - started)
 
     def add(self, step: int, batch: Tensor, loss: Tensor, norm: Tensor) -> None:
-        """Take what a step gave: its number in the whole run, the positions (B,) of its images."""
+        """Add a step: its number in the whole run, the positions (B,) of its images, and its results."""
         self._pending.append((step, self.trainer.rate, batch, loss, norm))
 
     def due(self) -> bool:
-        return time.monotonic() - self._looked >= LOOK_SECONDS
+        return time.monotonic() - self._read >= READ_SECONDS
 
-    def look(self) -> None:
-        """Read what is pending from the device, at once. Raises FloatingPointError for the first step gone wrong."""
+    def read(self) -> None:
+        """Read the pending results from the device, all at once.
+
+        Raises FloatingPointError for the first step whose loss or gradient is not finite.
+        """
         if self._pending:
             values = torch.stack([torch.stack((loss, norm)).float() for *_, loss, norm in self._pending]).tolist()
             pending, self._pending = self._pending, []
             for (step, rate, batch, *_), (loss, norm) in zip(pending, values, strict=True):
                 self._check(step, rate, batch, loss * self.trainer.world.size, norm)
             self.loss, self.norm = values[-1][0] * self.trainer.world.size, values[-1][1]
-        self._looked = time.monotonic()
+        self._read = time.monotonic()
 
     def _check(self, step: int, rate: float, batch: Tensor, loss: float, norm: float) -> None:
         scale = self.trainer.loss_scale()
         if math.isfinite(loss) and (math.isfinite(norm) if scale is None else scale > SMALLEST_SCALE):
             return
-        what = f"gradient norm became {norm}" if math.isfinite(loss) else f"training loss became {loss}"
+        problem = f"gradient norm became {norm}" if math.isfinite(loss) else f"training loss became {loss}"
         steps = self.trainer.steps_per_epoch(self.split)
         raise FloatingPointError(
-            f"the {what} in epoch {step // steps + 1}, step {step % steps + 1} of {steps} (loss {loss:.4g}, gradient "
-            f"norm {norm:.4g}, learning rate {rate:.3g}); a smaller training.lr, a longer scheduler.warmup_epochs, "
-            f"training.clip_norm or training.precision=float32 may help\nits batch: {_name_images(self.split, batch)}"
+            f"the {problem} in epoch {step // steps + 1}, step {step % steps + 1} of {steps} (loss {loss:.4g}, "
+            f"gradient norm {norm:.4g}, learning rate {rate:.3g}); a smaller training.lr, a longer "
+            "scheduler.warmup_epochs, training.clip_norm or training.precision=float32 may help\n"
+            f"images of this batch: {_name_images(self.split, batch)}"
         )
 
 
@@ -87,12 +94,12 @@ def _name_images(split: Split, batch: Tensor) -> str:
 
 
 def train_steps(trainer: Trainer, split: Split, progress: Progress, watch: StepWatch) -> Iterator[None]:
-    """Train what is left of an epoch; after each step, at each yield, `progress` is what continuing there needs.
+    """Train the remaining steps of an epoch; yield after each, when `progress` is up to date for a checkpoint.
 
-    Whether loss and gradients are finite is seen when someone looks at `watch`, `summarize` at the latest.
+    A loss or gradient that is not finite is noticed at the next `watch.read`, in `summarize` at the latest.
     """
     trainer.network.train()
-    watch.begin(progress)
+    watch.start_epoch(progress)
     batches = trainer.order(split, progress.epoch).split(trainer.batch_size)
     first = (progress.epoch - 1) * len(batches)
     rest = list(enumerate(batches, start=first))[progress.step :]
@@ -109,7 +116,7 @@ def train_steps(trainer: Trainer, split: Split, progress: Progress, watch: StepW
 
 
 def _needed_images(trainer: Trainer, split: Split, batch: Tensor, step: int) -> Tensor:
-    """Return the positions (n,) of the images that this process needs to make its share of a batch (B,)."""
+    """Return the positions (n,) of the images that this process needs for its share of a batch (B,)."""
     if trainer.world.size == 1:
         return batch
     ratios = None if split.ratios is None else split.ratios[batch]
@@ -119,32 +126,53 @@ def _needed_images(trainer: Trainer, split: Split, batch: Tensor, step: int) -> 
 
 
 def summarize(trainer: Trainer, progress: Progress, watch: StepWatch) -> Epoch:
-    """Return the means of what was trained of an epoch, over all processes, after a last look."""
-    watch.look()
+    """Return the means over the steps of an epoch so far, of all processes."""
+    watch.read()
     sums = torch.stack((progress.loss_sum.double(), progress.num_right.double()))
     trainer.world.sum(sums)
     loss, right = (sums / progress.seen).tolist()
     return Epoch(loss, right, progress.lr, watch.rate(progress))
 
 
+def make_row(progress: Progress, trained: Epoch, validated: dict[str, Evaluation]) -> dict[str, float]:
+    """Return an epoch's row of metrics.csv; for averaged weights it has only loss and accuracy."""
+    raw = validated["raw"]
+    precision, recall, f1 = metrics.macro(raw.confusion)
+    row = {
+        "epoch": progress.epoch,
+        "lr": trained.lr,
+        "train_loss": trained.loss,
+        "train_acc": trained.accuracy,
+        "val_loss": raw.loss,
+        "val_acc": raw.accuracy,
+        "val_precision": precision,
+        "val_recall": recall,
+        "val_f1": f1,
+        "images_per_second": round(trained.images_per_second, 1),
+    }
+    if "ema" in validated:
+        row |= {"ema_val_loss": validated["ema"].loss, "ema_val_acc": validated["ema"].accuracy}
+    return row
+
+
 class TimeLimit:
-    """What part of `training.max_minutes` is over, when `reserved` seconds are left for validation, test, figures."""
+    """The limit `training.max_minutes`, with `reserved` seconds kept for validation, test, and figures."""
 
     def __init__(self, minutes: float | None, seconds: Callable[[], float], reserved: float) -> None:
-        """seconds: tells how long the run has taken by now."""
+        """seconds: returns how long the run has taken so far."""
         self._minutes, self._seconds, self._reserved = minutes, seconds, reserved
 
-    def share(self) -> float:
-        """Return 1 or more when it is time to end, 0 without a limit."""
+    def time_used(self) -> float:
+        """Return the fraction of the time for training that has passed: 1 or more ends it, 0 without a limit."""
         if self._minutes is None:
             return 0.0
         return self._seconds() / max(1e-9, 60 * self._minutes - self._reserved)
 
 
-class Pulse:
-    """What is decided between two steps, by all processes alike: to look, to save, to stop, to end in time.
+class StepControl:
+    """Checks between two steps, with the same outcome in all processes: read losses, save, stop, end at the time limit.
 
-    The trainer's schedule follows the time that is over.
+    Also sets `Trainer.time_used`, which its schedule follows.
     """
 
     def __init__(
@@ -155,31 +183,31 @@ class Pulse:
         save_due: Callable[[], bool],
         save: Callable[[], None],
     ) -> None:
-        """save_due: whether it is time to save again; save: does it."""
+        """save_due: returns whether to save a checkpoint now; save: saves it."""
         self._watch, self._trainer = watch, watch.trainer
         self._interrupts, self._limit = interrupts, limit
         self._save_due, self._save = save_due, save
         self._agreement = self._trainer.world.agreement(4)
-        self._trainer.time_share = self._trainer.world.max(limit.share())
-        self._agreement([0.0, 0.0, 0.0, self._trainer.time_share])  # what several processes hear at the first beat
+        self._trainer.time_used = self._trainer.world.max(limit.time_used())
+        self._agreement([0.0, 0.0, 0.0, self._trainer.time_used])  # several processes get this in the first check
 
     @property
     def time_is_up(self) -> bool:
-        return self._trainer.time_share >= 1
+        return self._trainer.time_used >= 1
 
-    def beat(self) -> None:
-        """Look and save where it is time. Raises Interrupted, after saving, where a process was told to end."""
-        wanted = self._interrupts.received or 0, self._watch.due(), self._save_due(), self._limit.share()
-        number, look, save, self._trainer.time_share = self._agreement([float(value) for value in wanted])
-        if look or save or number:
-            self._watch.look()  # so that weights that are no numbers any more never replace good ones
+    def check(self) -> None:
+        """Read losses and save a checkpoint if due. Raises Interrupted, after saving, if any process got a signal."""
+        wanted = self._interrupts.received or 0, self._watch.due(), self._save_due(), self._limit.time_used()
+        number, read, save, self._trainer.time_used = self._agreement([float(value) for value in wanted])
+        if read or save or number:
+            self._watch.read()  # before saving, so that NaN weights never replace good ones
         if save or number:
             self._save()
         if number:
             raise Interrupted(int(number))
 
-    def stop(self) -> None:
-        """Let signals end the run at once from here on; raises Interrupted for one that came after the last beat."""
+    def finish(self) -> None:
+        """Let signals end the run immediately from now on. Raises Interrupted if one came after the last check."""
         number = self._trainer.world.max(int(self._interrupts.received or 0))
         self._interrupts.defer = False
         if number:

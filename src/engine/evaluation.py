@@ -9,11 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import metrics
-from ..augment import normalize
-from ..data import Preprocessing, Split, iterate_batches
-from ..distributed import World
+from ..augment.normalize import normalize
+from ..data.batches import iterate_batches
+from ..data.images import Preprocessing
+from ..data.load import Split
+from ..distributed.world import World
+from ..machine.devices import autocast
 from ..model import VisionTransformer
-from .devices import autocast
 from .trainer import Trainer
 
 

@@ -1,16 +1,16 @@
 """When memory is too small: the same batch in smaller pieces, so that the experiment stays the same. And its peak."""
 
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..data import Images, Preprocessing, Split
+from ..data.images import Preprocessing
+from ..data.load import Split
+from ..data.storage import Images
 from .evaluation import evaluate
 from .trainer import Trainer
 
@@ -150,26 +150,3 @@ def _time(trainer: Trainer, work: Callable[[], object]) -> float:
     if trainer.device.type == "cuda":
         torch.cuda.synchronize(trainer.device)
     return time.perf_counter() - started
-
-
-def forget_peak_memory(device: torch.device) -> None:
-    """Begin to measure anew, as the jobs of a sweep may share a process."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif device.type == "cpu":
-        with contextlib.suppress(OSError):  # no Linux
-            Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory(device: torch.device) -> int | None:
-    """Return the most bytes in use since `forget_peak_memory`: of a CUDA device, or on a CPU of the whole process.
-
-    None where the system does not tell.
-    """
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if device.type == "cpu":
-        with contextlib.suppress(OSError, IndexError):
-            lines = Path("/proc/self/status").read_text().splitlines()
-            return 1024 * next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0) or None
-    return None

@@ -12,21 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..augment import Augmentation, Plan
-from ..data import Split, balanced_order, shuffled_order
-from ..distributed import (
-    World,
-    clip_gradients,
-    gather_state,
-    grad_norm,
-    no_sync,
-    shard_model_state,
-    shard_optimizer_state,
-)
+from ..augment.pipeline import Augmentation, Plan
+from ..data.batches import balanced_order, shuffled_order
+from ..data.load import Split
+from ..distributed.models import clip_gradients, grad_norm, no_sync
+from ..distributed.states import gather_state, shard_model_state, shard_optimizer_state
+from ..distributed.world import World
+from ..machine.devices import autocast
 from ..model import VisionTransformer
 from ..optim import ExponentialMovingAverage, set_learning_rate
 from ..seeding import generator_for, seed_for
-from .devices import autocast
 
 
 @dataclass
@@ -91,6 +86,10 @@ class Trainer:
 
     def steps_per_epoch(self, split: Split) -> int:
         return -(-len(split) // self.batch_size)
+
+    def images_per_device(self, split: Split) -> int:
+        """Return how many images of a batch each device takes, all micro-batches together."""
+        return -(-min(self.batch_size, len(split)) // self.world.size)
 
     def loss_scale(self) -> float | None:
         """Return what the loss is multiplied by in half precision, read from the device; None without."""

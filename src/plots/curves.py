@@ -1,4 +1,4 @@
-"""Runs over their epochs: loss, accuracy, learning rate of one; loss and accuracy of several."""
+"""Training curves: loss, accuracy and learning rate of one run; loss and accuracy of several."""
 
 import math
 from pathlib import Path
@@ -25,23 +25,23 @@ from .style import (
 )
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-DOTTED_EPOCHS = 12  # up to here every epoch is a dot: one point alone draws no line
-WIDTH, HEIGHT = 5.4, 3.2  # of a panel of a comparison, in inches
+DOTTED_EPOCHS = 12  # up to this many, each epoch gets a marker: a line through one point is invisible
+WIDTH, HEIGHT = 5.4, 3.2  # of a panel in a comparison, in inches
 
 
 def plot_curves(metrics: dict[str, list[float]], path: Path) -> None:
-    """Draw loss, accuracy and learning rate over the epochs; averaged weights, "ema", have curves of their own.
+    """Draw loss, accuracy and learning rate by epoch; averaged weights, "ema", get their own curves.
 
-    Columns as in metrics.csv; accuracies are fractions. Other columns are ignored, missing ones left out.
+    Columns as in metrics.csv; accuracies are fractions. Other columns are ignored, missing ones are not drawn.
     """
     save(_draw_curves(metrics), path)
 
 
 def plot_comparison(curves: dict[str, dict[str, list[float]]], path: Path) -> None:
-    """Draw loss and accuracy of several runs over their epochs, a color for each; their best epochs are ringed.
+    """Draw loss and accuracy of several runs by epoch, in a color for each, with their best epochs circled.
 
-    Columns of each run as in metrics.csv, whichever there are. Validation is that of the averaged weights where a
-    run has them and they did better, as these are then what it kept.
+    Columns of each run as in metrics.csv; any may be missing. The validation curve is that of the averaged weights if
+    they did better, because the run kept those.
     """
     save(_draw_comparison(curves), path, crop=True)
 
@@ -84,7 +84,7 @@ def _draw_line(axes: Axes, columns: dict[str, Floats], name: str, color: str) ->
 
 
 def _mark_best(axes: Axes, epochs: Floats, accuracies: Floats, losses: Floats, color: str) -> None:
-    """Ring the best epoch and name it."""
+    """Circle the best epoch and label it."""
     best = _best_epoch(accuracies[: len(epochs)], losses)
     if best is None:
         return
@@ -101,7 +101,7 @@ def _mark_best(axes: Axes, epochs: Floats, accuracies: Floats, losses: Floats, c
 
 
 def _best_epoch(accuracies: Floats, losses: Floats) -> int | None:
-    """Return the index of the highest validation accuracy, of equal ones that of the lowest loss."""
+    """Return the index of the highest validation accuracy, with the lowest loss among equals."""
     losses = losses[: len(accuracies)] if len(losses) >= len(accuracies) else np.zeros(len(accuracies))
     if np.isnan(accuracies).all():
         return None
@@ -109,7 +109,7 @@ def _best_epoch(accuracies: Floats, losses: Floats) -> int | None:
 
 
 def _exponent(values: Floats) -> int:
-    """Return the power of ten to take out of the tick labels; 0 where they read well as they are."""
+    """Return the power of ten to factor out of the tick labels; 0 if they are readable without it."""
     greatest = float(np.nan_to_num(np.abs(values)).max(initial=0))
     exponent = math.floor(math.log10(greatest)) if greatest > 0 else 0
     return exponent if exponent < -1 or exponent > 2 else 0
@@ -136,7 +136,7 @@ def _draw_comparison(curves: dict[str, dict[str, list[float]]]) -> Figure:
 
 
 def _draw_run(panels: list[Axes], columns: dict[str, Floats], color: str) -> str:
-    """Draw one run's curves in both panels, ring its best epoch, and return what it reached there."""
+    """Draw one run's curves in both panels, circle its best epoch, and return its accuracy there as text."""
     accuracies = {split: columns.get(f"{split}_acc", np.empty(0)) for split in ("val", "ema_val")}
     kept = max(accuracies, key=lambda split: np.nanmax(accuracies[split], initial=0))
     losses = columns.get(f"{kept}_loss", np.empty(0))

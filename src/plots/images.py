@@ -1,4 +1,4 @@
-"""Images in a grid: predictions, augmentations, attention."""
+"""Image grids: predictions, augmentations, attention."""
 
 import math
 from pathlib import Path
@@ -16,19 +16,19 @@ from .style import RIGHT, TINY, WRONG, Bytes, Floats, known, save
 def plot_predictions(
     images: Bytes, true: list[str], predicted: list[str], confidences: list[float], path: Path
 ) -> None:
-    """Draw images (n, H, W, C), each with its predicted class, that one's confidence, its true class."""
+    """Draw images (n, H, W, C), each with its predicted class, the confidence and its true class."""
     save(_draw_predictions(images, true, predicted, confidences), path, crop=True)
 
 
 def plot_augmentations(images: Bytes, targets: list[list[tuple[str, float]]], path: Path) -> None:
-    """Draw images (n, H, W, C), each with its classes and, where labels are mixed, their shares."""
+    """Draw images (n, H, W, C), each with its class or, if labels are mixed, its classes and their shares."""
     save(_draw_augmentations(images, targets), path, crop=True)
 
 
 def plot_attention(images: Bytes, maps: Floats, layer_names: list[str], path: Path) -> None:
-    """Draw images (n, H, W, C), and beside each its attention to the patches, maps (n, L, rows, columns).
+    """Draw images (n, H, W, C), each next to its attention to the patches, maps (n, L, rows, columns).
 
-    Colors run from each map's own least to its own greatest attention.
+    Each map has its own color scale, from its minimum to its maximum.
     """
     save(_draw_attention(images, maps, layer_names), path, crop=True)
 
@@ -70,7 +70,7 @@ def _draw_attention(images: Bytes, maps: Floats, layer_names: list[str]) -> Figu
             heat = known(attention) - known(attention).min()
             heat /= max(heat.max(), TINY)
             _show_image(axes, grey)
-            # Clear where there is no attention, so that the image stays visible under its map.
+            # Transparent where there is no attention, so that the image stays visible under its map.
             axes.imshow(
                 heat, cmap="inferno", vmin=0, vmax=1, alpha=0.8 * heat**0.7, interpolation="bilinear",
                 extent=(-0.5, width - 0.5, height - 0.5, -0.5),
@@ -81,7 +81,7 @@ def _draw_attention(images: Bytes, maps: Floats, layer_names: list[str]) -> Figu
 
 
 def _new_grid(rows: int, columns: int, shape: tuple[int, ...], gap: float) -> tuple[Figure, NDArray[Any]]:
-    """Return a figure and its axes (rows, columns), of an image's shape and `gap` inches apart vertically."""
+    """Return a figure and its axes (rows, columns) with an image's aspect ratio, `gap` inches apart vertically."""
     width, height = 1.75, 1.75 * float(np.clip(shape[0] / shape[1], 0.4, 2.5))
     step = width + 0.06, height + gap
     page = columns * step[0], rows * step[1]
@@ -97,12 +97,12 @@ def _new_grid(rows: int, columns: int, shape: tuple[int, ...], gap: float) -> tu
 
 
 def _show_image(axes: Axes, image: NDArray[Any]) -> None:
-    # Small images keep their pixels; large ones are averaged down, not thinned out.
+    # Small images keep their pixels; large ones are averaged down, not subsampled.
     axes.imshow(_as_picture(image), interpolation="nearest" if max(image.shape[:2]) < 128 else "antialiased")
 
 
 def _as_picture(image: NDArray[Any]) -> Bytes:
-    """Return (H, W, 3) of any number of channels: the first three, or the mean of fewer."""
+    """Return (H, W, 3) from any number of channels: the first three, or the mean if there are fewer."""
     if image.shape[-1] < 3:
         image = image.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
     return image[..., :3].astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Texts of the pictures: fonts for every script, the properties of a text, how much of a name fits.
+"""Text in figures: fonts for every script, text properties, and names cut to fit.
 
 Widths are in ems, the font size as a unit of length: ten letters take about six.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
 INK, MUTED = "#24292f", "#6e7781"
-# matplotlib brings the first; the others, where the machine has one, draw the scripts it lacks.
+# matplotlib includes the first; the others, if installed, draw the scripts that it lacks.
 FONTS = ["DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei"]
 FONTS += [
     "Microsoft YaHei",
@@ -26,19 +26,19 @@ FONTS += [
 
 
 def text(size: float, color: str = INK, **more: Any) -> dict[str, Any]:
-    """Return the properties of a text, in which a `$` is a dollar sign."""
-    families = FONTS[:1] if "weight" in more else _fonts()[0]  # the bold ones are titles of ours, in Latin letters
+    """Return text properties with which a `$` is a dollar sign, not math."""
+    families = FONTS[:1] if "weight" in more else _fonts()[0]  # bold texts are our own titles, in Latin letters
     return {"fontsize": size, "color": color, "fontfamily": families, "parse_math": False, **more}
 
 
 def label(name: str, width: float) -> str:
-    """Return what fits of the name, in ems (ten letters take about six); □ for letters that no font has."""
+    """Return the start of the name that fits into `width` ems, with □ for letters that no font has."""
     letters = _drawable(name)
     return letters if measure(letters) <= width else _fitting(letters, width - _advance("…")).rstrip() + "…"
 
 
 def shorten(name: str, width: float) -> str:
-    """Return the name cut in its middle to what fits, in ems: runs and jobs differ at their ends."""
+    """Return the name cut in the middle to fit into `width` ems: names of runs and jobs differ at their ends."""
     letters = _drawable(name)
     if measure(letters) <= width:
         return letters
@@ -47,13 +47,13 @@ def shorten(name: str, width: float) -> str:
 
 
 def tell_apart(names: list[str], width: float, cut: Callable[[str, float], str] = label) -> list[str]:
-    """Return the names cut to a width; where cut or undrawable ones look alike, their index stands in front."""
+    """Return the names cut to a width, with their index in front if that leaves identical ones."""
     short = [cut(name, width) for name in names]
     return short if len(set(short)) == len(names) else [f"{i} {cut(name, width - 2)}" for i, name in enumerate(names)]
 
 
 def wrap(key: str, width: float) -> str:
-    """Return a configuration key in lines of at most that width, broken behind dots, or else underscores."""
+    """Return a configuration key in lines of at most that width, broken after dots or, if needed, underscores."""
     lines = [""]
     for part in re.findall(r"[^.]*\.|[^.]+", _drawable(key)):
         for piece in [part] if measure(part) <= width else re.findall(r"[^_]*_|[^_]+", part):
@@ -64,7 +64,7 @@ def wrap(key: str, width: float) -> str:
 
 
 def _drawable(name: str) -> str:
-    """Return the name in one line, accents composed."""
+    """Return the name on one line, with composed accents and □ for letters that no font has."""
     letters = unicodedata.normalize("NFC", " ".join(name.split()))
     return "".join(letter if ord(letter) in _fonts()[1] else "□" for letter in letters)
 
@@ -80,7 +80,7 @@ def measure(letters: str) -> float:
 
 @lru_cache(maxsize=4096)
 def _advance(letter: str) -> float:
-    """Return the width of a letter in ems; one for those that another font has to draw."""
+    """Return the width of a letter in ems; 1 if another font has to draw it."""
     font = get_font(findfont(FONTS[0]))
     font.set_size(100, 72)
     return font.load_char(ord(letter)).linearHoriAdvance / 65536 / 100 if font.get_char_index(ord(letter)) else 1.0
@@ -88,7 +88,7 @@ def _advance(letter: str) -> float:
 
 @lru_cache(maxsize=1)
 def _fonts() -> tuple[list[str], frozenset[int]]:
-    """Return the families of FONTS on this machine and all code points they can draw."""
+    """Return the installed families of FONTS and all code points that they can draw."""
     installed = set(fontManager.get_font_names())
     families = [name for name in FONTS if name in installed]
     maps = [get_font(findfont(FontProperties(family=[name]))).get_charmap() for name in families]

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from .letters import INK, MUTED, measure, tell_apart, text
 from .style import GRID, Counts, Floats, add_bar, new_canvas, save
 
-COUNTED_CLASSES = 20  # up to here each cell of a confusion matrix holds its count
-NAMED_CLASSES = 150  # beyond, the picture stops growing and names only every second, third … class
+COUNTED_CLASSES = 20  # up to this many classes, cells show their counts
+NAMED_CLASSES = 150  # beyond this, the figure stops growing and labels only every second, third … class
 
 
 def plot_confusion_matrix(confusion: Counts, classes: list[str], path: Path) -> None:
-    """Draw counts (K, K), rows true and columns predicted, colored by their share of the row."""
+    """Draw counts (K, K), true rows and predicted columns, colored by their share of the row."""
     save(_draw_confusion_matrix(confusion, classes), path, crop=True)
 
 
@@ -26,7 +26,7 @@ def _draw_confusion_matrix(confusion: Counts, classes: list[str]) -> Figure:
     side = cell * min(num, NAMED_CLASSES)
     figure, axes = new_canvas(side, side)
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    # The square root shows the few per cent that a class loses to another, which a linear scale leaves white.
+    # The square root shows confusions of a few percent, which are white on a linear scale.
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
     axes.spines[:].set_color(MUTED)
     _name_classes(axes, classes, side * 72)
@@ -39,7 +39,8 @@ def _draw_confusion_matrix(confusion: Counts, classes: list[str]) -> Figure:
         axes.tick_params(which="minor", length=0)
     size = float(np.clip(1.6 * side, 10, 18))
     accuracy = 100 * np.trace(confusion) / max(confusion.sum(), 1)
-    axes.set_title(f"{accuracy:.2f} % of {confusion.sum():,} right", loc="left", pad=size, **text(size, weight="bold"))
+    title = f"{accuracy:.2f} % of {confusion.sum():,} correct"
+    axes.set_title(title, loc="left", pad=size, **text(size, weight="bold"))
     axes.set_xlabel("predicted", labelpad=size / 2, **text(size, MUTED))
     axes.set_ylabel("true", labelpad=size / 2, **text(size, MUTED))
     bar = add_bar(axes, image, side, "share of the true class", size)
@@ -49,7 +50,7 @@ def _draw_confusion_matrix(confusion: Counts, classes: list[str]) -> Figure:
 
 
 def _name_classes(axes: Axes, classes: list[str], points: float) -> None:
-    """Put the class names along both axes, which are `points` long, as many as fit without touching."""
+    """Label both axes, which are `points` long, with as many class names as fit without overlap."""
     num = len(classes)
     step = math.ceil(num / NAMED_CLASSES)
     size = min(10.0, 0.66 * points * step / num)
@@ -61,7 +62,7 @@ def _name_classes(axes: Axes, classes: list[str], points: float) -> None:
 
 
 def _write_counts(axes: Axes, confusion: Counts, shares: Floats, points: float) -> None:
-    """Write every count but the zeros off the diagonal, among which the errors would be lost."""
+    """Write all counts except off-diagonal zeros, which would hide the errors."""
     digits = len(str(int(confusion.max(initial=0))))
     size = min(11.0, 0.4 * points, 0.85 * points / (0.64 * digits))
     for row, column in np.argwhere((confusion > 0) | np.eye(len(confusion), dtype=bool)):

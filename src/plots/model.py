@@ -1,4 +1,4 @@
-"""What a model has learned before the first block: position embeddings, patch filters."""
+"""What a model learned before the first block: position embeddings and patch filters."""
 
 import math
 from pathlib import Path
@@ -13,20 +13,20 @@ from .letters import MUTED, text
 from .style import TINY, Floats, add_bar, known, new_canvas, save
 
 MAPS_PER_SIDE = 8
-GAP = 5  # between the tiles of a mosaic, where a tile has about 50
+GAP = 5  # pixels between the tiles of a mosaic; a tile has about 50
 
 
 def plot_position_embeddings(similarity: Floats, norms: Floats, path: Path) -> None:
-    """Draw how alike the position embeddings are (arXiv 2010.11929, Fig. 7 center), and their norms.
+    """Draw the similarity of position embeddings (arXiv 2010.11929, Fig. 7 center) and their norms.
 
     similarity: (rows * columns, rows, columns), the cosine of each patch's embedding with all others; norms:
-    (rows, columns). Of a large grid an evenly spaced part is shown.
+    (rows, columns). For a large grid, an evenly spaced subset is shown.
     """
     save(_draw_position_embeddings(similarity, norms), path, crop=True)
 
 
 def plot_patch_filters(filters: Floats, path: Path) -> None:
-    """Draw filters (n, P, P, C), each scaled by its own greatest weight; zero is mid-grey."""
+    """Draw filters (n, P, P, C), each scaled by its largest absolute weight; zero is medium gray."""
     save(_draw_patch_filters(filters), path, crop=True)
 
 
@@ -40,7 +40,7 @@ def _draw_position_embeddings(similarity: Floats, norms: Floats) -> Figure:
     right = left.inset_axes((1 + 1.45 / width, 0, 1, 1))
     cosine = left.imshow(mosaic, cmap="viridis", vmin=-1, vmax=1, aspect="auto")
     norms = known(norms)
-    # Equal norms (sin-cos tables) are to look equal, rounding errors and all.
+    # Equal norms (sin-cos tables) should look equal in spite of rounding errors.
     least = min(norms.min(), 0.99 * norms.max())
     norm = right.imshow(norms, cmap="viridis", vmin=least, aspect="auto", interpolation="nearest")
     add_bar(left, cosine, width, "cosine", 10).set_ticks([-1, -0.5, 0, 0.5, 1])
@@ -71,20 +71,20 @@ def _draw_patch_filters(filters: Floats) -> Figure:
     axes.imshow(mosaic)
     axes.axis("off")
     size = tops[0] * 2 + 1, lefts[0] * 2 + 1
-    for index in range(num):  # a frame each, as white weights would run into the page
+    for index in range(num):  # frames, because white weights would merge with the page
         corner = lefts[index % columns] - size[1] / 2, tops[index // columns] - size[0] / 2
         axes.add_patch(Rectangle(corner, size[1], size[0], fill=False, ec=MUTED, lw=0.6, clip_on=False))
     return figure
 
 
 def _spread(size: int) -> NDArray[Any]:
-    """Return at most MAPS_PER_SIDE indices below `size`, all equally far apart and centered."""
+    """Return at most MAPS_PER_SIDE indices below `size`, evenly spaced and centered."""
     step = math.ceil(size / MAPS_PER_SIDE)
     return np.arange((size - 1) % step // 2, size, step)
 
 
 def _tile(tiles: NDArray[Any], gap: float) -> tuple[NDArray[Any], list[NDArray[Any]]]:
-    """Lay (rows, columns, h, w, …) out as one image, gaps of that value between; return the centers too."""
+    """Arrange tiles (rows, columns, h, w, …) in one image with gaps of value `gap`; return the tile centers too."""
     scale = math.ceil(48 / max(tiles.shape[2:4]))
     tiles = tiles.repeat(scale, axis=2).repeat(scale, axis=3)
     rows, columns, height, width, *channels = tiles.shape

@@ -1,4 +1,4 @@
-"""Three and more settings side by side, an axis each, and a line through them for each group."""
+"""Parallel coordinates for three or more settings: an axis per setting, a line per group."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from .style import SHADES, VAL, Floats, in_points, shade
 
 
 def draw_parallel(axes: Axes, settings: dict[str, list[Any]], scores: Scores) -> None:
-    """Draw each group as a line from its settings to its accuracy in %; the best one is thick and in front.
+    """Draw each group as a line from its settings to its accuracy in %, the best one thick and in front.
 
-    The line of a group that has not finished ends before the accuracy.
+    The line of a group without a finished job ends before the accuracy.
     """
     axes.grid(False)
     axes.spines[:].set_visible(False)
@@ -29,7 +29,7 @@ def draw_parallel(axes: Axes, settings: dict[str, list[Any]], scores: Scores) ->
 
 
 def _draw_groups(axes: Axes, heights: Floats, scores: Scores) -> None:
-    """Draw heights (axes, groups), the better ones in front."""
+    """Draw heights (axes, groups), better groups in front."""
     norm, ranks = shade(scores.means), np.argsort(np.argsort(np.nan_to_num(scores.means, nan=-1)))
     for group, (mean, rank) in enumerate(zip(scores.means, ranks, strict=True)):
         known = np.isfinite(mean)
@@ -43,7 +43,7 @@ def _draw_groups(axes: Axes, heights: Floats, scores: Scores) -> None:
 
 
 def _draw_axis(axes: Axes, index: int, key: str, scale: Scale) -> None:
-    """Stand an axis at its place, its name below, its ticks to the right, in front of the lines."""
+    """Draw one vertical axis with its name below it and its tick labels to the right, in front of the lines."""
     width, height = in_points(axes)
     across = width / axes.get_xlim()[1]
     axes.plot([index, index], [0, 1], color=MUTED, lw=1, zorder=1.5, clip_on=False)

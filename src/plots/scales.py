@@ -1,4 +1,4 @@
-"""The axis of a swept setting: where its values lie, and which of them are written there."""
+"""The axis of a swept setting: the positions of its values, and which values get a tick."""
 
 import math
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from .letters import MUTED, label, measure, shorten, text
 from .style import Floats, in_points
 
-LOG_RATIO = 20  # from here on most values of a linear axis would crowd at its lower end
-LISTED_VALUES = 12  # up to here numbers were chosen one by one, and the ticks are these; more were drawn at random
+LOG_RATIO = 20  # from this ratio on, most values on a linear axis would crowd at its lower end
+LISTED_VALUES = 12  # up to this many numbers were chosen by hand and are the ticks; more were drawn at random
 TICK_SIZE = 9
 MARGIN = 0.06
 NAME_WIDTH = 13.0  # ems
-STACKED, SLANTED = 1.3, 2.6  # the room that a tick takes along an axis, in ems, where it is not its length
+STACKED, SLANTED = 1.3, 2.6  # space of a tick label along its axis, in ems, unless it is the label's length
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class Scale:
     values: list[Any]
 
     def place(self, values: list[Any]) -> Floats:
-        """Return coordinates on an axis of matplotlib's: numbers as they are, names by their index."""
+        """Return coordinates on a matplotlib axis: numbers unchanged, names by their index."""
         if self.kind == "category":
             names = [spell(value) for value in self.values]
             return np.array([names.index(spell(value)) for value in values], dtype=float)
         return np.array(values, dtype=float)
 
     def share(self, values: list[Any]) -> Floats:
-        """Return how far along the axis values lie, from 0 to 1."""
+        """Return the positions of values along the axis, from 0 to 1."""
         ends, places = self.place([self.values[0], self.values[-1]]), self.place(values)
         if ends[0] == ends[1]:
             return np.full(len(values), 0.5)
@@ -44,7 +44,7 @@ class Scale:
         return (places - ends[0]) / (ends[1] - ends[0])
 
     def limits(self) -> tuple[float, float]:
-        """Return the ends of an axis of matplotlib's that leaves some room beside the values."""
+        """Return the limits of a matplotlib axis, with some space beyond the values."""
         low, high = self.place([self.values[0], self.values[-1]]).tolist()
         if self.kind == "category" or low == high:
             return low - 0.5, high + 0.5
@@ -54,7 +54,7 @@ class Scale:
         return low - MARGIN * (high - low), high + MARGIN * (high - low)
 
     def ticks(self, points: float, room: float | None = None) -> list[Any]:
-        """Return values whose labels do not touch where the values take so many points; `room` for each is in ems."""
+        """Return values whose labels do not overlap on an axis `points` long; `room`: space of a label, in ems."""
         for values in self._candidates():
             widths = np.array([TICK_SIZE * (room or measure(tick(value)) + 0.9) for value in values])
             gaps = np.abs(np.diff(self.share(values))) * points
@@ -77,7 +77,7 @@ class Scale:
 
 
 def build_scale(values: list[Any]) -> Scale:
-    """Return the axis of these values: a scale for numbers alone, categories for all else."""
+    """Return the scale for these values: linear or log if all are numbers, otherwise categories."""
     if not all(_is_number(value) for value in values):
         names = [spell(value) for value in values]
         return Scale("category", [value for index, value in enumerate(values) if spell(value) not in names[:index]])
@@ -87,7 +87,7 @@ def build_scale(values: list[Any]) -> Scale:
 
 
 def scale_axis(axes: Axes, side: Literal["x", "y"], scale: Scale, key: str) -> None:
-    """Scale an axis, write its ticks and the name of its setting."""
+    """Set an axis's scale, its ticks and the name of its setting."""
     axes.set(**{f"{side}scale": "log" if scale.kind == "log" else "linear", f"{side}lim": scale.limits()})
     axis, index = (axes.xaxis, 0) if side == "x" else (axes.yaxis, 1)
     ends = np.ones((2, 2))
@@ -103,14 +103,14 @@ def scale_axis(axes: Axes, side: Literal["x", "y"], scale: Scale, key: str) -> N
 
 
 def spell(value: Any) -> str:
-    """Return a value as it is written in YAML."""
+    """Return a value as written in YAML."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def tick(value: Any, width: float = NAME_WIDTH) -> str:
-    """Return what of a value stands at a tick."""
+    """Return a value's tick label."""
     number = f"{value:.4g}".replace("e-0", "e-").replace("e+0", "e") if isinstance(value, float) else spell(value)
     return shorten(number, width)
 

@@ -1,4 +1,4 @@
-"""What the jobs of a sweep reached, job by job and group by group."""
+"""The accuracies of a sweep's jobs, by job and by group."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from .style import Floats, finite
 
 
 class Scores(NamedTuple):
-    """What the jobs of each group reached, in %; NaN where none has finished, or no deviation is known."""
+    """The accuracies of each group, in %; NaN if no job has finished, or if too few have for a standard deviation."""
 
     percents: list[Floats]
     means: Floats
@@ -17,12 +17,12 @@ class Scores(NamedTuple):
 
     @property
     def best(self) -> int | None:
-        """The group of the highest mean."""
+        """The group with the highest mean."""
         return int(np.nanargmax(self.means)) if np.isfinite(self.means).any() else None
 
 
 def summarize(scores: Sequence[Sequence[float]]) -> Scores:
-    """Return mean and sample standard deviation of each group, of the jobs whose accuracy is a number."""
+    """Return the mean and sample standard deviation of each group, over jobs with a finite accuracy."""
     percents = [100 * finite(list(group)) for group in scores]
     percents = [group[np.isfinite(group)] for group in percents]
     means = np.array([group.mean() if len(group) else np.nan for group in percents])
@@ -31,7 +31,7 @@ def summarize(scores: Sequence[Sequence[float]]) -> Scores:
 
 
 def describe(percents: Floats) -> str:
-    """Return the mean of some jobs, and from two on their deviation and number."""
+    """Return the mean of some jobs and, if there are several, their standard deviation and number."""
     if len(percents) < 2:
         return f"{percents.mean():.2f} %"
     return f"mean {percents.mean():.2f} ± {percents.std(ddof=1):.2f} % (n = {len(percents)})"

@@ -1,4 +1,4 @@
-"""A search: its trials in order, and which settings made a difference."""
+"""A hyperparameter search: its trials in order, and the importance of each setting."""
 
 from pathlib import Path
 
@@ -16,15 +16,15 @@ KEY_WIDTH = 26.0  # ems
 
 
 def plot_search_history(values: list[float | None], pruned: list[bool], path: Path) -> None:
-    """Draw the accuracies (fractions) of all trials in order, and the best so far of those that were not pruned.
+    """Draw the accuracies (fractions) of all trials in order, and the best so far among those not pruned.
 
-    A trial without a value, None, is a cross below the others.
+    A trial without a value, None, is a cross at the bottom.
     """
     save(_draw_search_history(values, pruned), path, crop=True)
 
 
 def plot_importances(importances: dict[str, float], path: Path) -> None:
-    """Draw the share of each setting in the differences between trials, from 0 to 1, the largest on top."""
+    """Draw the share of each setting in the differences between trials, from 0 to 1, largest on top."""
     save(_draw_importances(importances), path, crop=True)
 
 
@@ -57,7 +57,7 @@ def _draw_trials(axes: Axes, percents: Floats, stopped: NDArray[np.bool_]) -> No
 
 
 def _draw_best_so_far(axes: Axes, percents: Floats) -> str:
-    """Draw the greatest value up to each trial, ring where it was reached, and return its name."""
+    """Draw the best value up to each trial, circle the best trial, and return a label for it."""
     if np.isnan(percents).all():
         return ""
     best = int(np.nanargmax(percents))

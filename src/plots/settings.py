@@ -1,4 +1,4 @@
-"""Accuracies by what was swept: one setting along a line, two in a heat map or a scatter plot, none in a row."""
+"""Accuracies by swept setting: a line for one setting, a heat map or scatter plot for two, a row of dots for none."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ from .scales import LISTED_VALUES, Scale, build_scale, scale_axis, spell
 from .scores import Scores
 from .style import GRID, SHADES, TRAIN, VAL, Floats, add_bar, in_points, shade
 
-EMPTY = "#f1f3f6"  # a cell in which nothing has finished
+EMPTY = "#f1f3f6"  # a cell without a finished job
 
 Settings = dict[str, list[Any]]
 
 
 def draw_repeats(axes: Axes, scores: Scores) -> None:
-    """Draw all jobs in a row, their mean and one deviation around it: nothing but the seed may differ."""
+    """Draw all jobs in a row, their mean and one standard deviation around it, if only the seed differs."""
     percents = np.concatenate([np.empty(0), *scores.percents])
     axes.plot(np.arange(1, len(percents) + 1), percents, "o", color=TRAIN, ms=5, label="job")
     if len(percents) > 1:
@@ -31,14 +31,14 @@ def draw_repeats(axes: Axes, scores: Scores) -> None:
 
 
 def draw_line(axes: Axes, key: str, values: list[Any], scores: Scores) -> None:
-    """Draw mean, deviation and jobs over the values of one setting."""
+    """Draw means, standard deviations and jobs over the values of one setting."""
     scale = build_scale(values)
     places = scale.place(values)
     order = np.argsort(places, kind="stable")
     for place, percents in zip(places, scores.percents, strict=True):
         if len(percents) > 1:
             axes.plot(np.full(len(percents), place), percents, "o", color=TRAIN, ms=4.5, alpha=0.4, mew=0, label="job")
-    # Between names there is nothing to read off a line, and between many random numbers only noise.
+    # A line between names has no meaning, and between many random numbers it shows only noise.
     dashes = ":" if scale.kind == "category" else "-"
     width, alpha = (1.6, 1.0) if len(values) <= LISTED_VALUES else (0.7, 0.4)
     axes.plot(places[order], scores.means[order], color=TRAIN, lw=width, ls=dashes, alpha=alpha, label="mean")
@@ -50,16 +50,16 @@ def draw_line(axes: Axes, key: str, values: list[Any], scores: Scores) -> None:
 
 
 def is_grid(settings: Settings) -> bool:
-    """Tell whether two settings were combined value by value, rather than drawn at random."""
+    """Return whether two settings were combined value by value, not drawn at random."""
     columns, rows = (len({spell(value) for value in values}) for values in settings.values())
     groups = len(next(iter(settings.values())))
     return max(columns, rows) <= LISTED_VALUES and 3 * groups > columns * rows
 
 
 def draw_grid(axes: Axes, settings: Settings, scores: Scores) -> None:
-    """Draw a cell for each combination of two settings; the one with more values lies across."""
+    """Draw a cell for each combination of two settings, the one with more values horizontally."""
     across, down = sorted(settings, key=lambda key: -len(set(map(spell, settings[key]))))
-    # Of numbers too only the order counts, as all cells have one size.
+    # All cells have the same size, so for numbers too only the order counts.
     scales = {key: Scale("category", build_scale(settings[key]).values) for key in (across, down)}
     columns, rows = (scales[key].place(settings[key]).astype(int) for key in (across, down))
     cells = np.full((rows.max() + 1, columns.max() + 1), np.nan)
@@ -89,11 +89,11 @@ def _write_cells(axes: Axes, cells: Floats) -> None:
 
 
 def draw_scatter(axes: Axes, settings: Settings, scores: Scores) -> None:
-    """Draw a dot for each combination of two settings; those that are not finished are hollow."""
+    """Draw a dot for each combination of two settings, hollow if it has no finished job."""
     across, up = settings
     scales = {key: build_scale(settings[key]) for key in settings}
     x, y = (scales[key].place(settings[key]) for key in settings)
-    order = np.argsort(scores.means)  # the better ones in front; NaN last
+    order = np.argsort(scores.means)  # better ones in front; NaN last
     missing = np.isnan(scores.means)
     axes.plot(x[missing], y[missing], "o", mfc="none", mec=MUTED, ms=6, mew=0.8)
     dots = axes.scatter(x[order], y[order], c=scores.means[order], s=46, cmap=SHADES, norm=shade(scores.means), lw=0)

@@ -1,4 +1,4 @@
-"""What all pictures share: colors, panels, numbers that an axis can hold, the file."""
+"""What all figures share: colors, panels, values that an axis can show, saving."""
 
 import math
 import os
@@ -25,14 +25,14 @@ Box = tuple[float, float, float, float]  # left, bottom, width, height
 
 GRID = "#e3e6ea"
 TRAIN, VAL, EMA, RIGHT, WRONG = "#2f6db3", "#e07b39", "#8250a8", "#2a8c4a", "#c8332b"
-# For runs side by side; those of the best one of a sweep are VAL's alone.
+# For comparing runs; in a sweep, VAL is reserved for the best job.
 PALETTE = [TRAIN, VAL, RIGHT, EMA, WRONG, "#1797a6", "#946b2d", "#d0589c", "#9aa3ad", INK]
 SHADES = LinearSegmentedColormap.from_list("shades", ["#c9d7e8", "#86abd6", TRAIN, "#0f3460"])
 TINY = np.finfo(float).tiny
 
 
 def add_panel(figure: Figure, box: Box, xlabel: str = "epoch") -> Axes:
-    """Return axes at a place in shares of the figure; the ticks across are whole numbers."""
+    """Return axes at a box in fractions of the figure, with integer ticks on the x-axis."""
     axes = figure.add_axes(box)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(MUTED)
@@ -46,20 +46,20 @@ def add_panel(figure: Figure, box: Box, xlabel: str = "epoch") -> Axes:
 
 
 def new_page(*boxes: Box) -> tuple[Figure, list[Box]]:
-    """Return a figure that holds these boxes, in inches, and them in shares of it; the crop of `save` adds margins."""
+    """Return a figure for these boxes, in inches, and the boxes in fractions of it; `save(crop=True)` adds margins."""
     width, height = (max(box[i] + box[i + 2] for box in boxes) for i in (0, 1))
     figure = Figure((width, height), dpi=150, facecolor="white")
     return figure, [(box[0] / width, box[1] / height, box[2] / width, box[3] / height) for box in boxes]
 
 
 def in_points(axes: Axes) -> tuple[float, float]:
-    """Return width and height of axes in points, the unit of font sizes."""
+    """Return the width and height of axes in points, the unit of font sizes."""
     box, dpi = axes.get_window_extent(), axes.figure.dpi
     return 72 * box.width / dpi, 72 * box.height / dpi
 
 
 def write_title(axes: Axes, title: str, note: str = "", color: str = MUTED) -> None:
-    """Put a title above the left end of a panel and a note above its right end."""
+    """Write a title above the left end of a panel and a note above its right end."""
     place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
     axes.annotate(title, (0, 1), (0, 10), **place, **text(11, weight="bold"))
     if note:
@@ -67,7 +67,7 @@ def write_title(axes: Axes, title: str, note: str = "", color: str = MUTED) -> N
 
 
 def write_instead(axes: Axes, message: str) -> None:
-    """Say why a panel is empty, over what is drawn there nevertheless."""
+    """Write why a panel is empty, on top of whatever is drawn there."""
     axes.set(xticks=[], yticks=[])
     behind = {"facecolor": "white", "edgecolor": "none", "pad": 4}
     axes.text(
@@ -76,23 +76,23 @@ def write_instead(axes: Axes, message: str) -> None:
 
 
 def add_legend(axes: Axes, lines: Sequence[Artist], names: list[str], points: float) -> None:
-    """List lines below a panel, over `points` from its left end, in as many columns as fit: long names are cut."""
+    """Draw a legend below a panel, `points` wide, in as many columns as fit; long names are cut."""
     size, handle, gap = 8.5, 23.0, 12.0
     longest = max(measure(name) for name in names) * size + handle
     most = len(names) if len(names) <= 4 else math.ceil(len(names) / 2)
     columns = int(np.clip((points + gap) // (longest + gap), 1, most))
-    below = 34 / in_points(axes)[1]  # clear of the ticks and the name of the axis
+    below = 34 / in_points(axes)[1]  # below the tick labels and the axis label
     legend = axes.legend(
         lines, ["."] * len(names), loc="upper left", bbox_to_anchor=(0, -below), ncols=columns, frameon=False,
         borderpad=0, borderaxespad=0, handlelength=1.8, columnspacing=1.4, labelspacing=0.4, fontsize=size,
     )  # fmt: skip
-    # Set afterwards: a name that begins with an underscore would be left out.
+    # Set the names afterward, because matplotlib skips labels that start with an underscore.
     for entry, name in zip(legend.get_texts(), tell_apart(names, (points - handle) / size, shorten), strict=True):
         entry.set(text=name, **text(size))
 
 
 def shade(values: Floats) -> Normalize:
-    """Return the range of SHADES over the values that are known; one far below the others does not stretch it."""
+    """Return the range of SHADES over the finite values; values far below the others do not stretch it."""
     values = values[np.isfinite(values)]
     if not len(values):
         return Normalize(0, 1)
@@ -103,13 +103,13 @@ def shade(values: Floats) -> Normalize:
 
 
 def new_canvas(width: float, height: float) -> tuple[Figure, Axes]:
-    """Return a figure filled by one axes, in inches; the crop of `save` makes room for its labels."""
+    """Return a figure filled by one axes, in inches; `save(crop=True)` makes room for its labels."""
     figure = Figure((width, height), dpi=150, facecolor="white")
     return figure, figure.add_axes((0, 0, 1, 1))
 
 
 def add_bar(axes: Axes, image: ScalarMappable, width: float, title: str, size: float) -> Colorbar:
-    """Stand a color bar beside axes that are `width` inches wide."""
+    """Draw a color bar next to axes that are `width` inches wide."""
     bar = axes.figure.colorbar(image, cax=axes.inset_axes((1 + 0.15 / width, 0, 0.14 / width, 1)))
     bar.outline.set_visible(False)
     bar.ax.tick_params(colors=MUTED, labelsize=0.8 * size, length=2)
@@ -118,19 +118,19 @@ def add_bar(axes: Axes, image: ScalarMappable, width: float, title: str, size: f
 
 
 def finite(values: list[float]) -> Floats:
-    """Return floats, NaN in the place of all that no axis can hold."""
+    """Return floats, with NaN in place of values that an axis cannot show."""
     array = np.array(values, dtype=float)
     array[~(np.abs(array) < 1e30)] = np.nan
     return array
 
 
 def known(values: Floats) -> Floats:
-    """Return floats, zero in the place of NaN and infinity: a diverged run gets its pictures too."""
+    """Return floats, with zero in place of NaN and infinity: a diverged run gets its figures too."""
     return np.where(np.isfinite(values), values, 0.0).astype(np.float64)
 
 
 def save(figure: Figure, path: Path, crop: bool = False) -> None:
-    """Write a PNG that is either whole or not there; `crop` fits the page to what is drawn."""
+    """Write a PNG atomically; `crop` fits the page to its content."""
     partial = path.with_name(f".{path.stem}.{os.getpid()}.png")
     try:
         figure.savefig(partial, facecolor="white", bbox_inches="tight" if crop else None, pad_inches=0.12)

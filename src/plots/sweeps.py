@@ -1,4 +1,4 @@
-"""A sweep: what its settings gave, and all its validation curves."""
+"""A sweep: accuracies by setting, and the validation curves of all jobs."""
 
 import math
 from pathlib import Path
@@ -29,9 +29,9 @@ from .style import (
     write_title,
 )
 
-NAMED_CURVES = 8  # up to here each curve has a color and an entry in the legend
+NAMED_CURVES = 8  # up to this many, each curve has its own color and legend entry
 WIDTH, HEIGHT, GAP = 5.2, 3.2, 0.85  # inches
-AXIS_WIDTH = 1.45  # of one of several parallel axes: a key in two lines, the name of a value
+AXIS_WIDTH = 1.45  # inches per parallel axis: enough for a key on two lines, or a value's name
 
 Curves = dict[str, tuple[list[float], list[float]]]
 Best = tuple[str, float]
@@ -40,11 +40,11 @@ Best = tuple[str, float]
 def plot_sweep(
     settings: dict[str, list[Any]], scores: list[list[float]], curves: Curves, best: Best | None, path: Path
 ) -> None:
-    """Draw accuracies (fractions) by the swept settings, and beside them the validation curves of all jobs.
+    """Draw accuracies (fractions) by the swept settings, next to the validation curves of all jobs.
 
-    settings: for each swept key its value in each of n groups; scores: for each group what its jobs (other seeds)
-    reached, none where none has finished; curves: for each job its epochs and accuracies; best: the job to stress, and
-    its best epoch, which of several equal ones another measure may have chosen.
+    settings: for each swept key, its value in each of n groups; scores: for each group, the accuracies of its finished
+    jobs (other seeds); curves: for each job, its epochs and accuracies; best: the job to highlight and its best epoch,
+    for which another metric may have decided among equal accuracies.
     """
     save(_draw_sweep(settings, scores, curves, best), path, crop=True)
 
@@ -74,7 +74,7 @@ def _draw_scores(axes: Axes, settings: dict[str, list[Any]], scores: Scores) -> 
 
 
 def _name_best(settings: dict[str, list[Any]], scores: Scores) -> tuple[str, str]:
-    """Return what is to be said of the best group, or without settings of all jobs, and the color for it."""
+    """Return a note on the best group, or without settings on all jobs, and its color."""
     if scores.best is None:
         return "", VAL
     if not settings:
@@ -102,7 +102,7 @@ def _draw_jobs(axes: Axes, curves: Curves, chosen: Best | None) -> None:
 
 
 def _pair(epochs: list[float], accuracies: list[float]) -> tuple[Floats, Floats]:
-    """Return epochs and accuracies in %, as many as there are of both."""
+    """Return epochs and accuracies in %, cut to the same length."""
     shared = min(len(epochs), len(accuracies))
     return finite(epochs[:shared]), 100 * finite(accuracies[:shared])
 
@@ -115,14 +115,14 @@ def _draw_job(axes: Axes, epochs: Floats, percents: Floats, color: Any, best: bo
 
 
 def _ring_best(axes: Axes, epochs: Floats, percents: Floats, epoch: float) -> str:
-    """Ring the epoch at which the best job was best, and return what is to be said of it."""
+    """Circle the best epoch of the best job, and return a note on it."""
     index = int(np.argmax(epochs == epoch)) if epoch in epochs else int(np.nanargmax(percents))
     axes.plot(epochs[index], percents[index], "o", ms=9, mfc="white", mec=VAL, mew=2, zorder=5, clip_on=False)
     return f"━ best {percents[index]:.2f} %, epoch {epochs[index]:g}"
 
 
 def _color_jobs(percents: dict[str, Floats], best: str | None) -> dict[str, Any]:
-    """Return a color of its own for each of few jobs, a shade by the last accuracy for each of many."""
+    """Return a color for each job: distinct colors for few jobs, shades by the last accuracy for many."""
     if len(percents) <= NAMED_CURVES:
         others = [color for color in PALETTE if color != VAL]
         colors: dict[str, Any] = dict(zip((name for name in percents if name != best), others, strict=False))

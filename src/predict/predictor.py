@@ -11,11 +11,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..augment import normalize
-from ..data import find_images, is_image
-from ..engine import autocast, choose_device, choose_kernels, choose_precision, count_gflops
+from ..augment.normalize import normalize
+from ..data.images import find_images, is_image
+from ..engine.evaluation import count_gflops
+from ..machine.devices import autocast, choose_device, choose_kernels, choose_precision
+from ..machine.disk import write_csv, write_json
 from ..model import VisionTransformer
-from ..run import BEST, SavedRun, write_csv, write_json
+from ..run.files import BEST
+from ..run.saved import SavedRun
 
 
 class Predictor:

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import terminal
-from ..config import InferenceConfig
-from ..run import SavedRun, best_run, choose_run, find_all_runs, find_runs, select_runs
+from ..config.schema import InferenceConfig
+from ..machine.disk import short_path
+from ..run.query import select_runs
+from ..run.saved import SavedRun, best_run, choose_run, find_all_runs, find_runs
 
 if TYPE_CHECKING:
     from .predictor import Predictor
@@ -83,7 +85,7 @@ def _describe(number: int, run: SavedRun) -> tuple[str, ...]:
         "" if test_acc is None else f"{test_acc:.2%}",
         "" if run.minutes is None else terminal.format_minutes(run.minutes),
         run.status,
-        terminal.short_path(run.folder.absolute()),
+        short_path(run.folder.absolute()),
     )
 
 
@@ -130,7 +132,7 @@ def _open(run: SavedRun, config: InferenceConfig) -> "Predictor":
     predictor = Predictor(run, config.device)
     facts = run.facts
     unfinished = "" if run.status == "finished" else f", {run.status} in epoch {facts['epoch']} of {facts['epochs']}"
-    folder = terminal.short_path(run.folder.absolute())
+    folder = short_path(run.folder.absolute())
     terminal.say(f"run {folder}: {run.dataset}, validation accuracy {run.val_acc:.2%}{unfinished}")
     return predictor
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .files import replace_file
+from ..machine.disk import replace_file
 
 
 def take_snapshot(value: Any) -> Any:

@@ -10,11 +10,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import Job, TrainConfig
-from .process import start_time
+from ..config.schema import TrainConfig
+from ..distributed.torchrun import read_place
+from ..machine.processes import start_time
+from .job import Job
 
 if TYPE_CHECKING:
-    from ..data import Data
+    from ..data.load import Data
 
 # What a run that is continued takes over from its status, until `load_last` knows better.
 KEPT = ("started", "epoch", "best_epoch", "best_val_acc", "best_val_loss", "best_weights", "peak_memory")
@@ -56,7 +58,7 @@ def describe_run(config: TrainConfig, job: Job, parameters: int) -> dict[str, An
 
 def describe_environment(job: Job, data: "Data") -> dict[str, Any]:
     return {
-        **describe_sitting(job),
+        **describe_session(job),
         "choices": {key: value for key, value in job.choices.items() if not key.startswith("hydra/")},
         "data_fingerprint": data.fingerprint(),
         "images": count_images(data),
@@ -64,7 +66,7 @@ def describe_environment(job: Job, data: "Data") -> dict[str, Any]:
     }
 
 
-def describe_sitting(job: Job) -> dict[str, Any]:
+def describe_session(job: Job) -> dict[str, Any]:
     """Return what can differ each time that a run is continued."""
     import hydra
     import torch
@@ -74,7 +76,7 @@ def describe_sitting(job: Job) -> dict[str, Any]:
         "time": now(),
         "command": job.command,
         "overrides": job.overrides,
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": read_place().size,
         "git": _git_state(),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -11,7 +11,10 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from ..config import TrainConfig, flatten, list_keys, load_config, read_values, show_value, suggest_keys
+from ..config.compose import flatten, load_config, read_values
+from ..config.keys import list_keys, suggest_keys
+from ..config.overrides import show_value
+from ..config.schema import TrainConfig
 from .files import CONFIG
 from .saved import SavedRun
 

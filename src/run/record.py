@@ -3,91 +3,116 @@
 import contextlib
 import errno
 import logging
-import os
 import shlex
 import signal
 import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..config import Job, TrainConfig, dump_config
+from ..config.compose import dump_config, load_config
+from ..config.schema import TrainConfig
+from ..distributed.states import gather_state
+from ..distributed.torchrun import name_launcher, read_place
+from ..distributed.world import World
+from ..machine.disk import format_json, read_object, short_path, write_bytes, write_json, write_text
 from ..signals import name_signal
+from ..trackers import TRACKERS
 from . import files
 from .checkpoint import BackgroundWriter, read_checkpoint, take_snapshot, write_checkpoint
-from .environment import KEPT, check_same_images, describe_environment, describe_run, describe_sitting
+from .environment import KEPT, check_same_images, describe_environment, describe_run, describe_session
 from .history import History
-from .saved import open_resumable
+from .job import Job
+from .limits import find_end
+from .log import LogFile, log
+from .resume import open_resumable
 
 if TYPE_CHECKING:
-    from ..data import Data
+    from torch import nn
 
-log = logging.getLogger("vit")
+    from ..data.load import Data
+
+
+ALONE = World(0, 0, 1)
 
 
 class Run:
-    """A run that is being made; `with Run(...)` keeps its status true whatever ends the block.
+    """A run that is being made; `with Run.begin(…)` keeps its status true whatever ends the block.
 
     `rows` are its epochs, `best` (epoch, val_acc, val_loss, kind) says which weights are kept, empty before the
-    first, `status` is what status.json holds.
+    first, `status` is what status.json holds. Of several processes each holds the same, and rank 0 alone writes.
     """
 
-    def __init__(
-        self, folder: Path, config: TrainConfig, job: Job, data: "Data", parameters: int, owner: bool = True
-    ) -> None:
-        """Write all that is known before training; with `config.resume` set, continue the run in the folder.
-
-        owner: False in the other processes of a run, which hold the same and write nothing.
-        Raises FileExistsError over another run; ValueError where a run cannot be continued: its process lives, or
-        the images are others, or its checkpoint is damaged.
-        """
-        self.folder, self.owner = folder, owner
+    def __init__(self, folder: Path, config: TrainConfig, world: World) -> None:
+        """To be called by `begin` and `resume` alone."""
+        self.folder, self.config, self.world = folder, config, world
+        self.saved: TrainConfig | None = None  # the configuration that it was left with, if it is resumed
         self.rows: list[dict[str, float]] = []
         self.best: dict[str, Any] = {}
-        self._started = self._saved = time.monotonic()
-        self._checkpoint_seconds = 60 * config.training.checkpoint_minutes
-        self._continues = config.resume is not None
-        self._found: dict[str, Any] | None = None  # the checkpoint that the run is continued from, until it is taken
+        self.status: dict[str, Any] = {}
+        self._started = self._saved_at = time.monotonic()
+        self._seconds_before = 0.0
+        self._continues = False  # from a checkpoint to which it has yet to go back
+        self._found: dict[str, Any] | None = None  # the checkpoint that the run is resumed from, until it is taken
         self._repeated = 0  # the epoch of weights that are newer than the checkpoint, until it has been repeated
         self._kept = "there is no checkpoint yet"
         self._writer = BackgroundWriter()
-        self._history = History(folder, config.training.tensorboard and owner)
-        self._log_file: _LogFile | None = None
-        old: dict[str, Any] = {}
-        environment: dict[str, Any] = {}
-        if self._continues:
-            if owner:
-                open_resumable(str(folder.absolute()), [])
-            old, environment = files.read_object(folder / files.STATUS), files.read_object(folder / files.ENVIRONMENT)
-            check_same_images(environment, config, data)
-            self._found = self._read_last()  # before anything is written, as a damaged one shall change nothing
-        elif owner and ((folder / files.STATUS).exists() or (folder / files.CONFIG).exists()):
-            raise FileExistsError(f"{folder} already holds a run; choose another hydra.run.dir")
-        self._seconds_before = float(old.get("seconds") or 0)
-        self.status = {**describe_run(config, job, parameters), **{key: old[key] for key in KEPT if key in old}}
-        if owner:
-            self._write_first(config, job, data, environment)
+        names = ["tensorboard"] if config.training.tensorboard and world.main else []
+        self._history = History(folder, [TRACKERS[name](folder) for name in names])
+        self._log_file: LogFile | None = None
 
-    def _write_first(self, config: TrainConfig, job: Job, data: "Data", environment: dict[str, Any]) -> None:
-        """Write the configuration before all else, the status last: what has a configuration can be resumed."""
+    @classmethod
+    def begin(
+        cls, folder: Path, config: TrainConfig, job: Job, data: "Data", parameters: int, world: World = ALONE
+    ) -> "Run":
+        """Write all that is known before training. Raises FileExistsError over another run."""
+        if world.main and ((folder / files.STATUS).exists() or (folder / files.CONFIG).exists()):
+            raise FileExistsError(f"{folder} already holds a run; choose another hydra.run.dir")
+        run = cls(folder, config, world)
+        run.status = describe_run(config, job, parameters)
+        if world.main:
+            run._write_first(data, describe_environment(job, data))
+        return run
+
+    @classmethod
+    def resume(
+        cls, folder: Path, config: TrainConfig, job: Job, data: "Data", parameters: int, world: World = ALONE
+    ) -> "Run":
+        """Continue the run in the folder; `load_last` then goes back to its checkpoint.
+
+        Raises ValueError where it cannot be: its process is alive, the images are others, its checkpoint is damaged.
+        """
+        if world.main:
+            open_resumable(str(folder.absolute()), [])
+        old, environment = read_object(folder / files.STATUS), read_object(folder / files.ENVIRONMENT)
+        check_same_images(environment, config, data)
+        run = cls(folder, config, world)
+        run._continues = True
+        run.saved = world.broadcast(load_config(folder / files.CONFIG) if world.main else None)
+        run._found = run._read_last()  # before anything is written, as a damaged one must change nothing
+        run._seconds_before = float(old.get("seconds") or 0)
+        run.status = {**describe_run(config, job, parameters), **{key: old[key] for key in KEPT if key in old}}
         if environment:
-            resumed = [*environment.get("resumed", []), describe_sitting(job)]
-            environment = {**environment, "resumed": resumed}
+            sessions = [*environment.get("resumed", []), describe_session(job)]
+            environment = {**environment, "resumed": sessions}
+        if world.main:
+            run._write_first(data, environment or describe_environment(job, data))
+        return run
+
+    def _write_first(self, data: "Data", environment: dict[str, Any]) -> None:
+        """Write the configuration before all else, the status last: what has a configuration can be resumed."""
         (self.folder / files.BEST).parent.mkdir(parents=True, exist_ok=True)
-        files.write_text(self.folder / files.CONFIG, dump_config(replace(config, resume=None)))
+        write_text(self.folder / files.CONFIG, dump_config(replace(self.config, resume=None)))
         files.remove_leftovers(self.folder)
-        files.write_json(self.folder / files.CLASSES, data.classes)
-        files.write_json(self.folder / files.PREPROCESSING, asdict(data.preprocessing))
-        files.write_json(self.folder / files.ENVIRONMENT, environment or describe_environment(job, data))
+        write_json(self.folder / files.CLASSES, data.classes)
+        write_json(self.folder / files.PREPROCESSING, asdict(data.preprocessing))
+        write_json(self.folder / files.ENVIRONMENT, environment)
         self._write_status()
         # Last, when nothing can fail any more: a handler left behind would write the next job's lines.
-        self._log_file = _LogFile(self.folder / files.LOG, encoding="utf-8", errors="backslashreplace")
-        self._log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        log.addHandler(self._log_file)
+        self._log_file = LogFile(self.folder / files.LOG)
 
     def __enter__(self) -> "Run":
         return self
@@ -104,7 +129,7 @@ class Run:
             if error is not None and isinstance(failure, OSError):
                 self._log(logging.WARNING, str(failure))
         try:
-            self._tell_end(end)
+            self._record_end(end)
             self._write_status()
         except OSError as failure:
             end = end or failure
@@ -113,45 +138,37 @@ class Run:
         if end is not None and end is not error:
             raise end
 
-    def _quietly(self, call: Callable[..., None], *arguments: Any) -> None:
-        with contextlib.suppress(Exception):
-            call(*arguments)
-
-    def _tell_end(self, error: BaseException | None) -> None:
+    def _record_end(self, error: BaseException | None) -> None:
         if error is None:
             self.status["status"] = "finished"
         elif isinstance(error, KeyboardInterrupt):
             self.status["status"] = "stopped"
             name = name_signal(getattr(error, "signal", signal.SIGINT))
             self._log(logging.WARNING, f"stopped by {name} after epoch {self.status['epoch']}")
-            self._log(logging.INFO, f"continue   {self._resume_command()}")
+            self._log(logging.INFO, f"continue  {self._resume_command()}")
         else:
             self.status.update(status="failed", error=f"{type(error).__name__}: {error}")
-            self._log_traceback(error)
+            if self._log_file is not None:
+                self._log_file.write_traceback(error)
             if (self.folder / files.LAST).is_file():
-                self._log(logging.INFO, f"continue   {self._resume_command()}")
+                self._log(logging.INFO, f"continue  {self._resume_command()}")
 
     def _log(self, level: int, line: str) -> None:
-        if self.owner:
-            self._quietly(log.log, level, "%s", line)
-
-    def _log_traceback(self, error: BaseException) -> None:
-        """Write it into the file alone: the terminal gets the message from the caller."""
-        if self._log_file is not None:
-            text = "".join(traceback.format_exception(error))
-            self._log_file.handle(logging.LogRecord("vit", logging.ERROR, "", 0, text, None, None))
+        if self.world.main:
+            with contextlib.suppress(Exception):
+                log.log(level, "%s", line)
 
     def _close(self) -> None:
         """Leave nothing behind for the next job of a sweep, which lives in the same process."""
         if "matplotlib.pyplot" in sys.modules:
             sys.modules["matplotlib.pyplot"].close("all")
-        self._quietly(self._history.close)
-        if self._log_file is not None:
-            log.removeHandler(self._log_file)
-            self._quietly(self._log_file.close)
+        for part in (self._history, self._log_file):
+            if part is not None:
+                with contextlib.suppress(Exception):
+                    part.close()
 
     def seconds(self) -> float:
-        """Return the time spent on this run, over all sittings."""
+        """Return the time spent on this run, over all sessions."""
         return self._seconds_before + time.monotonic() - self._started
 
     def note(self, **facts: Any) -> None:
@@ -167,11 +184,11 @@ class Run:
 
     def _write_status(self) -> None:
         self.status["seconds"] = round(self.seconds(), 3)
-        if self.owner:
+        if self.world.main:
             path = self.folder / files.STATUS
             with self._naming(path):
                 # The folder is not made anew: who deletes it while it is in use wants it gone.
-                files.write_bytes(path, files.format_json(self.status).encode("utf-8", "surrogateescape"))
+                write_bytes(path, format_json(self.status).encode("utf-8", "surrogateescape"))
 
     @contextlib.contextmanager
     def _naming(self, path: Path) -> Iterator[None]:
@@ -180,20 +197,21 @@ class Run:
             yield
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            remedy = "free some space, then" if full else "once that is mended"
+            remedy = "free some space, then" if full else "once that is fixed"
             raise OSError(
                 f"cannot write {path}: {error.strerror or error}; {self._kept}; {remedy}: {self._resume_command()}"
             ) from error
 
-    def record(self, row: dict[str, float]) -> None:
+    def record(self, row: dict[str, float], peak_memory: int | None = None) -> None:
         """Append an epoch to the metrics, redraw the curves; adds the run's seconds to the row.
 
-        Before `save_last`, which keeps the rows that there are.
+        Before `save_last`, which keeps the rows so far. peak_memory: in bytes, since the process started.
         """
         row["seconds"] = round(self.seconds(), 3)
         self.rows.append(take_snapshot(row))
         self.status["epoch"] = int(row["epoch"])
-        if self.owner:
+        self.status["peak_memory"] = max(self.status["peak_memory"] or 0, peak_memory or 0) or None
+        if self.world.main:
             with self._naming(self.folder):
                 self._history.append(self.rows)
         self._write_status()
@@ -205,26 +223,49 @@ class Run:
         new, old = (val_acc, -val_loss), (self.best["val_acc"], -self.best["val_loss"])
         return new > old or (new == old and self.status["epoch"] < self._repeated)
 
+    def keep_best(
+        self, models: Mapping[str, "nn.Module"], kind: str, epoch: int, val_acc: float, val_loss: float
+    ) -> bool:
+        """Keep the weights of one of the models if the epoch is the best so far, and tell whether; collective.
+
+        kind: "raw" or "ema", the moving average.
+        """
+        kind, better = self.world.broadcast((kind, self.is_best(val_acc, val_loss)))
+        if better:
+            self.save_best(gather_state(models[kind].state_dict()), epoch, val_acc, val_loss, kind)
+        return better
+
     def save_best(self, weights: dict[str, Any], epoch: int, val_acc: float, val_loss: float, kind: str) -> None:
-        """Keep the weights of the raw module as those of the best epoch; kind: "raw" or "ema", their average."""
+        """Keep the weights of the raw module as those of the best epoch."""
         best = {"epoch": epoch, "val_acc": float(val_acc), "val_loss": float(val_loss), "kind": kind}
-        if self.owner:
+        if self.world.main:
             from safetensors.torch import save
 
             path = self.folder / files.BEST
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
             with self._naming(path):
-                files.write_bytes(path, save(tensors, {key: str(value) for key, value in best.items()}))
+                write_bytes(path, save(tensors, {key: str(value) for key, value in best.items()}))
         self.best, self._repeated = best, 0
         self._show_best()
         self._write_status()
+
+    def load_best(self) -> dict[str, Any]:
+        """Return the weights of the best epoch, the same in all processes; collective."""
+        from safetensors.torch import load_file
+
+        self.wait()
+        return self.world.broadcast(load_file(self.folder / files.BEST) if self.world.main else {})
+
+    def best_val_acc(self) -> float:
+        """Return the best validation accuracy, a fraction, 0 without an epoch; collective."""
+        return self.world.broadcast(self.best.get("val_acc", 0.0))
 
     def _show_best(self) -> None:
         self.status.update({name: self.best.get(key) for name, key in files.BEST_FACTS.items()})
 
     def checkpoint_due(self) -> bool:
         """Tell whether training.checkpoint_minutes have passed since the last checkpoint, or the start."""
-        return time.monotonic() - self._saved >= self._checkpoint_seconds
+        return time.monotonic() - self._saved_at >= 60 * self.config.training.checkpoint_minutes
 
     def save_last(self, state: dict[str, Any]) -> None:
         """Copy everything that continuing needs, and write it while the training goes on.
@@ -232,8 +273,8 @@ class Run:
         Raises OSError if the previous write failed; what was there before that is still there.
         """
         self.wait()
-        self._saved = time.monotonic()
-        if not self.owner:
+        self._saved_at = time.monotonic()
+        if not self.world.main:
             return
         own = {"rows": self.rows, "best": self.best, "seconds": self.seconds()}
         content = take_snapshot({"trainer": state, "run": own})
@@ -255,24 +296,24 @@ class Run:
     def load_last(self) -> dict[str, Any] | None:
         """Go back to the last checkpoint and return the trainer's state in it; None, at the start, without one.
 
-        What the folder shows of later epochs goes. Raises ValueError where the checkpoint is damaged.
+        Anything in the folder of later epochs is removed. Collective. Raises ValueError if the checkpoint is damaged.
         """
         self.wait()
         content, self._found = self._found if self._continues else self._read_last(), None
         own: dict[str, Any] = content["run"] if content else {"rows": [], "best": {}, "seconds": 0.0}
         self.rows, self.best, self._repeated = own["rows"], own["best"], 0
-        if self._continues:  # the earlier sittings count once, though an error can lead here again
+        if self._continues:  # earlier sessions count once, though an error can lead here again
             self._seconds_before, self._continues = own["seconds"], False
         self.status["epoch"] = int(self.rows[-1]["epoch"]) if self.rows else 0
         if content:
             self._keep(content["trainer"])
             self._take_newer_best()
         self._show_best()
-        if self.owner:
+        if self.world.main:
             with self._naming(self.folder):
                 self._history.rewrite(self.rows)
             self._write_status()
-        return content["trainer"] if content else None
+        return self.world.broadcast(content["trainer"] if content else None)
 
     def _read_last(self) -> dict[str, Any] | None:
         path = self.folder / files.LAST
@@ -282,7 +323,7 @@ class Run:
         """Take back, before `epoch` is trained, what is known of it and of the end: its row, test and figures."""
         kept = [row for row in self.rows if row["epoch"] < epoch]
         changed, self.rows = len(kept) < len(self.rows), kept
-        if self.owner:
+        if self.world.main:
             files.remove_results(self.folder)
             if changed:
                 with self._naming(self.folder):
@@ -295,11 +336,36 @@ class Run:
         if best and best["epoch"] > self.status["epoch"]:
             self.best, self._repeated = best, best["epoch"]
 
+    def find_end(self, val_acc: float, time_is_up: bool, judge: Callable[[int, float], bool] | None) -> str | None:
+        """Return what ends the run after the epoch recorded last, None where it goes on; collective."""
+        epoch, best_epoch = self.status["epoch"], self.best.get("epoch", 0)
+        ended = find_end(self.config.training, epoch, best_epoch, val_acc, time_is_up, judge)
+        return self.world.broadcast(ended)
+
+    def note_end(self, ended: str, step: int, steps: int) -> None:
+        """Record what has ended the run early, after `step` of the `steps` of its last epoch."""
+        self.note(ended=ended)
+        self._log(logging.INFO, f"ended     by {ended}, after step {step} of {steps} in the last epoch")
+
+    def note_test(self, test: Mapping[str, float]) -> None:
+        """Record the metrics of the test split."""
+        self.note(test_acc=test["accuracy"])
+        best, mean = self.best, test["mean_class_accuracy"]
+        self._log(logging.INFO, f"best      epoch {best['epoch']}: validation accuracy {best['val_acc']:.2%}")
+        accuracy = f"accuracy {test['accuracy']:.2%}, mean of the classes {mean:.2%}, loss {test['loss']:.4f}"
+        self._log(logging.INFO, f"test      {accuracy}")
+
+    def profile_files(self) -> tuple[Path, Path] | None:
+        """Return where the trace and the table of `training.profile` go; None where nothing is recorded."""
+        if not (self.config.training.profile and self.world.main):
+            return None
+        return self.folder / files.PROFILE_TRACE, self.folder / files.PROFILE_TABLE
+
     def next_steps(self) -> list[tuple[str, str]]:
         """Return what is where in the folder, and the commands that use it."""
-        folder = Path(files.shorten(self.folder))
+        folder = Path(short_path(self.folder))
         quoted = shlex.quote(str(folder))
-        return [
+        steps = [
             ("curves", f"{folder / files.CURVES}"),
             ("test", f"{folder / files.TEST_METRICS}, {Path(files.PER_CLASS).name}, {Path(files.CONFUSION).name}"),
             ("figures", f"{(folder / files.PREDICTIONS).parent}"),
@@ -307,19 +373,9 @@ class Run:
             ("predict", f"python inference.py run={quoted} input=IMAGE"),
             ("browse", f"tensorboard --logdir {quoted}"),
         ]
+        if self.profile_files():
+            steps.insert(0, ("profile", f"{folder / files.PROFILE_TRACE}, {Path(files.PROFILE_TABLE).name}"))
+        return steps
 
     def _resume_command(self) -> str:
-        return f"{name_start()} train.py resume={shlex.quote(files.shorten(self.folder))}"
-
-
-def name_start() -> str:
-    """Return how this process was started: by python, or by torchrun with so many others."""
-    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return "python" if processes == "1" else f"torchrun --nproc-per-node={processes}"
-
-
-class _LogFile(logging.FileHandler):
-    """A log on a full disk loses lines; it must not print a traceback for each."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        pass
+        return f"{name_launcher(read_place())} train.py resume={shlex.quote(short_path(self.folder))}"

@@ -1,35 +1,173 @@
-"""Before a run goes on, or lends its weights: is anything left to do, what was changed, where the weights are."""
+"""Continue a run: find it, see what is left to do, and which of its settings may be changed.
 
-from dataclasses import replace
+`resume=` takes the run's own configuration, not today's files. `open_resumable` finds the run, `refuse_changes` holds
+what is typed against what it was trained with, `nothing_left` and `describe_changes` say what continuing it means.
+"""
+
+import contextlib
+import os
+import shlex
+import time
+from dataclasses import asdict, replace
+from datetime import datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import TrainConfig, TrainingConfig, list_changes, load_config
-from .files import BEST, CONFIG
-from .saved import open_resumable
+from ..config.compose import USER_ERRORS, flatten, load_config
+from ..config.overrides import show_value
+from ..config.schema import TrainConfig
+from ..machine.disk import short_path
+from .files import CONFIG, STATUS, SWEEP
+from .limits import name_limits
+from .saved import SavedRun, find_folders, read_run
 
 if TYPE_CHECKING:
     from ..optim import LearningRate
 
-LIMITS = ("max_minutes", "early_stopping")  # keys of `training` that end a run before its epochs are done
+ROOTS = ["outputs", "multirun"]  # where `resume=latest` looks, below the working directory
+
+# How, how long and where a training goes on may change. What decides what is learned, and from which images, may not:
+# it would falsify the record of the epochs so far. The images are identified by their fingerprint, so they may move.
+CHANGEABLE = (
+    *("training.*", "scheduler.*", "optimizer.*", "augmentation.*", "device"),
+    *("dataset.root", "dataset.table", "dataset.cache", "dataset.cache_dir", "dataset.on_error"),
+)
+FIXED = (
+    *("training.batch_size", "training.sampler", "training.class_weights", "training.ema", "training.label_smoothing"),
+    *("optimizer.name", "augmentation.repeats"),
+)
+NEUTRAL = ("resume", "check", "device", "dataset.cache", "dataset.cache_dir")
 
 
-def name_limits(training: TrainingConfig) -> dict[str, str]:
-    """Return what ends a run early, as it is typed: {"early_stopping": "training.early_stopping=5", …}."""
-    return {key: f"training.{key}={getattr(training, key):g}" for key in LIMITS if getattr(training, key) is not None}
+def open_resumable(wanted: str, roots: list[str]) -> SavedRun:
+    """Return the run for `resume=latest` (the newest, with or without weights) or `resume=<folder>`.
+
+    Its status may be missing: a configuration is enough to start from. Raises FileNotFoundError if there is no such
+    run, ValueError if its process is alive.
+    """
+    if wanted.lower() == "latest":
+        runs = [_read_any(folder) for folder in find_folders(roots, CONFIG)]
+        if not runs:
+            raise FileNotFoundError(
+                f"resume=latest: no runs in {', '.join(roots)} below {os.getcwd()}; train one first: python train.py"
+            )
+        run = max(runs, key=_sort_key)
+    else:
+        folder = Path(os.path.expanduser(wanted))
+        if (folder / SWEEP).is_file():
+            raise FileNotFoundError(f"resume={wanted} is a sweep: python train.py --multirun {_resume(folder)}")
+        if not (folder / CONFIG).is_file():
+            raise FileNotFoundError(f"resume={wanted} is not a run: it holds no {CONFIG}; {_suggest_run(folder)}")
+        run = _read_any(folder)
+    _refuse_running(run, wanted)
+    return run
+
+
+def _suggest_run(path: Path) -> str:
+    """Suggest a run for a path that is none: the one that it lies in, or up to three newest ones below it."""
+    for folder in path.absolute().parents[:2]:
+        if (folder / CONFIG).is_file() and (folder / STATUS).is_file():
+            return f"did you mean {_resume(folder)}?"
+    # A run lies at most as deep as in multirun/DATE/TIME/JOB; the rest of a disk is not searched.
+    runs = [_read_any(file.parent) for depth in (1, 2, 3) for file in path.glob("*/" * depth + STATUS)]
+    if not runs:
+        return "write the folder of a run, or resume=latest for the newest"
+    runs.sort(key=_sort_key, reverse=True)
+    return f"the newest below it: {', '.join(_resume(run.folder) for run in runs[:3])}"
+
+
+def _resume(folder: Path) -> str:
+    return f"resume={shlex.quote(short_path(folder))}"
+
+
+def _read_any(folder: Path) -> SavedRun:
+    try:
+        return read_run(folder)
+    except (OSError, ValueError):
+        return SavedRun(folder, "killed", {})
+
+
+def _sort_key(run: SavedRun) -> tuple[float, str]:
+    """Return when a run started, in seconds since 1970, or, without a status, when its configuration was written."""
+    started = 0.0
+    with contextlib.suppress(OSError):
+        started = (run.folder / CONFIG).stat().st_mtime
+    with contextlib.suppress(ValueError):
+        started = datetime.fromisoformat(run.started).timestamp()
+    return started, str(run.folder)
+
+
+def _refuse_running(run: SavedRun, wanted: str) -> None:
+    """Raise ValueError where two processes would write one folder."""
+    if run.status != "running":
+        return
+    facts = run.facts
+    which = f" is {short_path(run.folder)}, which" if wanted.lower() == "latest" else ""
+    running = f"resume={wanted}{which} is still running (process {facts.get('pid')} on host {facts.get('host')})"
+    if run.is_here():
+        raise ValueError(f"{running}; stop it first")
+    if facts.get("slurm_job") is not None and facts["slurm_job"] == os.environ.get("SLURM_JOB_ID"):
+        return  # the same job, requeued and started on another node: its first process is gone
+    sign = run.last_sign()
+    minutes = max(0, round((time.time() - sign) / 60))
+    until = datetime.fromtimestamp(sign + run.patience()).strftime("%Y-%m-%d %H:%M")
+    raise ValueError(
+        f"{running}: its last sign of life was {minutes} minutes ago; stop it first, or, if it is gone, resume it "
+        f"after {until}"
+    )
+
+
+def read_config(run: SavedRun) -> TrainConfig:
+    """Return the configuration to continue with. Raises ValueError if it is damaged."""
+    path = run.folder / CONFIG
+    try:
+        return load_config(path)
+    except (*USER_ERRORS, TypeError) as error:
+        raise ValueError(f"{path} is no configuration to continue from: {str(error).splitlines()[0]}") from error
+
+
+def list_changes(saved: TrainConfig, config: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """Return the old and new value of each key that differs; `resume` and `sweep` do not count."""
+    before, after = flatten(asdict(saved)), flatten(asdict(config))
+    pairs = {
+        key: (before[key], value) for key, value in after.items() if key != "resume" and not key.startswith("sweep.")
+    }
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def refuse_changes(run: SavedRun, saved: TrainConfig, config: TrainConfig) -> None:
+    """Raise ValueError if the configuration differs from the run's in what makes it another experiment."""
+    changed = {key: values for key, values in list_changes(saved, config).items() if not _is_changeable(key)}
+    if changed:
+        typed = " and ".join(f"{key}={show_value(value)}" for key, (_, value) in changed.items())
+        had = " and ".join(show_value(value) for value, _ in changed.values())
+        raise ValueError(
+            f"{typed} would make it another experiment: the run has {had}. "
+            f"Train a new run; init.weights={shlex.quote(str(run.folder))} starts from its weights"
+        )
+
+
+def changes_nothing(key: str) -> bool:
+    """Tell whether a key says only where and how a training is done, so that its result is the same."""
+    return key in NEUTRAL or key.startswith("sweep.")
+
+
+def _is_changeable(key: str) -> bool:
+    return key not in FIXED and any(fnmatchcase(key, pattern) for pattern in CHANGEABLE)
 
 
 def nothing_left(folder: Path, config: TrainConfig) -> str | None:
-    """Return, in a sentence, that a run is finished, and which keys have no effect; None where something is left to do.
+    """Return a sentence if the run is finished, with the typed keys that have no effect; None if there is work left.
 
-    Raises ValueError where fewer epochs are wanted than are done.
+    Raises ValueError if fewer epochs are wanted than are done.
     """
-    saved = open_resumable(str(folder), [])
-    done, epochs, ended = int(saved.facts.get("epoch") or 0), config.training.epochs, saved.facts.get("ended")
+    run = open_resumable(str(folder), [])
+    done, epochs, ended = int(run.facts.get("epoch") or 0), config.training.epochs, run.facts.get("ended")
     if epochs < done:
-        raise ValueError(f"training.epochs={epochs}, but the run has {done} behind it; choose {done} or more")
+        raise ValueError(f"training.epochs={epochs}, but the run has already done {done}; choose {done} or more")
     stands = ended in name_limits(config.training).values()
-    if saved.status != "finished" or (epochs > done and not stands):
+    if run.status != "finished" or (epochs > done and not stands):
         return None
     key, why = (str(ended).split("=")[0], f", ended by {ended}") if stands else ("training.epochs", "")
     epochs_done = "1 epoch" if done == 1 else f"{done} epochs"
@@ -45,7 +183,7 @@ def _name_unused(saved: TrainConfig, config: TrainConfig) -> str:
 
 
 def describe_changes(saved: TrainConfig, config: TrainConfig, learning_rate: "LearningRate", step: int) -> list[str]:
-    """Return a line for each key that is another than when the run was left, and for a schedule that is.
+    """Return a line for each key that has changed since the run was left, and for a schedule that has.
 
     learning_rate: that of `config`; step: the next one, counted over the whole run.
     """
@@ -60,19 +198,6 @@ def describe_changes(saved: TrainConfig, config: TrainConfig, learning_rate: "Le
 
 
 def _show(value: Any, other: Any) -> str:
-    """Return a value for people: of a number six digits, unless it takes more to tell it from the other one."""
+    """Return a value for people: six digits of a number, unless it takes more to tell it from the other one."""
     same = isinstance(value, float) and isinstance(other, float) and f"{value:g}" == f"{other:g}"
     return f"{value:g}" if isinstance(value, float) and not same else str(value)
-
-
-def find_weights(wanted: str) -> tuple[Path, tuple[int, int] | None]:
-    """Return the file of weights for `init.weights=<run folder | file>` and, of a run, its patches (rows, columns)."""
-    path = Path(wanted)
-    if not path.is_dir():
-        return path, None
-    if not (path / BEST).is_file():
-        raise FileNotFoundError(f"init.weights={wanted} is no run with weights: it holds no {BEST}")
-    model = load_config(path / CONFIG).model
-    assert model.patch_size is not None  # a saved configuration has no null
-    height, width = model.image_size
-    return path / BEST, (height // model.patch_size, width // model.patch_size)

@@ -3,34 +3,21 @@
 import contextlib
 import json
 import os
-import shlex
 import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import SWEEP, TrainConfig, load_config
-from .files import (
-    BEST,
-    BEST_FACTS,
-    CLASSES,
-    CONFIG,
-    LAST,
-    METRICS,
-    PREPROCESSING,
-    STATUS,
-    read_best,
-    read_csv,
-    read_json,
-    shorten,
-)
-from .process import is_alive
+from ..config.compose import load_config
+from ..config.schema import TrainConfig
+from ..machine.disk import read_csv, read_json, read_object
+from ..machine.processes import is_alive
+from .files import BEST, BEST_FACTS, CLASSES, CONFIG, ENVIRONMENT, LAST, METRICS, PREPROCESSING, STATUS, read_best
 
 if TYPE_CHECKING:
-    from ..data import Preprocessing
+    from ..data.images import Preprocessing
 
 
 @dataclass
@@ -74,6 +61,38 @@ class SavedRun:
     def usable(self) -> bool:
         return (self.folder / BEST).is_file()
 
+    def choices(self) -> dict[str, str]:
+        """Return the option chosen of each group, as environment.json recorded it; {} where it cannot be read."""
+        choices = read_object(self.folder / ENVIRONMENT).get("choices")
+        return {str(key): str(value) for key, value in choices.items()} if isinstance(choices, dict) else {}
+
+    def lives(self) -> bool:
+        """Tell whether the run's process is alive: by its number on this machine, else by what it has written."""
+        if self.is_here():
+            return is_alive(self.facts.get("pid"), self.facts.get("process_started"))
+        return time.time() < self.last_sign() + self.patience()
+
+    def is_here(self) -> bool:
+        """Tell whether its process ran on this machine, and can be looked for."""
+        # Elsewhere than under POSIX, looking for a process by os.kill would end it.
+        return os.name == "posix" and self.facts.get("host") == socket.gethostname()
+
+    def last_sign(self) -> float:
+        """Return when the run has last written, in seconds since 1970."""
+        times = [0.0]
+        for name in (STATUS, LAST):
+            with contextlib.suppress(OSError):
+                times.append((self.folder / name).stat().st_mtime)
+        return max(times)
+
+    def patience(self) -> float:
+        """Return after how many silent seconds a run elsewhere counts as killed: three missed checkpoints."""
+        try:
+            minutes = load_config(self.folder / CONFIG).training.checkpoint_minutes
+        except Exception:  # of yaml, the schema: whatever is wrong with the file
+            minutes = 5.0
+        return 3 * 60 * min(minutes, 1e6)  # so that a date can still be made of it
+
     def history(self) -> dict[str, list[float]]:
         """Return the columns of metrics.csv, nan where an epoch has no number; a line that was cut short is left out.
 
@@ -84,7 +103,7 @@ class SavedRun:
 
     def load(self) -> tuple[TrainConfig, list[str], "Preprocessing"]:
         """Return configuration, classes and preprocessing; together with the weights, all that inference needs."""
-        from ..data import Preprocessing
+        from ..data.images import Preprocessing
 
         try:
             classes = read_json(self.folder / CLASSES)
@@ -105,40 +124,11 @@ def read_run(folder: Path) -> SavedRun:
         status = str(facts["status"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    if status == "running" and not _lives(folder, facts):
-        status = "killed"
+    run = SavedRun(folder, status, facts)
+    if status == "running" and not run.lives():
+        run.status = "killed"
         facts |= _newer_best(folder, facts)
-    return SavedRun(folder, status, facts)
-
-
-def _lives(folder: Path, facts: dict[str, Any]) -> bool:
-    """Tell whether the process of a run lives: by its number on this machine, else by what it has written lately."""
-    if _is_here(facts):
-        return is_alive(facts.get("pid"), facts.get("process_started"))
-    return time.time() < _last_sign(folder) + _patience(folder)
-
-
-def _is_here(facts: dict[str, Any]) -> bool:
-    # Elsewhere than under POSIX, asking for a process by os.kill would end it.
-    return os.name == "posix" and facts.get("host") == socket.gethostname()
-
-
-def _last_sign(folder: Path) -> float:
-    """Return when, in seconds since 1970, a run has last written."""
-    times = [0.0]
-    for name in (STATUS, LAST):
-        with contextlib.suppress(OSError):
-            times.append((folder / name).stat().st_mtime)
-    return max(times)
-
-
-def _patience(folder: Path) -> float:
-    """Return after how many seconds of silence a run counts as killed: three checkpoints that have not come."""
-    try:
-        minutes = load_config(folder / CONFIG).training.checkpoint_minutes
-    except Exception:  # of yaml, the schema: whatever is wrong with the file
-        minutes = 5.0
-    return 3 * 60 * min(minutes, 1e6)  # a date can still be made of it
+    return run
 
 
 def _newer_best(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
@@ -192,80 +182,3 @@ def choose_run(wanted: str, roots: list[str]) -> SavedRun:
     if not runs:
         raise FileNotFoundError(f"no runs with weights in {', '.join(roots)}; train one first: python train.py")
     return runs[0] if wanted == "latest" else best_run(runs)
-
-
-def open_resumable(wanted: str, roots: list[str]) -> SavedRun:
-    """Return the run for `resume=latest` (the newest, with weights or without) or `resume=<folder>`.
-
-    Its status may be missing: a configuration is enough to begin with. Raises FileNotFoundError where there is
-    none, ValueError where its process lives.
-    """
-    if wanted.lower() == "latest":
-        runs = [_read_any(folder) for folder in find_folders(roots, CONFIG)]
-        if not runs:
-            raise FileNotFoundError(
-                f"resume=latest: no runs in {', '.join(roots)} below {os.getcwd()}; train one first: python train.py"
-            )
-        run = max(runs, key=lambda run: (_age_key(run), str(run.folder)))
-    else:
-        folder = Path(os.path.expanduser(wanted))
-        if (folder / SWEEP).is_file():
-            raise FileNotFoundError(f"resume={wanted} is a sweep: python train.py --multirun {_resume(folder)}")
-        if not (folder / CONFIG).is_file():
-            raise FileNotFoundError(f"resume={wanted} is not a run: it holds no {CONFIG}; {_suggest_run(folder)}")
-        run = _read_any(folder)
-    _refuse_running(run, wanted)
-    return run
-
-
-def _suggest_run(path: Path) -> str:
-    """Say which run was meant by a path that is none: the one that it lies in, or up to three newest ones below it."""
-    for folder in path.absolute().parents[:2]:
-        if (folder / CONFIG).is_file() and (folder / STATUS).is_file():
-            return f"did you mean {_resume(folder)}?"
-    # A run lies at most as deep as in multirun/DATE/TIME/JOB; more of a disk is not searched.
-    runs = [_read_any(file.parent) for depth in (1, 2, 3) for file in path.glob("*/" * depth + STATUS)]
-    runs.sort(key=lambda run: (_age_key(run), str(run.folder)), reverse=True)
-    if not runs:
-        return "write the folder of a run, or resume=latest for the newest"
-    return f"the newest below it: {', '.join(_resume(run.folder) for run in runs[:3])}"
-
-
-def _resume(folder: Path) -> str:
-    return f"resume={shlex.quote(shorten(folder))}"
-
-
-def _read_any(folder: Path) -> SavedRun:
-    try:
-        return read_run(folder)
-    except (OSError, ValueError):
-        return SavedRun(folder, "killed", {})
-
-
-def _age_key(run: SavedRun) -> float:
-    """Return when a run began, in seconds since 1970; of one without a status, when its configuration was written."""
-    with contextlib.suppress(ValueError):
-        return datetime.fromisoformat(run.started).timestamp()
-    with contextlib.suppress(OSError):
-        return (run.folder / CONFIG).stat().st_mtime
-    return 0.0
-
-
-def _refuse_running(run: SavedRun, wanted: str) -> None:
-    """Raise ValueError where two processes would write one folder."""
-    if run.status != "running":
-        return
-    facts = run.facts
-    which = f" is {shorten(run.folder)}, which" if wanted.lower() == "latest" else ""
-    running = f"resume={wanted}{which} is still running (process {facts.get('pid')} on host {facts.get('host')})"
-    if _is_here(facts):
-        raise ValueError(f"{running}; stop it first")
-    if facts.get("slurm_job") is not None and facts["slurm_job"] == os.environ.get("SLURM_JOB_ID"):
-        return  # the same job, put back into the queue and started elsewhere: its first process is gone
-    sign = _last_sign(run.folder)
-    minutes = max(0, round((time.time() - sign) / 60))
-    until = datetime.fromtimestamp(sign + _patience(run.folder)).strftime("%Y-%m-%d %H:%M")
-    raise ValueError(
-        f"{running}: it gave a sign of life {minutes} minutes ago; stop it first, or, if it is gone, resume it "
-        f"after {until}"
-    )

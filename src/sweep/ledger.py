@@ -16,17 +16,10 @@ from typing import Any
 from filelock import FileLock
 
 from .. import terminal
-from ..config import Plan
-from ..run import (
-    LEDGER_LOCK,
-    SWEEP_PICTURE,
-    SWEEP_REPORT,
-    SWEEP_TABLE,
-    name_start,
-    shorten,
-    write_csv,
-    write_text,
-)
+from ..distributed.torchrun import name_launcher, read_place
+from ..machine.disk import short_path, write_csv, write_text
+from ..run.files import LEDGER_LOCK, SWEEP_PICTURE, SWEEP_REPORT, SWEEP_TABLE
+from .plan import Plan
 from .state import JobState, read_states
 
 REDRAWN = 30.0  # seconds after which a picture is drawn again while a sweep is at work
@@ -184,7 +177,7 @@ def count_states(states: Sequence[JobState]) -> str:
 
 
 def _draw(sweep: Path, plan: Plan, states: Sequence[JobState]) -> None:
-    from ..plots import plot_sweep
+    from ..plots.sweeps import plot_sweep
 
     swept = plan.list_swept()
     keys = [key for key in swept if key != "seed"] or swept
@@ -233,12 +226,12 @@ def show_ranking(sweep: Path, plan: Plan, states: Sequence[JobState]) -> None:
         terminal.console.print()
         columns, rows = tabulate_groups([group for group in groups if group.val][:SHOWN], swept)
         terminal.show_table(columns, rows, right=columns[-2:])
-    folder = Path(shorten(sweep))
+    folder = Path(short_path(sweep))
     pairs = [("sweep", f"{folder / SWEEP_TABLE}, {SWEEP_REPORT}, {SWEEP_PICTURE}"), ("jobs", count_states(states))]
     pairs += [(f"job {state.number}", f"{state.status}: {state.error}") for state in states if state.error]
     if ranked and ranked[0].val_acc is not None:
-        best = shlex.quote(shorten(ranked[0].folder))
+        best = shlex.quote(short_path(ranked[0].folder))
         pairs += [("best", best), ("predict", f"python inference.py run={best} input=IMAGE")]
     if any(not state.done for state in states):
-        pairs += [("continue", f"{name_start()} train.py --multirun resume={shlex.quote(str(folder))}")]
+        pairs += [("continue", f"{name_launcher(read_place())} train.py --multirun resume={shlex.quote(str(folder))}")]
     terminal.show_pairs(pairs)

@@ -6,15 +6,16 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import terminal
-from ..run import LOG, STATUS, STDERR, SWEEP_STOP, read_object, write_json
+from ..machine.disk import read_object, write_json
 from ..run.environment import now
+from ..run.files import LOG, STATUS, STDERR, SWEEP_STOP
 from ..signals import Interrupted, Interrupts
-from .job import SweepTask
+from .job import describe_job, refresh_ledger
+from .plan import Sweep
 from .queue import Queue
 from .state import FAILED, JobState
 
@@ -23,12 +24,12 @@ JOB_PROCESS = "VIT_SWEEP_JOB"  # set in the environment of a process that runs o
 FAREWELL = 10.0  # seconds for jobs to leave after a second Ctrl-C
 
 
-def run_in_processes(queue: Queue, task: SweepTask) -> None:
+def run_in_processes(queue: Queue, sweep: Sweep) -> None:
     """Keep `sweep.parallel` jobs running, or one on each of `sweep.gpus`, until none is left.
 
     A signal is passed on: the jobs are saved as stopped, the others stay pending. Raises Interrupted then.
     """
-    pool = _Pool(queue, task)
+    pool = _Pool(queue, sweep)
     passed_on = False
     with Interrupts(terminal.announce_end) as interrupts:
         interrupts.defer = True
@@ -51,20 +52,17 @@ def run_in_processes(queue: Queue, task: SweepTask) -> None:
             raise Interrupted(interrupts.received)
 
 
-@dataclass
-class _Child:
-    number: int
-    process: subprocess.Popen
-    before: dict[str, Any]  # what status.json held before it began
-
-
 class _Pool:
-    """Processes, each with a job, by their places: a CUDA device each, or any."""
+    """Processes, each with a job, by their places: a CUDA device each, or any.
 
-    def __init__(self, queue: Queue, task: SweepTask) -> None:
-        settings = task.sweep.settings
-        self.children: dict[int, _Child] = {}
-        self._queue, self._task = queue, task
+    `children` holds the number and the process of each place, `_before` what a job's status.json held before.
+    """
+
+    def __init__(self, queue: Queue, sweep: Sweep) -> None:
+        settings = sweep.settings
+        self.children: dict[int, tuple[int, subprocess.Popen]] = {}
+        self._before: dict[int, dict[str, Any]] = {}
+        self._queue, self._sweep = queue, sweep
         self._places: list[int | None] = [*settings.gpus] if settings.gpus else [None] * settings.parallel
 
     @property
@@ -74,59 +72,58 @@ class _Pool:
     def fill(self) -> None:
         for place in (place for place in range(len(self._places)) if place not in self.children):
             for number in self._queue.take(1):
-                self._task.store_search()
-                self.children[place] = self._start(number, self._places[place])
+                self.children[place] = number, self._start(number, self._places[place])
 
-    def _start(self, number: int, gpu: int | None) -> _Child:
+    def _start(self, number: int, gpu: int | None) -> subprocess.Popen:
         """Start a process for one job, out of reach of the terminal's Ctrl-C, which it gets from here, once."""
         state = self._queue.look(number)
         state.folder.mkdir(parents=True, exist_ok=True)
         if not self._alone:
             where = "" if gpu is None else f" on CUDA device {gpu}"
-            terminal.say(self._task.describe(number, f"{state.beginning()}{where}"))
+            terminal.say(describe_job(self._sweep, number, f"{state.beginning()}{where}"))
+        self._before[number] = read_object(state.folder / STATUS)
         with (state.folder / STDERR).open("ab") as errors:
-            process = subprocess.Popen(
-                build_command(self._task, number),
+            return subprocess.Popen(
+                build_command(self._sweep, number),
                 env=build_environment(dict(os.environ), gpu),
                 stdout=None if self._alone else subprocess.DEVNULL,
                 stderr=errors,
                 start_new_session=True,
             )
-        return _Child(number, process, read_object(state.folder / STATUS))
 
     def reap(self) -> None:
         """Write down what became of the processes that have ended, and free their places."""
-        for place, child in list(self.children.items()):
-            if child.process.poll() is not None:
+        for place, (number, process) in list(self.children.items()):
+            if process.poll() is not None:
                 del self.children[place]
-                self._finish(child)
+                self._finish(number, process.returncode)
 
-    def _finish(self, child: _Child) -> None:
-        state, code = self._queue.ended(child.number), child.process.returncode
-        silent = state.status == "killed" or read_object(state.folder / STATUS) == child.before
+    def _finish(self, number: int, code: int) -> None:
+        state = self._queue.ended(number)
+        silent = state.status == "killed" or read_object(state.folder / STATUS) == self._before[number]
         if code != 0 and silent and not state.done:
             _record_end(state, code)
-            state = self._queue.look(child.number)
+            state = self._queue.look(number)
         with contextlib.suppress(OSError):
             if (state.folder / STDERR).stat().st_size == 0:
                 (state.folder / STDERR).unlink()
-        if state.status in FAILED and self._task.sweep.settings.on_error == "stop":
-            (self._task.folder / SWEEP_STOP).touch()
+        if state.status in FAILED and self._sweep.settings.on_error == "stop":
+            (self._sweep.folder / SWEEP_STOP).touch()
         if not self._alone or state.error:
             accuracy = "" if state.val_acc is None else f", validation accuracy {state.val_acc:.2%}"
-            terminal.say(f"job {state.number:<5} {state.status}{accuracy}{state.error and f': {state.error}'}")
-        self._task.write_ledger()
+            terminal.say(f"job {number:<5} {state.status}{accuracy}{state.error and f': {state.error}'}")
+        refresh_ledger(self._sweep)
 
     def signal(self, number: int) -> None:
-        for child in self.children.values():
+        for _, process in self.children.values():
             with contextlib.suppress(OSError):
-                child.process.send_signal(number)
+                process.send_signal(number)
 
     def wait(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        for child in self.children.values():
+        for _, process in self.children.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
-                child.process.wait(max(0.0, deadline - time.monotonic()))
+                process.wait(max(0.0, deadline - time.monotonic()))
 
 
 def check_gpus(gpus: list[int]) -> None:
@@ -138,10 +135,10 @@ def check_gpus(gpus: list[int]) -> None:
         raise ValueError(f"sweep.gpus={gpus}, but torch sees {count} CUDA device(s), numbered from 0")
 
 
-def build_command(task: SweepTask, number: int) -> list[str]:
+def build_command(sweep: Sweep, number: int) -> list[str]:
     settings = [f"sweep.only={number}", "sweep.isolate=false", "sweep.gpus=null"]
-    settings += [f"sweep.on_error={task.sweep.settings.on_error}"]
-    return [sys.executable, sys.argv[0], "--multirun", f"resume={task.folder}", *settings]
+    settings += [f"sweep.on_error={sweep.settings.on_error}"]
+    return [sys.executable, sys.argv[0], "--multirun", f"resume={sweep.folder}", *settings]
 
 
 def build_environment(environment: dict[str, str], gpu: int | None) -> dict[str, str]:

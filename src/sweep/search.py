@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import PlannedJob, Sweep, SweepConfig, format_number
-from ..run import SEARCH_HISTORY, SEARCH_IMPORTANCE, STUDY
-from ..run.files import write_bytes
+from ..config.overrides import format_number
+from ..config.sweep import SweepConfig
+from ..machine.disk import write_bytes
+from ..run.files import SEARCH_HISTORY, SEARCH_IMPORTANCE, STUDY
+from .plan import PlannedJob, Sweep
 from .state import JobState
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ class Search:
     Tree-structured Parzen estimator: Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011.
     """
 
-    def __init__(self, folder: Path, sweep: Sweep) -> None:
+    def __init__(self, sweep: Sweep) -> None:
+        folder = sweep.folder
         self._folder, self._plan, self._settings = folder, sweep.plan, sweep.settings
         if self._plan.jobs and not (folder / STUDY).exists():
             raise ValueError(f"{folder / STUDY}, what the search knows, is gone; begin a new one: sweep.new=true")
@@ -71,7 +74,7 @@ class Search:
         """Draw the trials in their order, and how much of the accuracy each setting decides."""
         import optuna
 
-        from ..plots import plot_importances, plot_search_history
+        from ..plots.search import plot_importances, plot_search_history
 
         trials = [trial for trial in self._study.trials if trial.state.is_finished()]
         pruned = [trial.state == optuna.trial.TrialState.PRUNED for trial in trials]
@@ -85,11 +88,11 @@ class Search:
             plot_importances(shares, self._folder / SEARCH_IMPORTANCE)
 
 
-def open_judge(folder: Path, number: int, sweep: Sweep) -> Callable[[int, float], bool] | None:
+def open_judge(sweep: Sweep, number: int) -> Callable[[int, float], bool] | None:
     """Return what tells of a job of a search, after each epoch, whether it is hopeless; None where nothing does."""
     if not sweep.plan.space or sweep.settings.pruner is None:
         return None
-    trial = _open_trial(_open_study(folder, sweep.settings, create=False), number)
+    trial = _open_trial(_open_study(sweep.folder, sweep.settings, create=False), number)
 
     def judge(epoch: int, val_acc: float) -> bool:
         trial.report(val_acc, epoch)

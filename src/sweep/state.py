@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import Plan, PlannedJob, split_override
-from ..run import CONFIG, PRUNED, SavedRun, read_run
+from ..config.overrides import split_override
+from ..run.files import CONFIG
+from ..run.limits import PRUNED
+from ..run.saved import SavedRun, read_run
+from .plan import Plan, PlannedJob
 
 DONE = ("finished", "pruned")
 FAILED = ("failed", "killed")

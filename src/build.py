@@ -1,0 +1,238 @@
+"""From a configuration and its data to model and trainer: which classes a configuration means."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .augment.pipeline import Augmentation, stored_size
+from .config.compose import load_config
+from .config.resolve import complete
+from .config.schema import TrainConfig
+from .data.images import Preprocessing
+from .data.load import Data, Split
+from .distributed.models import wrap_model
+from .distributed.world import World, join_world, local_device
+from .engine.evaluation import count_gflops
+from .engine.trainer import Progress, Trainer, balanced_weights
+from .machine.devices import (
+    choose_algorithms,
+    choose_device,
+    choose_kernels,
+    choose_precision,
+    compile_network,
+    limit_threads,
+)
+from .machine.disk import short_path
+from .machine.memory import reset_peak_memory, keep_freed_memory
+from .model import VisionTransformer
+from .optim import ExponentialMovingAverage, LearningRate, build_optimizer
+from .pretrained import LoadReport, freeze, list_untrained, load_weights, read_weights
+from .run.files import BEST, CONFIG
+from .run.limits import still_ends
+from .run.log import log
+from .run.record import Run
+from .run.resume import describe_changes
+
+ALONE = World(0, 0, 1)
+
+
+def open_device(config: TrainConfig) -> tuple[torch.device, torch.dtype, World]:
+    """Choose the device and its precision, and join the processes that torchrun has started.
+
+    Raises ValueError for a device that is not there, or cannot do what is asked of it.
+    """
+    training = config.training
+    device, reason = choose_device(config.device)
+    device = local_device(device)
+    choose_algorithms(training.deterministic)
+    reset_peak_memory(device)
+    keep_freed_memory()
+    world = join_world(device)
+    precision = choose_precision(training.precision, device)
+    processes = f", {world.size} processes ({training.strategy})" if world.size > 1 else ""
+    log.info(f"device    {device}, {str(precision).removeprefix('torch.')}{processes} ({reason})")
+    if world.size == 1 and training.strategy == "fsdp":
+        log.warning("training.strategy=fsdp has no effect in one process; torchrun starts several")
+    return device, precision, world
+
+
+def choose_stored_size(config: TrainConfig) -> tuple[int, int]:
+    """Return the (height, width) to keep training images at, from which the augmentation crops."""
+    assert config.augmentation.random_resized_crop is not None  # `resolve` has filled in every null
+    return stored_size(config.model.image_size, config.augmentation.random_resized_crop)
+
+
+def complete_config(config: TrainConfig, data: Data) -> TrainConfig:
+    """Return the configuration with what only the data can tell: classes, channels, statistics, batch size."""
+    look = data.preprocessing
+    return complete(config, len(data.train), len(data.classes), look.channels, list(look.mean), list(look.std))
+
+
+def build_augmentation(config: TrainConfig, preprocessing: Preprocessing) -> Augmentation:
+    """Build the augmentation of a complete configuration, for images of this preprocessing."""
+    parts = asdict(config.augmentation)
+    del parts["mix_off_share"], parts["repeats"]  # of the training
+    mean, std = preprocessing.mean, preprocessing.std
+    assert config.model.num_classes is not None
+    return Augmentation(size=preprocessing.size, mean=mean, std=std, num_classes=config.model.num_classes, **parts)
+
+
+def build_model(config: TrainConfig, device: torch.device, name: str = "") -> VisionTransformer:
+    """Build the model, its initial weights a function of the seed alone, and let the device prepare for its steps."""
+    torch.manual_seed(config.seed)
+    model = VisionTransformer(**asdict(config.model)).to(device)
+    model.gradient_checkpointing = config.training.gradient_checkpointing
+    gflops, batch_size = count_gflops(model), config.training.batch_size
+    assert batch_size is not None
+    num_patches = model.num_tokens - model.num_prefix_tokens
+    log.info(
+        f"model     {name}: {count_parameters(model):,} parameters, {model.num_tokens} tokens "
+        f"(patch {model.patch_size} px), {gflops:.3g} GFLOPs per image"
+    )
+    if num_patches < 16:
+        log.warning(f"only {num_patches} patches per image; a smaller model.patch_size sees more")
+    work = 3 * gflops * batch_size  # of a step: the backward pass costs two forward passes
+    limit_threads(device, work)
+    if choose_kernels(device, work, model.num_tokens):
+        log.info("kernels   oneDNN multiplies float32 matrices")
+    return model
+
+
+def count_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def load_initial_weights(model: VisionTransformer, config: TrainConfig, resumed: bool = False) -> None:
+    """Load `init.weights` into the model and freeze what `init.freeze` says; a resumed run has weights of its own."""
+    init, report = config.init, None
+    if init.weights and not resumed:
+        path, grid = find_weights(init.weights)
+        report = load_weights(model, read_weights(path), short_path(path), grid)
+        for line in report.lines():
+            log.info(f"init      {line}")
+    if init.layer_decay and not init.weights:
+        log.warning("init.layer_decay without init.weights: the first layers, which know nothing, learn slowest")
+    _freeze(model, config, report)
+
+
+def _freeze(model: VisionTransformer, config: TrainConfig, report: LoadReport | None) -> None:
+    parameters, trainable = count_parameters(model), freeze(model, config.init.freeze)
+    if trainable < parameters:
+        log.info(f"frozen    {parameters - trainable:,} parameters; {trainable:,} are trained")
+        if random := list_untrained(model, report):
+            log.warning(f"frozen as initialized, as nothing was loaded for it: {', '.join(random)}")
+
+
+def find_weights(wanted: str) -> tuple[Path, tuple[int, int] | None]:
+    """Return the file of weights for `init.weights=<run folder | file>` and, of a run, its patches (rows, columns)."""
+    path = Path(wanted)
+    if not path.is_dir():
+        return path, None
+    if not (path / BEST).is_file():
+        raise FileNotFoundError(f"init.weights={wanted} is no run with weights: it holds no {BEST}")
+    model = load_config(path / CONFIG).model
+    assert model.patch_size is not None  # a saved configuration has no null
+    height, width = model.image_size
+    return path / BEST, (height // model.patch_size, width // model.patch_size)
+
+
+def build_trainer(
+    config: TrainConfig,
+    model: VisionTransformer,
+    preprocessing: Preprocessing,
+    labels: Tensor,
+    precision: torch.dtype,
+    world: World = ALONE,
+) -> Trainer:
+    """Build the trainer of a complete configuration around a model that is on its device.
+
+    labels: (N,) of the training images.
+    """
+    training, batch_size, device = config.training, config.training.batch_size, model.head.weight.device
+    assert batch_size is not None
+    steps = -(-len(labels) // batch_size)
+    total_steps = training.epochs * steps
+    share = -(-min(batch_size, len(labels)) // world.size)
+    weights = None
+    if training.class_weights == "balanced":
+        weights = balanced_weights(labels, model.num_classes).to(device)
+    # Sharded modules cannot be copied, so the average is made before the model is sharded, and then sharded alike.
+    ema = ExponentialMovingAverage(model, training.ema) if training.ema else None
+    network = wrap_model(model, world, training.strategy, device)
+    if ema and is_sharded(config, world):
+        wrap_model(ema.model, world, training.strategy, device)
+    trainer = Trainer(
+        model=model,
+        network=network,
+        optimizer=build_optimizer(model, config.optimizer, config.init.layer_decay),
+        learning_rate=LearningRate(config.scheduler, config.optimizer.lr, steps, training.epochs),
+        augmentation=build_augmentation(config, preprocessing),
+        device=device,
+        precision=precision,
+        seed=config.seed,
+        batch_size=batch_size,
+        micro_batch_size=min(share, training.micro_batch_size or -(-share // (training.accumulate or 1))),
+        total_steps=total_steps,
+        label_smoothing=training.label_smoothing,
+        clip_norm=training.clip_norm,
+        class_weights=weights,
+        mix_until=round((1 - config.augmentation.mix_off_share) * total_steps),
+        patch_dropout=training.patch_dropout,
+        drop_patches_until=round((1 - training.patch_dropout_off_share) * total_steps),
+        balanced_sampling=training.sampler == "balanced",
+        repeats=config.augmentation.repeats,
+        ema=ema,
+        world=world,
+    )
+    if training.compile:
+        compile_network(network)
+    return trainer
+
+
+def is_sharded(config: TrainConfig, world: World) -> bool:
+    return world.size > 1 and config.training.strategy == "fsdp"
+
+
+def restore(trainer: Trainer, run: Run, split: Split, pruned: bool) -> tuple[Progress, str | None]:
+    """Take over the run's last checkpoint, if there is one; return how far it is, and what has ended it early.
+
+    pruned: whether a search may end the run.
+    """
+    progress, ended = Progress.of_epoch(1, trainer.device), None
+    if run.saved and (state := run.load_last()):
+        progress = trainer.load_state_dict(state)
+        # What ended it still does if it is the same; but a last epoch that the time had cut short goes on.
+        ended = still_ends(state["ended"], run.config.training, pruned)
+    if trainer.memory_is_short:
+        run.note_memory(trainer.micro_batch_size, trainer.images_per_device(split))
+    if run.saved:
+        steps = trainer.steps_per_epoch(split)
+        assert isinstance(trainer.learning_rate, LearningRate)
+        next_step = (progress.epoch - 1) * steps + progress.step
+        for change in describe_changes(run.saved, run.config, trainer.learning_rate, next_step):
+            log.info(f"changed   {change}")
+        only_test = ended or progress.epoch > run.config.training.epochs
+        where = "the test" if only_test else f"epoch {progress.epoch} after step {progress.step} of {steps}"
+        log.info(f"resumed   in {where}")
+    if not ended:
+        run.reopen(progress.epoch)
+    return progress, ended
+
+
+def go_back(trainer: Trainer, run: Run, split: Split) -> Progress:
+    """Take over the last checkpoint again, after memory was too small for the steps since."""
+    run.note_memory(trainer.micro_batch_size, trainer.images_per_device(split))
+    state = run.load_last()
+    assert state is not None  # one is written before the first step
+    return trainer.load_state_dict(state)
+
+
+def gather_model(trainer: Trainer, config: TrainConfig, weights: dict[str, Tensor]) -> VisionTransformer:
+    """Return the whole model with these weights: the trainer's own, or, where that is sharded, one on the CPU."""
+    if not is_sharded(config, trainer.world):
+        return trainer.model
+    model = VisionTransformer(**asdict(config.model))
+    model.load_state_dict(weights)
+    return model

@@ -1,0 +1,91 @@
+"""The story of a comparison: what differs, what the runs reached, over seeds, and image by image."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from .. import terminal
+from ..config.schema import InferenceConfig
+from ..machine.disk import read_object, short_path
+from ..run.files import ENVIRONMENT
+from . import report
+from .choose import Entry, choose_entries, join
+from .mcnemar import Comparison, compare_with_best
+from .report import MAX_CURVES, Section
+from .tables import Table, list_differences, list_groups, list_numbers
+
+
+def compare_runs(config: InferenceConfig) -> None:
+    """Compare the runs that `run` and `filter` choose: print tables, and write them with a picture into `output`.
+
+    Raises ValueError where there are fewer than two.
+    """
+    entries, left_out = choose_entries(config)
+    comparisons, problems = compare_with_best(entries)
+    sections = [
+        _describe_differences(entries),
+        _describe_numbers(entries, left_out),
+        *_describe_groups(entries),
+        _describe_comparisons(entries[0], comparisons, problems),
+    ]
+    report.show(sections)
+    folder = Path(os.path.expanduser(config.output or "comparison"))
+    title = f"{len(entries)} runs compared"
+    report.write(folder, title, sections, entries, report.list_rows(entries, comparisons))
+    names = ", ".join((report.MARKDOWN, report.CSV, report.PICTURE))
+    best = f" (of the {MAX_CURVES} best)" if len(entries) > MAX_CURVES else ""
+    terminal.show_pairs([("written", f"{short_path(folder.absolute())}: {names}{best}")])
+
+
+def _describe_differences(entries: Sequence[Entry]) -> Section:
+    table = list_differences(entries)
+    sentences = [] if table else ["The configurations are equal."]
+    return Section("What differs in the configurations", sentences, table, turned="run")
+
+
+def _describe_numbers(entries: Sequence[Entry], left_out: Sequence[str]) -> Section:
+    sentences = ["The best by validation accuracy first; images/s: the median over the epochs."]
+    if len(entries) > MAX_CURVES:
+        sentences.append(f"{report.PICTURE} shows the {MAX_CURVES} best of {len(entries)} runs.")
+    if warning := _warn_of_other_images(entries):
+        sentences.append(warning)
+    if left_out:
+        sentences.append(f"Left out: {join(left_out)}.")
+    return Section("What they reached", sentences, list_numbers(entries))
+
+
+def _warn_of_other_images(entries: Sequence[Entry]) -> str:
+    sources = {entry.saved.source for entry in entries}
+    if len(sources) > 1:
+        names = join(sorted({entry.saved.dataset for entry in entries}))
+        return f"These runs are on {len(sources)} data sets ({names}), so their accuracies do not tell which is better."
+    prints = {read_object(entry.saved.folder / ENVIRONMENT).get("data_fingerprint") for entry in entries}
+    if len(prints - {None}) > 1:
+        return "Not all runs had the same images in each split, so small differences of accuracy may be the images'."
+    return ""
+
+
+def _describe_groups(entries: Sequence[Entry]) -> list[Section]:
+    table = list_groups(entries)
+    sentence = "Finished runs that differ in nothing but their seed: mean ± sample standard deviation (runs)."
+    return [Section("Over seeds", [sentence], table)] if table else []
+
+
+def _describe_comparisons(best: Entry, comparisons: Sequence[Comparison], problems: Sequence[str]) -> Section:
+    sentences = list(problems)
+    table = None
+    if comparisons:
+        sentences.insert(
+            0,
+            f"McNemar's exact test on the test images, A: {best.label}, the best by validation accuracy; B: each other "
+            "run. p is two-sided, p (Holm) adjusted for the number of comparisons. It compares these trained models; "
+            "what other seeds would give it cannot tell (Dietterich 1998).",
+        )
+        headings = ["only A right", "only B right", "acc A", "acc B", "p", "p (Holm)"]
+        table = Table(["run B", *headings], [_describe_comparison(test) for test in comparisons], right=set(headings))
+    return Section("Image by image", sentences, table)
+
+
+def _describe_comparison(test: Comparison) -> list[str]:
+    accuracies = [f"{accuracy:.2%}" for accuracy in (test.accuracy_a, test.accuracy_b)]
+    return [test.entry.label, str(test.only_a), str(test.only_b), *accuracies, f"{test.p:.2g}", f"{test.p_holm:.2g}"]

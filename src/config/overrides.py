@@ -1,0 +1,66 @@
+"""Settings as they are typed, `key=value`: taken apart, quoted for Hydra's grammar, and written again."""
+
+import json
+import os
+import re
+from typing import Any
+
+# Taken literally, without Hydra's grammar; a regular expression or a condition needs that as much as a path.
+PATH_KEYS = (
+    *("dataset.root", "dataset.table", "dataset.cache_dir", "dataset.subfolder", "dataset.group_pattern"),
+    *("input", "output", "run", "filter", "resume", "init.weights", "sweep.file"),
+)
+
+
+def escape(value: Any) -> Any:
+    """Keep text that looks like an interpolation as it is: a folder may be called `${x}`, a run be a stranger's."""
+    if isinstance(value, dict):
+        return {key: escape(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [escape(item) for item in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) and value != "???" else value
+
+
+def show_value(value: Any) -> str:
+    """Return a value as it is typed on the command line."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def quote_path(argument: str, multirun: bool = False) -> str:
+    """Quote the value of a path key, so that Hydra's grammar takes brackets, spaces, `=` or quotes literally.
+
+    With `multirun` a comma separates values, unless a file of that whole name exists.
+    """
+    key, equals, value = argument.partition("=")
+    if key.lstrip("+") not in PATH_KEYS or not equals or value in ("", "null") or is_quoted(value):
+        return argument
+    values = value.split(",") if multirun and not os.path.exists(os.path.expanduser(value)) else [value]
+    return f"{key}=" + ",".join(quote(item) for item in values)
+
+
+def is_quoted(value: str) -> bool:
+    """Tell whether the quotes about a path are for Hydra's grammar, and not part of a file's name."""
+    return len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" and not os.path.exists(value)
+
+
+def quote(value: str) -> str:
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", escape(value))
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return "'" + escaped + "\\" * trailing + "'"
+
+
+def split_override(override: str) -> tuple[str, str]:
+    return name_key(override), override.partition("=")[2]
+
+
+def is_for_hydra(override: str) -> bool:
+    return name_key(override).startswith(("hydra.", "hydra/"))
+
+
+def name_key(override: str) -> str:
+    return override.split("=", 1)[0].lstrip("+~")
+
+
+def format_number(value: float) -> str:
+    """Return a number as it is typed: six digits tell draws apart, and leave names that can be read."""
+    return str(value) if isinstance(value, int) else f"{value:.6g}"

@@ -1,0 +1,120 @@
+"""Files and folders: durable replacement of files, CSV and JSON, free space."""
+
+import contextlib
+import csv
+import errno
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+@contextlib.contextmanager
+def replace_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file that atomically replaces `path` when the block ends, flushed to disk; after an error it does not."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _flush_folder(path.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk where the system supports it; without, the rename is still atomic."""
+    with contextlib.suppress(PermissionError):  # Windows cannot open folders
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # some network file systems
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically, into an existing folder."""
+    with replace_file(path) as file:
+        file.write(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file atomically; make its folder if needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))  # file names need not be UTF-8
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, format_json(value))
+
+
+def format_json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a table with the columns of all rows; cells that a row does not have are empty."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    write_text(path, format_csv([dict(zip(columns, columns, strict=True)), *rows], columns))
+
+
+def format_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Return the rows as lines of CSV, without a header."""
+    table = io.StringIO()
+    csv.DictWriter(table, columns, lineterminator="\n").writerows(rows)
+    return table.getvalue()
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a table with a header. Raises OSError, or ValueError if it is not a table."""
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        try:
+            return list(csv.DictReader(file))
+        except csv.Error as error:
+            raise ValueError(str(error)) from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; {} if the file is missing or damaged, as after a kill."""
+    try:
+        value = read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def short_path(path: Path) -> str:
+    """Return the path relative to the working directory if that is shorter."""
+    with contextlib.suppress(OSError, ValueError):  # on another drive, or the working directory was deleted
+        return min(os.path.relpath(path), str(path), key=len)
+    return str(path)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, and the parents that are then empty, up to the working directory."""
+    shutil.rmtree(folder)
+    for parent in folder.parents:
+        if parent == Path.cwd() or not parent.is_relative_to(Path.cwd()) or any(parent.iterdir()):
+            break
+        parent.rmdir()
+
+
+def free_space(folder: Path) -> int:
+    """Return the free bytes on the disk of a folder, which may not exist yet."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

@@ -1,0 +1,246 @@
+"""The command line: parsed once, checked once, and from then on a value that nothing changes."""
+
+import os
+import signal
+import tempfile
+from argparse import ArgumentParser, Namespace
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any, get_type_hints
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
+
+from ..config.overrides import escape, is_quoted, name_key, quote, quote_path
+from ..config.schema import TrainConfig
+from ..distributed.torchrun import Place
+from ..run.resume import ROOTS, open_resumable, read_config
+from ..run.saved import SavedRun
+from ..sweep.plan import Plan, Sweep, open_sweep
+from .composer import Composer
+from .expand import expand
+from .folders import claim_folder
+from .messages import explain_flag
+from .plan import plan_sweep
+from .reopen import find_same, merge_typed, reopen_sweep
+
+PRIMARY = "configuration_of_the_run"  # the name of a resumed run's configuration in Hydra's ConfigStore
+
+
+@dataclass(frozen=True)
+class Command:
+    """What was typed, and what Hydra is given in its place.
+
+    typed: the script's name and its words; flags, overrides: the words with and without dashes, for Hydra; run: the
+    one to continue; sweep: the one to carry out, new or continued; folder: of the run or sweep, where one is made.
+    """
+
+    schema: type[Any]
+    config_name: str
+    place: Place
+    typed: list[str]
+    flags: list[str]
+    overrides: list[str]
+    run: SavedRun | None = None
+    sweep: Sweep | None = None
+    folder: Path | None = None
+
+    @property
+    def trains(self) -> bool:
+        return self.schema is TrainConfig
+
+    @property
+    def sweeps(self) -> bool:
+        """Whether it is a sweep of trainings."""
+        return self.trains and bool({"-m", "--multirun"} & set(self.flags))
+
+    @property
+    def words(self) -> list[str]:
+        """The words for Hydra."""
+        return [*self.flags, *self.overrides]
+
+
+def parse_command(argv: list[str], config_name: str, schema: type[Any], place: Place) -> Command:
+    """Return the command that was typed, every job of it composed and checked.
+
+    Raises what is wrong with it; no folder has been made then.
+    """
+    flags = [word for word in argv[1:] if not _is_override(word)]
+    typed = [word for word in argv[1:] if _is_override(word)]
+    multirun = bool({"-m", "--multirun"} & set(flags))
+    overrides = [quote_path(word, multirun) for word in typed]
+    command = Command(schema, config_name, place, [Path(argv[0]).name, *argv[1:]], flags, overrides)
+    parser = get_args_parser()
+    _refuse_dashes(command, parser)
+    arguments = parser.parse_args(command.words)
+    if arguments.shell_completion:
+        _offer_latest()
+    if arguments.help or arguments.hydra_help or arguments.info or arguments.shell_completion:
+        return command
+    if arguments.cfg and multirun:
+        raise ValueError("--cfg shows the configuration of one run; leave --multirun out")
+    wanted = _read_resume(typed) if command.trains else None
+    plan = None
+    if wanted is not None and multirun:
+        command, plan = _reopen_sweep(command, wanted)
+    elif wanted is not None:
+        _check_resume(wanted, arguments)
+        command = _resume_run(command, wanted)
+    command = _check(command, plan, parser.parse_args(command.words))
+    return command if command.trains and not arguments.cfg else replace(command, folder=None)
+
+
+def _is_override(word: str) -> bool:
+    return not word.startswith("-") and ("=" in word or word.startswith("~"))
+
+
+def _refuse_dashes(command: Command, parser: ArgumentParser) -> None:
+    """Refuse a setting typed with dashes, as other tools take it; what Hydra knows may be shortened."""
+    options = list(parser._option_string_actions)
+    for flag in command.flags:
+        name = flag.split("=", 1)[0]
+        if name.startswith("--") and not any(option.startswith(name) for option in options):
+            raise ValueError(explain_flag(flag, command.schema))
+
+
+def _offer_latest() -> None:
+    """Let TAB complete `resume=latest`: Hydra offers the options of groups alone, so it is one for that moment."""
+    if os.environ.get("COMP_LINE", "").split(" ")[-1].startswith("resume="):
+        ConfigStore.instance().store(group="resume", name="latest", node={})
+
+
+def _read_resume(typed: list[str]) -> str | None:
+    """Return the value of `resume=`, the last one where there are several; None where it is null or not typed.
+
+    Raises ValueError where it is empty, as a script's unset variable leaves it.
+    """
+    values = [override.partition("=")[2] for override in typed if _is_resume(override)]
+    value = values[-1] if values else "null"
+    value = value[1:-1] if is_quoted(value) else value
+    if not value:
+        raise ValueError("resume= has no value; write latest or a run's folder, or leave it out")
+    return None if value == "null" else value
+
+
+def _is_resume(override: str) -> bool:
+    return override.partition("=")[0].lstrip("+") == "resume"
+
+
+def _drop_resume(overrides: list[str]) -> list[str]:
+    return [override for override in overrides if not _is_resume(override)]
+
+
+def _reopen_sweep(command: Command, wanted: str) -> tuple[Command, tuple[Path, Plan]]:
+    """Return the command with the words that started the sweep in place of `resume=`, and folder and plan of it."""
+    folder, saved = open_sweep(wanted, Path("multirun"))
+    overrides = merge_typed(saved, _drop_resume(command.overrides))
+    flags = ["--multirun", *(_drop_multirun(command.flags) or saved.flags)]
+    return replace(command, flags=flags, overrides=overrides), (folder, saved)
+
+
+def _drop_multirun(flags: list[str]) -> list[str]:
+    return [flag for flag in flags if flag not in ("-m", "--multirun")]
+
+
+def _check_resume(wanted: str, arguments: Namespace) -> None:
+    """Refuse what cannot go with `resume=`: another folder, options of groups, a check."""
+    resume = f"resume={wanted}"
+    if any(override.startswith("hydra.mode=") for override in arguments.overrides):
+        raise ValueError(f"{resume} continues one run; for a sweep type --multirun, and no hydra.mode")
+    if arguments.config_name:
+        raise ValueError(f"{resume} takes the run's own configuration; leave --config-name out")
+    groups = {key for key, kind in get_type_hints(TrainConfig).items() if is_dataclass(kind)} - {"training", "init"}
+    for override in arguments.overrides:
+        key, value = name_key(override), override.partition("=")[2]
+        if key == "hydra.run.dir":
+            raise ValueError(f"{resume} continues in the run's own folder; leave {key} out")
+        if key.split("@")[0] in groups | {"experiment"}:
+            hint = f", e.g. {key}.KEY=VALUE" if key in groups else ""
+            raise ValueError(f"{resume} takes single keys, not {override}, which sets a whole group{hint}")
+        if key == "check" and value.lower() not in ("false", "no", "off", "0"):
+            raise ValueError(f"{resume} trains on and check=true ends without training; type only one")
+
+
+def _resume_run(command: Command, wanted: str) -> Command:
+    """Return the command with the run's configuration as the one that Hydra starts from.
+
+    Its values are text to Hydra, never interpolated: the run may come from a stranger.
+    """
+    found = open_resumable(wanted, ROOTS)
+    run = replace(found, folder=found.folder.absolute())
+    node = {
+        "defaults": [
+            "train_schema",
+            "_self_",
+            {"override hydra/job_logging": "none"},
+            {"override hydra/hydra_logging": "none"},
+        ],
+        **escape({**asdict(read_config(run)), "resume": str(run.folder)}),
+        "hydra": {"job": {"name": "train"}},
+    }
+    ConfigStore.instance().store(name=PRIMARY, node=node)
+    return replace(command, run=run, config_name=PRIMARY, overrides=_drop_resume(command.overrides))
+
+
+def _check(command: Command, plan: tuple[Path, Plan] | None, arguments: Namespace) -> Command:
+    """Compose and check every job; return the command with its folder, and its sweep.
+
+    plan: folder and plan of the sweep to continue.
+    """
+    overrides: list[str] = arguments.overrides
+    with Composer(command.schema, command.config_name, arguments, command.run) as composer:
+        if not arguments.multirun:
+            _refuse_sweep(overrides, composer)
+            cfg = composer.check(overrides)[1]
+            return replace(command, folder=Path(str(cfg.hydra.run.dir)))
+        if not command.trains:
+            for job in expand(overrides, None, composer.parser):
+                composer.check(job)
+            return command
+        if plan is not None:
+            sweep = reopen_sweep(plan[1], plan[0], overrides, composer)
+        else:
+            sweep = plan_sweep(overrides, _drop_multirun(command.flags), composer)
+            if not sweep.settings.new:
+                sweep = find_same(sweep, typed=any(word.startswith("hydra.sweep.dir=") for word in overrides))
+            sweep.check_numbers()
+        return replace(command, sweep=sweep, folder=sweep.folder)
+
+
+def _refuse_sweep(overrides: list[str], composer: Composer) -> None:
+    """Refuse, without --multirun, several values of a key and settings of a sweep."""
+    for word, override in zip(overrides, composer.parser.parse_overrides(overrides), strict=True):
+        if name_key(word).startswith("sweep."):
+            raise ValueError(f"{word} means nothing without --multirun")
+        if override.is_sweep_override():
+            raise ValueError(
+                f"{word} gives several values: add --multirun to try each, or write [a,b] for one list and quote text "
+                "that holds a comma"
+            )
+
+
+def claim(command: Command, cleanup: ExitStack) -> Command:
+    """Return the command with the words that name this process's folder, which is made where it is new."""
+    if command.folder is None:
+        return command
+    key = "hydra.run.dir" if command.sweep is None else "hydra.sweep.dir"
+    folder, extra = command.folder, []
+    if not command.place.main:
+        # The launcher ends the other processes of one that failed; before the training takes over, that would leave
+        # the temporary folder behind.
+        cleanup.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _leave))
+        prefix = f"rank-{command.place.rank}-"
+        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)))
+        extra = ["hydra.output_subdir=null"]
+    elif command.run is not None:
+        folder, extra = command.run.folder, ["hydra.output_subdir=null"]
+    elif command.sweep is None or command.sweep.is_new:
+        folder = claim_folder(folder, key, command.overrides)
+    words = [*command.overrides, f"{key}={quote(str(folder))}", *extra]
+    return replace(command, folder=folder, overrides=words)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)

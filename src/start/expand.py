@@ -1,0 +1,240 @@
+"""From what is typed for a sweep to its jobs: values crossed, paired, drawn at random, or read from a file.
+
+A job is the list of overrides that would train it alone. The same words give the same jobs.
+"""
+
+import csv
+import itertools
+import math
+import random
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.errors import HydraException
+
+from ..config.checks import check
+from ..config.overrides import format_number, name_key, quote, quote_path
+from ..config.sweep import SweepConfig
+
+Overrides = list[str]
+LISTED = 100_000  # combinations up to which random ones are drawn without a repetition
+
+
+def expand(overrides: list[str], settings: SweepConfig | None, parser: OverridesParser) -> list[Overrides]:
+    """Return the overrides of each job; settings: None for all combinations.
+
+    Raises ValueError, naming the key, for values that give no jobs: of unequal number, or an interval to be crossed.
+    """
+    if settings is None:
+        return _cross(_list_values(_parse(overrides, parser)))
+    parsed = _parse(add_params(overrides, settings, parser), parser)
+    with _seeded(settings.seed):
+        if settings.random is not None:
+            jobs = _draw(parsed, settings)
+        elif settings.zip:
+            jobs = _pair(_list_values(parsed))
+        else:
+            jobs = _cross(_list_values(parsed))
+    if settings.file is None:
+        return jobs
+    typed = {name_key(override) for override in overrides}
+    listed = read_experiments(Path(settings.file))
+    listed = [[quote_path(word) for word in job if name_key(word) not in typed] for job in listed]
+    for word in dict.fromkeys(word for job in listed for word in job):
+        _check_listed(word, settings.file, parser)
+    return [[*first, *second] for first in listed for second in jobs]
+
+
+def add_params(overrides: list[str], settings: SweepConfig, parser: OverridesParser) -> Overrides:
+    """Return `sweep.params` as if they had been typed, and what was, which wins."""
+    typed = {name_key(override) for override in overrides}
+    for key in settings.params:
+        check(not _is_for_sweep(key), f"sweep.params: {key} cannot be swept over; it says how the sweep is run")
+    given = {key: value if isinstance(value, str) else _type_value(value) for key, value in settings.params.items()}
+    return [f"{key}={value}" for key, value in given.items() if key not in typed] + overrides
+
+
+def _is_for_sweep(key: str) -> bool:
+    return key.startswith(("hydra.", "hydra/", "sweep."))
+
+
+def _parse(overrides: list[str], parser: OverridesParser) -> list[Override]:
+    return parser.parse_overrides(overrides)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Let Hydra's `shuffle(…)`, which draws from Python's generator, give the same order each time."""
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)
+
+
+def _list_values(parsed: list[Override]) -> list[Overrides]:
+    """Return the overrides that each word stands for, in the words' order."""
+    lists = []
+    for override in parsed:
+        if override.is_discrete_sweep():
+            lists.append(list_choices(override))
+        elif override.is_sweep_override():
+            raise ValueError(
+                f"{override.input_line} is an interval, not a list of values: add sweep.random=20 to draw from it, "
+                "sweep.search=tpe to search it, or write range(…) or a,b,c"
+            )
+        else:
+            lists.append([str(override.input_line)])
+    return lists
+
+
+def list_choices(override: Override) -> Overrides:
+    key = override.get_key_element()
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def _cross(lists: list[Overrides]) -> list[Overrides]:
+    return [list(job) for job in itertools.product(*lists)]
+
+
+def _pair(lists: list[Overrides]) -> list[Overrides]:
+    """Take the first value of each key for the first job, and so on; what has one value has it in each."""
+    counts = {name_key(values[0]): len(values) for values in lists if len(values) > 1}
+    if len(set(counts.values())) > 1:
+        found = ", ".join(f"{key} has {count}" for key, count in counts.items())
+        raise ValueError(f"sweep.zip=true pairs the values of all keys, so each needs as many as the others: {found}")
+    num_jobs = max(counts.values(), default=1)
+    return [[values[number % len(values)] for values in lists] for number in range(num_jobs)]
+
+
+def _draw(parsed: list[Override], settings: SweepConfig) -> list[Overrides]:
+    """Draw `sweep.random` jobs, without a repetition where all can be listed; several seeds repeat each."""
+    assert settings.random is not None
+    repeated = [override for override in parsed if override.is_discrete_sweep() and override.key_or_group == "seed"]
+    drawn = [override for override in parsed if override not in repeated]
+    lists = [list_choices(override) if override.is_discrete_sweep() else [] for override in drawn]
+    swept = [override for override in drawn if override.is_sweep_override()]
+    check(bool(swept), "sweep.random draws from several values or an interval: type some, e.g. model.num_layers=4,6,8")
+    size = math.prod(len(values) for values in lists if values)
+    if all(override.is_discrete_sweep() for override in swept) and size <= LISTED:
+        check(settings.random <= size, f"sweep.random={settings.random}, but there are only {size} combinations")
+        combinations = _cross(_list_values(drawn))
+        jobs = random.Random(settings.seed).sample(combinations, settings.random)
+    else:
+        jobs = [
+            [_draw_one(override, values, random.Random(f"{settings.seed} {number} {position}"))
+             for position, (override, values) in enumerate(zip(drawn, lists, strict=True))]
+            for number in range(settings.random)
+        ]  # fmt: skip
+    return [[*job, *repeat] for job in jobs for repeat in _cross(_list_values(repeated))]
+
+
+def _draw_one(override: Override, values: Overrides, generator: random.Random) -> str:
+    if values:
+        return generator.choice(values)
+    if not override.is_sweep_override():
+        return str(override.input_line)
+    low, high, logarithmic, whole = read_interval(override)
+    if whole:
+        value: float = generator.randint(int(low), int(high))
+    elif logarithmic:
+        value = math.exp(generator.uniform(math.log(low), math.log(high)))
+    else:
+        value = generator.uniform(low, high)
+    return f"{override.get_key_element()}={format_number(value)}"
+
+
+def read_interval(override: Override) -> tuple[float, float, bool, bool]:
+    """Return the ends of `interval(low, high)`, whether it is logarithmic, and whether of whole numbers.
+
+    They are typed `tag(log, interval(1e-4, 1e-2))` and `int(interval(2, 8))`.
+    """
+    interval = override.value()
+    assert isinstance(interval, IntervalSweep) and interval.start is not None and interval.end is not None
+    low, high, logarithmic = interval.start, interval.end, "log" in interval.tags
+    text = override.input_line
+    unknown = ", ".join(sorted(interval.tags - {"log"}))
+    check(not unknown, f"{text}: the tag {unknown} is not known; allowed: log")
+    check(low < high, f"{text}: the second number must be above the first")
+    check(low > 0 or not logarithmic, f"{text}: a logarithm needs numbers above 0")
+    return low, high, logarithmic, isinstance(low, int) and isinstance(high, int)
+
+
+def _check_listed(word: str, file: str, parser: OverridesParser) -> None:
+    """Refuse a word of a file of experiments that is none, has several values, or is not for a job."""
+    try:
+        override = parser.parse_override(word)
+    except HydraException as error:
+        raise ValueError(f"sweep.file={file}: {word} cannot be read: {str(error).splitlines()[0]}") from error
+    check(not override.is_sweep_override(), f"sweep.file={file}: {word} gives several values; write a line for each")
+    key = name_key(word)
+    check(not _is_for_sweep(key), f"sweep.file={file}: {key} says how the sweep is run; type it instead")
+
+
+def read_experiments(path: Path) -> list[Overrides]:
+    """Read a file of experiments, one job each: a .yaml list (of `key: value`s, or of lines), a .csv table with a
+    column per key, or else lines of `key=value`s. Raises ValueError where it is none of these."""
+    check(path.is_file(), f"sweep.file={path} is not a file")
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # as spreadsheets write it, too
+        if path.suffix.lower() in (".yaml", ".yml"):
+            entries = yaml.safe_load(text)
+            check(isinstance(entries, list), f"sweep.file={path} must be a list: an item (- …) per experiment")
+            jobs = [_read_entry(entry, path) for entry in entries]
+        elif path.suffix.lower() == ".csv":
+            jobs = _read_rows(text, path)
+        else:
+            jobs = [shlex.split(line, comments=True) for line in text.splitlines()]
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"sweep.file={path} cannot be read: {error}") from error
+    except ValueError as error:  # of shlex: a quote that does not end
+        message = str(error)
+        raise ValueError(message if message.startswith("sweep.file") else f"sweep.file={path}: {message}") from error
+    jobs = [job for job in jobs if job]
+    check(bool(jobs), f"sweep.file={path} holds no experiment")
+    for override in (override for job in jobs for override in job):
+        check(
+            "=" in override or override.startswith("~"), f"sweep.file={path}: {override} is not of the form key=value"
+        )
+    return jobs
+
+
+def _read_rows(text: str, path: Path) -> list[Overrides]:
+    rows = list(csv.DictReader(text.splitlines(), skipinitialspace=True))
+    check(not any(None in row for row in rows), f"sweep.file={path}: a row has more cells than there are columns")
+    return [[f"{key}={value}" for key, value in row.items() if value] for row in rows]
+
+
+def _read_entry(entry: Any, path: Path) -> Overrides:
+    if isinstance(entry, str):
+        return shlex.split(entry)
+    check(isinstance(entry, dict), f"sweep.file={path}: {entry} is neither `key: value`s nor a line of key=value")
+    return list(_flatten(entry))
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}={_type_value(value)}"
+
+
+def _type_value(value: Any) -> str:
+    """Return a value as it would be typed."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(map(_type_value, value))}]"
+    text = str(value)
+    return text if not isinstance(value, str) or re.fullmatch(r"[\w./:+-]+", text) else quote(text)

@@ -1,0 +1,128 @@
+"""What a user reads after a mistake: the key, what is wrong with it, and what to type instead."""
+
+import difflib
+import os
+import re
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+    ValidationError,
+)
+
+from ..config.compose import USER_ERRORS
+from ..config.keys import list_keys, suggest_keys
+
+# Hydra's launchers that configs/hydra/launcher/ builds on, and what installs them.
+LAUNCHERS = {
+    **dict.fromkeys(("submitit_slurm", "submitit_local"), "-r requirements-sweep.txt"),
+    "ray": "-r requirements-ray.txt",
+}
+# Options that earlier versions had, and what does the same now.
+REPLACED = {"hydra/launcher/processes": "sweep.isolate=true sweep.parallel=2"}
+KINDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def format_error(error: Exception) -> str:
+    """Return what a job's error says: a line for what a user can fix, a traceback for a defect of ours."""
+    full = bool(os.environ.get("HYDRA_FULL_ERROR")) or not isinstance(error, USER_ERRORS)
+    return "".join(traceback.format_exception(error)) if full else f"error: {error}\n"
+
+
+def explain_flag(flag: str, schema: type) -> str:
+    """Return what to type instead of a setting with dashes, such as --epochs=5 or --epochs."""
+    name, _, value = flag.lstrip("-").partition("=")
+    name = name.replace("-", "_")
+    key = name if name in list_keys(schema) else (suggest_keys(name, schema) or [name])[0]
+    return f"{flag} is not an option; settings are typed without dashes: {key}={value or 'VALUE'}"
+
+
+def explain(error: BaseException, schema: type, configs: Path) -> str:
+    """Return one to three lines about a configuration error: key, reason, what to type."""
+    return "\n".join([_explain(error, schema, configs), *getattr(error, "__notes__", [])])
+
+
+def _explain(error: BaseException, schema: type, configs: Path) -> str:
+    # Our own checks and what the system says are clear already; but Hydra's errors may be OSErrors too.
+    if type(error) is ValueError or (isinstance(error, OSError) and not isinstance(error, HydraException)):
+        return str(error)
+    causes = list(_list_causes(error))
+    where = _name_file(causes, configs)
+    for cause in causes:
+        if isinstance(cause, MissingConfigException):
+            return _explain_option(cause)
+        if isinstance(cause, OverrideParseException) and "missing EQUAL" in cause.message:
+            return f"'{cause.override}' is not of the form key=value"
+    for cause in causes:
+        if isinstance(cause, OmegaConfBaseException) and (told := _explain_value(cause, schema, where)):
+            return told
+    lines = [line for cause in causes for line in str(cause).splitlines() if line.strip() and "hydra.cc" not in line]
+    return "\n".join(dict.fromkeys(lines[:2])) + where
+
+
+def _list_causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _name_file(causes: list[BaseException], configs: Path) -> str:
+    """Return the file that the error is in, which Hydra tells in its message alone; empty for what was typed."""
+    found = next((match for cause in causes if (match := re.match(r"In '([^']+)': \w+Error raised", str(cause)))), None)
+    return f" (in {configs.name}/{found[1]}.yaml)" if found else ""
+
+
+def _explain_value(error: OmegaConfBaseException, schema: type, where: str) -> str:
+    """Return what is wrong with a key or its value; empty where the error does not tell."""
+    key = error.full_key or ""
+    if isinstance(error, ConfigKeyError | ConfigAttributeError):
+        return f"{key} is not a key{where}.{_did_you_mean(suggest_keys(key, schema))}"
+    if isinstance(error, MissingMandatoryValue):
+        return f"{key} has no value{where}"
+    if not isinstance(error, ValidationError) or not key:
+        return ""
+    value = getattr(error, "value", None)
+    return (
+        f"{key} must not be null{where}" if value is None else f"{key}={value} is not {_name_kind(key, schema)}{where}"
+    )
+
+
+def _name_kind(key: str, schema: type) -> str:
+    """Return in words what a key of the schema, or an item of its list, takes."""
+    name, item, _ = key.partition("[")
+    kind: Any = schema
+    for part in name.split("."):
+        kind = get_type_hints(kind)[part]
+    kinds = [part for part in get_args(kind) or (kind,) if part is not type(None)]  # int | None
+    while get_origin(kinds[0]) is list:
+        if not item:
+            return "a list, e.g. [a,b]"
+        kinds = [get_args(kinds[0])[0]] if get_args(kinds[0]) else kinds
+    return KINDS.get(kinds[0], "of its type")
+
+
+def _explain_option(error: MissingConfigException) -> str:
+    group, _, name = str(error.missing_cfg_file).rpartition("/")
+    if group == "hydra/launcher" and name in LAUNCHERS:
+        return f"hydra/launcher={name} is not installed: pip install {LAUNCHERS[name]}"
+    if replaced := REPLACED.get(f"{group}/{name}"):
+        return f"{group}={name} is no longer an option; type {replaced}"
+    if not group:
+        return f"configs/{name}.yaml does not exist"
+    available = list(error.options or [])
+    near = difflib.get_close_matches(name, available, n=1)
+    hint = f" Did you mean {group}={near[0]}?" if near else ""
+    return f"{group}={name} is not an option.{hint}\n{group} can be: {', '.join(available) or 'nothing yet'}"
+
+
+def _did_you_mean(suggestions: list[str]) -> str:
+    if not suggestions:
+        return " `--cfg job` shows all keys."
+    return f" Did you mean {' or '.join(suggestions)}?"

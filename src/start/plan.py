@@ -1,0 +1,167 @@
+"""What a sweep is going to train; every job is checked before the first one starts."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
+
+from ..config.checks import check
+from ..config.dataset import DatasetConfig
+from ..config.overrides import is_for_hydra, name_key
+from ..config.schema import TrainConfig
+from ..config.sweep import SweepConfig
+from ..sweep.plan import Plan, PlannedJob, Sweep
+from .composer import Composer
+from .expand import add_params, expand, list_choices, read_interval
+
+MANY = 50  # jobs that take some seconds to check, about a tenth of a second each
+EXTREMES = 64  # configurations checked before a search, one value of a key varied at a time; its jobs come later
+
+
+def plan_sweep(overrides: list[str], flags: list[str], composer: Composer) -> Sweep:
+    """Return a new sweep, every job of it checked.
+
+    Raises the error of the first bad job, with its overrides and the number of other bad ones in a note.
+    """
+    hydra = [override for override in overrides if is_for_hydra(override)]
+    typed = [override for override in overrides if not is_for_hydra(override)]
+    words = [override for override in typed if not name_key(override).startswith("sweep.")]
+    settings, folder = read_settings(overrides, composer)
+    plan = Plan(typed, hydra, flags)
+    if settings.search is None:
+        plan.jobs = _check_jobs(expand(words, settings, composer.parser), hydra, composer)
+        _refuse_shared_folders(plan.jobs)
+        _refuse_doubles(plan.jobs)
+        _refuse_own_settings(plan.jobs, settings, {name_key(override) for override in typed})
+    else:
+        parsed = composer.parser.parse_overrides(add_params(words, settings, composer.parser))
+        plan.space = _read_space(parsed, settings)
+        plan.base = _check_jobs(_list_extremes(parsed), hydra, composer)[0]
+    if (plan.base or plan.jobs[0]).config["check"]:
+        raise ValueError("check=true looks at one data set and trains nothing; leave --multirun out")
+    return Sweep(plan, settings, folder)
+
+
+def read_settings(overrides: list[str], composer: Composer) -> tuple[SweepConfig, Path]:
+    """Return the settings of `sweep`, and the folder that Hydra would give a new one."""
+    parsed = composer.parser.parse_overrides(overrides)
+    one_valued = []
+    for word, override in zip(overrides, parsed, strict=True):
+        if not override.is_sweep_override():
+            one_valued.append(word)
+        elif name_key(word).startswith("sweep."):
+            raise ValueError(f"{word}: how a sweep is run has one value; a list is written in brackets, e.g. [1,2]")
+    cfg = composer.compose(one_valued)
+    settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SweepConfig), cfg.sweep))
+    assert isinstance(settings, SweepConfig)
+    return settings, Path(str(cfg.hydra.sweep.dir))
+
+
+def _read_space(parsed: list[Override], settings: SweepConfig) -> dict[str, dict[str, Any]]:
+    """Return the values that a search chooses from, by key."""
+    space: dict[str, dict[str, Any]] = {}
+    for override in (override for override in parsed if override.is_sweep_override()):
+        key = str(override.get_key_element())
+        if key == "seed":
+            raise ValueError(f"{override.input_line}: a search trains each of its jobs once; type one seed")
+        if override.is_discrete_sweep():
+            space[key] = {"choices": [choice.partition("=")[2] for choice in list_choices(override)]}
+        else:
+            low, high, logarithmic, whole = read_interval(override)
+            space[key] = {"low": low, "high": high, "log": logarithmic, "whole": whole}
+    if not space:
+        raise ValueError(
+            f"sweep.search={settings.search} has nothing to choose from; type values, e.g. model.num_layers=4,6,8 "
+            "training.lr='tag(log,interval(1e-4,1e-2))', or name an experiment that has them (experiment=search_digits)"
+        )
+    return space
+
+
+def _list_extremes(parsed: list[Override]) -> list[list[str]]:
+    """Return jobs of a search that stand for all: every value at its first, then one at a time at another extreme."""
+    fixed, extremes = [], []
+    for override in parsed:
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            fixed.append(str(override.input_line))
+        elif override.is_discrete_sweep():
+            extremes.append(list_choices(override))
+        else:
+            extremes.append([f"{key}={end}" for end in read_interval(override)[:2]])
+    first = [values[0] for values in extremes]
+    jobs = [[*fixed, *first]]
+    for position, values in enumerate(extremes):
+        jobs += [[*fixed, *first[:position], value, *first[position + 1 :]] for value in values[1:]]
+    return jobs[:EXTREMES]
+
+
+def _check_jobs(jobs: list[list[str]], hydra: list[str], composer: Composer) -> list[PlannedJob]:
+    if len(jobs) >= MANY:
+        print(f"checking  {len(jobs)} jobs", file=sys.stderr, flush=True)
+    checked, errors = [], []
+    for number, overrides in enumerate(jobs):
+        try:
+            checked.append(check_job(overrides, number, hydra, composer))
+        except Exception as error:  # whatever is wrong with it is told, with the job's overrides
+            error.add_note(f"in the job {' '.join(overrides)}")
+            errors.append(error)
+    if errors:
+        if len(errors) > 1:
+            errors[0].add_note(f"and {len(errors) - 1} more of the {len(jobs)} jobs cannot be run")
+        raise errors[0]
+    return checked
+
+
+def check_job(overrides: list[str], number: int, hydra: list[str], composer: Composer) -> PlannedJob:
+    config, cfg = composer.check([*hydra, f"hydra.job.num={number}", f"hydra.job.id={number}", *overrides])
+    _check_images(config.dataset)
+    return PlannedJob(overrides, str(cfg.hydra.sweep.subdir), _to_json(config))
+
+
+def _check_images(dataset: DatasetConfig) -> None:
+    """Refuse a folder without class folders, which would be noticed only when its job starts."""
+    if dataset.name == "image_folder" and dataset.root is not None:
+        root = Path(dataset.root)
+        there = any(path.is_dir() for path in root.iterdir())
+        check(there, f"dataset.root={root} holds no folders; each class has its own, e.g. {root / 'cat' / '1.jpg'}")
+
+
+def _to_json(config: TrainConfig) -> dict[str, Any]:
+    return json.loads(json.dumps(asdict(config)))
+
+
+def _refuse_shared_folders(jobs: list[PlannedJob]) -> None:
+    folders: dict[str, int] = {}
+    for number, job in enumerate(jobs):
+        if (other := folders.setdefault(job.folder, number)) != number:
+            raise ValueError(
+                f"hydra.sweep.subdir gives jobs {other} and {number} one folder, {job.folder}; "
+                "leave it out, or let it hold ${hydra.job.num}"
+            )
+
+
+def _refuse_own_settings(jobs: list[PlannedJob], settings: SweepConfig, typed: set[str]) -> None:
+    """Refuse a job whose files say how a sweep is run: of several experiments, none decides that for all."""
+    wanted = json.loads(json.dumps(asdict(settings)))
+    for job in jobs:
+        own = job.config["sweep"]
+        if other := [key for key in wanted if f"sweep.{key}" not in typed and own[key] != wanted[key]]:
+            raise ValueError(
+                f"sweep.{other[0]} is set by a file that only some jobs take; make a sweep of its own of them\n"
+                f"in the job {' '.join(job.overrides)}"
+            )
+
+
+def _refuse_doubles(jobs: list[PlannedJob]) -> None:
+    """Refuse jobs that would train the same: as repeats they would show a deviation of none."""
+    seen: dict[str, int] = {}
+    for number, job in enumerate(jobs):
+        if (other := seen.setdefault(json.dumps(job.config), number)) != number:
+            first, second = (" ".join(same.overrides) for same in (jobs[other], job))
+            raise ValueError(
+                f"jobs {other} and {number} would train the same ({first}; {second}); repeats differ in their seed"
+            )

@@ -1,0 +1,100 @@
+"""An earlier sweep that is continued: found by the words that started it, and held against today's configuration."""
+
+import contextlib
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..config.compose import flatten
+from ..config.overrides import is_for_hydra, name_key, show_value
+from ..run.resume import changes_nothing
+from ..sweep.plan import MANNERS, Plan, PlannedJob, Sweep, find_sweeps, read_plan
+from .composer import Composer
+from .plan import check_job, read_settings
+
+
+def find_same(sweep: Sweep, typed: bool) -> Sweep:
+    """Return the newest sweep that the same command has started, or else `sweep` itself.
+
+    typed: whether its folder was, so that no other one is meant.
+    """
+    for folder in [sweep.folder] if typed else find_sweeps(sweep.folder.parent.parent):
+        with contextlib.suppress(OSError, ValueError):
+            saved = read_plan(folder)
+            if _is_same(saved, sweep.plan):
+                return replace(sweep, plan=saved, folder=folder, is_new=False)
+    return sweep
+
+
+def _is_same(saved: Plan, plan: Plan) -> bool:
+    def identify(plan: Plan) -> Any:
+        jobs = [plan.base] if plan.base else plan.jobs
+        return plan.space, [(job.overrides, _list_deciding(job)) for job in jobs]
+
+    return identify(saved) == identify(plan)
+
+
+def _list_deciding(job: PlannedJob) -> dict[str, Any]:
+    """Return the values that decide what a job gives, by their keys with dots."""
+    return {key: value for key, value in flatten(job.config).items() if not changes_nothing(key)}
+
+
+def merge_typed(saved: Plan, typed: list[str]) -> list[str]:
+    """Return the overrides of a sweep that goes on: what was typed at its start, and what is typed for it now.
+
+    Raises ValueError for what would make other jobs of it.
+    """
+    allowed = [f"sweep.{key}" for key in MANNERS]
+    for override in typed:
+        key = name_key(override)
+        if not is_for_hydra(override) and key not in allowed or key.startswith("hydra.sweep."):
+            raise ValueError(
+                f"--multirun resume=… goes on with the jobs of that sweep; leave {override} out "
+                f"(what may be typed: {', '.join(allowed)}, hydra/launcher)"
+            )
+    keys = {name_key(override) for override in typed}
+    dropped = keys | {"sweep.only", "sweep.new"}
+    began = _translate(saved.overrides + saved.hydra)
+    kept = [override for override in began if name_key(override) not in dropped | {"hydra.sweep.dir"}]
+    return kept + typed
+
+
+def _translate(overrides: list[str]) -> list[str]:
+    """Replace `hydra/launcher=processes`, which earlier versions had, by what does the same now."""
+    if "hydra/launcher=processes" not in overrides:
+        return overrides
+    counts = [override.partition("=")[2] for override in overrides if name_key(override) == "hydra.launcher.n_jobs"]
+    parallel = int(counts[-1]) if counts else 2
+    kept = [
+        override for override in overrides if not name_key(override).startswith(("hydra/launcher", "hydra.launcher"))
+    ]
+    return [*kept, "sweep.isolate=true", f"sweep.parallel={parallel if parallel > 0 else os.cpu_count()}"]
+
+
+def reopen_sweep(saved: Plan, folder: Path, overrides: list[str], composer: Composer) -> Sweep:
+    """Return a sweep that goes on; overrides: all of them, as `merge_typed` has put them together.
+
+    Raises ValueError where one of its jobs would be another one by now.
+    """
+    settings, _ = read_settings(overrides, composer)
+    hydra = [override for override in overrides if is_for_hydra(override)]
+    sweep = Sweep(saved, settings, folder, is_new=False)
+    sweep.check_numbers()
+    for number in settings.only or range(len(saved.jobs)):
+        before = saved.base or saved.jobs[number]  # of a search only what it starts from is known
+        _refuse_change(number, before, check_job(before.overrides, number, hydra, composer))
+        if saved.base:
+            break
+    return sweep
+
+
+def _refuse_change(number: int, before: PlannedJob, after: PlannedJob) -> None:
+    old, new = _list_deciding(before), _list_deciding(after)
+    changed = [key for key in old if key in new and old[key] != new[key]]
+    if changed:
+        told = ", ".join(f"{key} was {show_value(old[key])}, is {show_value(new[key])}" for key in changed[:3])
+        raise ValueError(
+            f"job {number} of the sweep is another one by now ({told}): a file of configs/ has changed, "
+            "or the folder where you stand; undo that, or begin a new sweep"
+        )

@@ -1,0 +1,101 @@
+"""Runs and sweeps that an earlier version wrote (tests/saved): listed, predicted with, resumed, compared."""
+
+import csv
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import compose
+
+from inference import infer
+from src.config.schema import InferenceConfig, TrainConfig
+from src.data.load import load_data
+from src.predict.predictor import Predictor
+from src.run.saved import choose_run, find_all_runs, read_run
+from src.start.launch import launch
+from src.start.reopen import merge_typed
+from src.sweep.plan import read_plan
+from train import train
+
+SAVED = Path(__file__).parent / "saved"
+TIMES = {"seconds", "images_per_second"}
+
+
+@pytest.fixture
+def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's folder, as the earlier version has left it."""
+    shutil.copytree(SAVED, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+def start(monkeypatch: pytest.MonkeyPatch, main: Callable[..., Any], *words: str) -> int:
+    name, schema = ("config", TrainConfig) if main is train else ("inference", InferenceConfig)
+    monkeypatch.setattr(sys, "argv", ["x.py", *words])
+    return launch(main, name, schema)
+
+
+def read_rows(run: Path) -> list[list[float]]:
+    with (run / "metrics.csv").open() as file:
+        return [[float(row[key]) for key in row if key not in TIMES] for row in csv.DictReader(file)]
+
+
+def test_old_runs_are_listed(saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    runs, problems = find_all_runs(["outputs", "multirun"])
+    assert {str(run.folder): run.status for run in runs} == {
+        "outputs/finished": "finished",
+        "outputs/stopped": "stopped",
+        "multirun/sweep/0": "stopped",
+    }
+    assert not problems
+    assert start(monkeypatch, infer, "task=list", "filter=status=finished model.embedding_dim=16") == 0
+    shown = capsys.readouterr().out
+    assert "outputs/finished" in shown and "outputs/stopped" not in shown
+
+
+def test_an_old_run_predicts_what_it_wrote_down(saved: Path) -> None:
+    predictor = Predictor(choose_run("outputs/finished", []), "cpu")
+    test = load_data(compose().dataset, (8, 8), lambda items, *_: items).test
+    with (saved / "outputs/finished/test/predictions.csv").open() as file:
+        written = list(csv.DictReader(file))
+    confidences, predicted = predictor.predict(test.images.take(torch.arange(len(test)))).max(1)
+    assert [predictor.classes[label] for label in predicted.tolist()] == [row["predicted"] for row in written]
+    assert confidences.tolist() == pytest.approx([float(row["confidence"]) for row in written], abs=1e-5)
+
+
+def test_an_old_run_that_was_stopped_continues_to_the_end_of_the_one_left_alone(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert start(monkeypatch, train, "resume=outputs/stopped") == 0
+    run = read_run(Path("outputs/stopped"))
+    assert run.status == "finished"
+    for resumed, alone in zip(read_rows(run.folder), read_rows(Path("outputs/finished")), strict=True):
+        assert resumed == pytest.approx(alone, rel=1e-3)  # other processors and versions of torch round differently
+    assert run.facts["test_acc"] == pytest.approx(read_run(Path("outputs/finished")).facts["test_acc"], abs=0.01)
+
+
+def test_an_old_sweep_goes_on_and_its_runs_are_compared(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    assert start(monkeypatch, train, "--multirun", "resume=latest") == 0
+    with Path("multirun/sweep/sweep.csv").open() as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["finished"] * 2
+    assert start(monkeypatch, infer, "task=compare", "run=[outputs/finished,multirun/sweep]") == 0
+    table = Path("comparison/comparison.csv").read_text()
+    assert all(name in table for name in ("finished", "sweep/0", "sweep/1"))
+    assert "McNemar" in capsys.readouterr().out
+
+
+def test_a_sweep_of_a_launcher_that_is_gone_goes_on_in_processes(saved: Path) -> None:
+    path = saved / "multirun/sweep/sweep.json"
+    plan = json.loads(path.read_text())
+    plan["hydra"] = ["hydra/launcher=processes", "hydra.launcher.n_jobs=3", "hydra.sweep.dir=multirun/sweep"]
+    path.write_text(json.dumps(plan))
+    merged = merge_typed(read_plan(path.parent), ["sweep.on_error=stop"])
+    assert merged[-3:] == ["sweep.isolate=true", "sweep.parallel=3", "sweep.on_error=stop"]
+    assert not any("launcher" in word for word in merged)
