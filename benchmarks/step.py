@@ -1,7 +1,8 @@
-"""A training step of the engine on made images, in any of the settings that the benchmarks of a step compare.
+"""A training step on random images, as train.py builds it, in the settings that the benchmarks of a step compare.
 
-The default setting is their base: float32, torch's own kernels, one micro-batch, mean pooling (64 tokens at 32 px),
-fused AdamW, foreach EMA and clipping, light augmentation where the images are, label smoothing, nothing read back.
+The default setting is their baseline: float32, torch's default kernels, one micro-batch, mean pooling (64 tokens at
+32 px), fused AdamW, EMA and clipping with foreach, light augmentation on the device of the images, label smoothing, and
+no result read from the device.
 """
 
 import argparse
@@ -11,58 +12,58 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as train.py does, before torch is there
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch is imported, as in src/__init__.py
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from torch import Tensor, nn
 
-from src.augment.pipeline import Augmentation
+from src import build
 from src.config.compose import compose_config
 from src.config.resolve import complete
+from src.data.images import Preprocessing
 from src.engine import trainer as trainer_module
 from src.engine.evaluation import count_gflops
 from src.engine.trainer import Trainer
-from src.machine.devices import autocast, choose_kernels
-from src.model import VisionTransformer
-from src.optim import ExponentialMovingAverage, LearningRate, build_optimizer, parameter_groups
+from src.machine.devices import autocast, choose_kernels, compile_network
+from src.optim import parameter_groups
 
 SIZES = {
     "32px": ["model=vit_tiny", "model.num_layers=9"],  # patch 4, D 192, 3 heads
     "tiny": ["model=vit_tiny", "model.image_size=[224,224]"],
     "small": ["model=vit_small", "model.image_size=[224,224]"],
 }
-NUM_CLASSES, WARMUP = 10, 3
+NUM_CLASSES, WARMUP, STEPS_PER_EPOCH = 10, 3, 64
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to take a step; the defaults are the base, but for what the command line says."""
+    """How a step is computed. The defaults are the baseline; the others are set on the command line."""
 
     size: str
     batch: int
     threads: int
     device: torch.device
     precision: torch.dtype = torch.float32
-    kernels: str = "torch"  # or "ours", or "attention": in whole products, everything else torch's
+    kernels: str = "torch"  # or "ours"; or "attention": torch's, but attention not fused
     optimizer: str = "fused"
     pooling: str = "mean"
-    pieces: int = 1  # micro-batches
+    micro_batches: int = 1
     compiled: bool = False
     patch_dropout: float = 0.0
-    looped: str = ""  # what goes parameter by parameter: "EMA" or "clip"
+    looped: str = ""  # what loops over parameters instead of using foreach: "EMA" or "clip"
     read_loss: bool = False
     flush: bool = False
     host_images: bool = False
-    graph: str = ""  # "tensor": the learning rate in one; "captured": that, and the step in a CUDA graph
+    graph: str = ""  # "tensor": the learning rate in a tensor; "captured": also the step in a CUDA graph
 
 
 def lerp_in_loop(averages: list[Tensor], parameters: list[Tensor], share: float) -> None:
@@ -70,7 +71,7 @@ def lerp_in_loop(averages: list[Tensor], parameters: list[Tensor], share: float)
         average.lerp_(parameter, share)
 
 
-# What takes the place of what, to do without foreach.
+# What to replace, and by what, to avoid foreach.
 LOOPS: dict[str, list[tuple[Any, str, Callable]]] = {
     "": [],
     "EMA": [(torch, "_foreach_lerp_", lerp_in_loop)],
@@ -82,9 +83,9 @@ LOOPS: dict[str, list[tuple[Any, str, Callable]]] = {
 
 
 class TensorStep:
-    """A step with the learning rate in a tensor; all of it behind the augmentation in a CUDA graph if captured.
+    """A step with the learning rate in a tensor; if captured, all of it after the augmentation is a CUDA graph.
 
-    The EMA's decay is that of the end, as a number is part of a captured graph.
+    The EMA has its final decay, because numbers are constants in a captured graph.
     """
 
     def __init__(self, trainer: Trainer, images: Tensor, labels: Tensor, captured: bool) -> None:
@@ -97,7 +98,7 @@ class TensorStep:
         if captured:
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):  # what is made lazily is made outside of the capture
+            with torch.cuda.stream(stream):  # whatever is allocated lazily must be outside of the capture
                 for _ in range(3):
                     self._step()
             torch.cuda.current_stream().wait_stream(stream)
@@ -121,7 +122,7 @@ class TensorStep:
     def _step(self) -> None:
         trainer = self.trainer
         parameters = list(trainer.model.parameters())
-        self.optimizer.zero_grad(set_to_none=True)  # so that the captured backward pass writes, and does not add
+        self.optimizer.zero_grad(set_to_none=True)  # so that the captured backward pass writes instead of adding
         with autocast(trainer.device, trainer.precision):
             logits = trainer.network(self.images)
         nn.functional.cross_entropy(logits.float(), self.labels, label_smoothing=trainer.label_smoothing).backward()
@@ -138,9 +139,7 @@ class Runner:
     def __init__(self, setting: Setting) -> None:
         self.setting, self.count = setting, 0
         self.trainer = build_trainer(setting)
-        self.gflops = 3 * count_gflops(self.trainer.model) * setting.batch  # the backward pass costs two forward ones
-        if setting.compiled:
-            self.trainer.model.compile()
+        self.gflops = 3 * count_gflops(self.trainer.model) * setting.batch  # the backward pass costs two forward passes
         if setting.host_images:
             self.trainer.model.register_forward_pre_hook(lambda _, given: (given[0].to(setting.device),))
         generator = torch.Generator().manual_seed(0)
@@ -151,6 +150,8 @@ class Runner:
         self.images, self.labels = images.to(place), labels.to(setting.device)
         self.special: TensorStep | None = None
         with self.state():
+            if setting.compiled:
+                compile_network(self.trainer.network)  # for the kernels that are set now
             if setting.graph:
                 captured = setting.graph == "captured"
                 self.special = TensorStep(self.trainer, self.images[0], self.labels[0], captured)
@@ -158,13 +159,13 @@ class Runner:
 
     @contextlib.contextmanager
     def state(self) -> Iterator[None]:
-        """Set what holds for the process, and put it back."""
-        setting, trainer = self.setting, self.trainer
-        torch.set_num_threads(setting.threads)
+        """Set threads, kernels and the like for this setting, and reset them afterwards."""
+        setting = self.setting
+        reset_kernels(setting)
         torch.set_flush_denormal(setting.flush)
         try:
             if setting.kernels == "ours":
-                choose_kernels(setting.device, self.gflops, trainer.model.num_tokens)
+                choose_kernels(setting.device, self.gflops, self.trainer.model.num_tokens)
             if setting.kernels == "attention":
                 torch.backends.cuda.enable_flash_sdp(False)
             with contextlib.ExitStack() as stack:
@@ -173,8 +174,7 @@ class Runner:
                 yield
         finally:
             torch.set_flush_denormal(False)
-            choose_kernels(setting.device, 0, 1)  # torch's own
-            torch.backends.cuda.enable_flash_sdp(True)
+            reset_kernels(setting)
 
     def take(self, steps: int) -> None:
         for _ in range(steps):
@@ -202,41 +202,38 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def reset_kernels(setting: Setting) -> None:
+    """Set the setting's threads and torch's default kernels."""
+    torch.set_num_threads(setting.threads)
+    choose_kernels(setting.device, gflops=0, num_tokens=1)
+    torch.backends.cuda.enable_flash_sdp(True)
+
+
 def build_trainer(setting: Setting) -> Trainer:
-    """Build a trainer as train.py does."""
-    optimizer = "muon" if setting.optimizer == "muon" else "adamw"
-    overrides = ["dataset=cifar10", *SIZES[setting.size], f"model.pooling={setting.pooling}", f"optimizer={optimizer}"]
-    config = compose_config(*overrides, "training.ema=0.999", "augmentation=light")
-    config = complete(
-        config, 64 * setting.batch, num_classes=NUM_CLASSES, in_channels=3, mean=[0.5] * 3, std=[0.25] * 3
+    """Build the trainer as train.py does, then replace the optimizer if the setting has another one."""
+    config = compose_config(
+        "dataset=cifar10",
+        *SIZES[setting.size],
+        f"model.pooling={setting.pooling}",
+        f"optimizer={'muon' if setting.optimizer == 'muon' else 'adamw'}",
+        "augmentation=light",
+        "training.ema=0.999",
+        f"training.batch_size={setting.batch}",
+        f"training.accumulate={setting.micro_batches}",
+        f"training.patch_dropout={setting.patch_dropout}",
     )
-    parts = asdict(config.augmentation)
-    del parts["mix_off_share"], parts["repeats"]
-    shape, mean, std = config.model.image_size, (0.5,) * 3, (0.25,) * 3
-    augmentation = Augmentation(size=shape, mean=mean, std=std, num_classes=NUM_CLASSES, **parts)
-    torch.manual_seed(0)
-    model = VisionTransformer(**asdict(config.model)).to(setting.device).train()
-    made = build_optimizer(model, config.optimizer)
+    mean, std, num_images = [0.5] * 3, [0.25] * 3, STEPS_PER_EPOCH * setting.batch
+    config = complete(config, num_images, num_classes=NUM_CLASSES, in_channels=3, mean=mean, std=std)
+    look = Preprocessing(config.model.image_size, "crop", "bicubic", 3, tuple(mean), tuple(std))
+    model = build.build_model(config, setting.device)
+    labels = torch.zeros(num_images, dtype=torch.long)
+    trainer = build.build_trainer(config, model, look, labels, setting.precision)
+    reset_kernels(setting)  # `build_model` has chosen them as in train.py
     if setting.optimizer in ("default", "foreach"):
         groups = parameter_groups(model, config.optimizer.weight_decay)
-        made = torch.optim.AdamW(groups, config.optimizer.lr, foreach=True if setting.optimizer == "foreach" else None)
-    return Trainer(
-        model=model,
-        network=model,
-        optimizer=made,
-        learning_rate=LearningRate(config.scheduler, config.optimizer.lr, 64, config.training.epochs),
-        augmentation=augmentation,
-        device=setting.device,
-        precision=setting.precision,
-        seed=0,
-        batch_size=setting.batch,
-        micro_batch_size=-(-setting.batch // setting.pieces),
-        total_steps=64 * config.training.epochs,
-        label_smoothing=config.training.label_smoothing,
-        clip_norm=config.training.clip_norm,
-        patch_dropout=setting.patch_dropout,
-        ema=ExponentialMovingAverage(model, 0.999),
-    )
+        foreach = True if setting.optimizer == "foreach" else None
+        trainer.optimizer = torch.optim.AdamW(groups, config.optimizer.lr, foreach=foreach)
+    return trainer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -252,7 +249,7 @@ def read_base(given: argparse.Namespace) -> Setting:
 
 
 def print_header(base: Setting) -> None:
-    """Print the command, the versions and the machine, and what `choose_kernels` does there."""
+    """Print the command, the versions, the machine, and whether `choose_kernels` changes torch's kernels on it."""
     cpu, cuda = torch.backends.cpu.get_cpu_capability(), base.device.type == "cuda"
     place = torch.cuda.get_device_name(base.device) if cuda else cpu
     print(f"python {' '.join([os.path.relpath(sys.argv[0]), *sys.argv[1:]])}")
@@ -260,7 +257,7 @@ def print_header(base: Setting) -> None:
     model = build_trainer(base).model
     gflops = 3 * count_gflops(model) * base.batch
     threads = f"{base.threads} thread{'s' * (base.threads > 1)}"
-    print(f"{base.size}: {model.num_tokens} tokens, {gflops:.1f} GFLOP a step of {base.batch} images, {threads}")
+    print(f"{base.size}: {model.num_tokens} tokens, {gflops:.1f} GFLOP per step of {base.batch} images, {threads}")
     changed = choose_kernels(base.device, gflops, model.num_tokens)
-    choose_kernels(base.device, 0, 1)
+    reset_kernels(base)
     print(f"choose_kernels {'changes' if changed else 'keeps'} the kernels for it\n", flush=True)

@@ -36,7 +36,7 @@ def list_levers(base: Setting) -> dict[str, tuple[str, Setting | None]]:
         "compile": ("compiled model", replace(base, compiled=True)),
         "lr-tensor": ("learning rate in a tensor, capturable AdamW", on_cuda(replace(base, graph="tensor"))),
         "cuda-graph": ("lr in a tensor, step in a CUDA graph", on_cuda(replace(base, graph="captured"))),
-        "micro-batches": ("two micro-batches", replace(base, pieces=2)),
+        "micro-batches": ("two micro-batches", replace(base, micro_batches=2)),
         **{f"batch-{n}": (f"batch {n}", replace(base, batch=n)) for n in (8, 16, 32, 64, 128) if n != base.batch},
         "adamw-default": ("AdamW, no option given", replace(base, optimizer="default")),
         "adamw-foreach": ("AdamW, foreach", replace(base, optimizer="foreach")),

@@ -1,13 +1,11 @@
-"""From a configuration and its data to model and trainer: which classes a configuration means."""
+"""Build model and trainer from a configuration and its data, and restore them from a run."""
 
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from .augment.pipeline import Augmentation, stored_size
-from .config.compose import load_config
 from .config.resolve import complete
 from .config.schema import TrainConfig
 from .data.images import Preprocessing
@@ -25,23 +23,23 @@ from .machine.devices import (
     limit_threads,
 )
 from .machine.disk import short_path
-from .machine.memory import reset_peak_memory, keep_freed_memory
+from .machine.memory import keep_freed_memory, reset_peak_memory
 from .model import VisionTransformer
 from .optim import ExponentialMovingAverage, LearningRate, build_optimizer
 from .pretrained import LoadReport, freeze, list_untrained, load_weights, read_weights
-from .run.files import BEST, CONFIG
 from .run.limits import still_ends
 from .run.log import log
 from .run.record import Run
 from .run.resume import describe_changes
+from .run.weights import find_weights
 
 ALONE = World(0, 0, 1)
 
 
 def open_device(config: TrainConfig) -> tuple[torch.device, torch.dtype, World]:
-    """Choose the device and its precision, and join the processes that torchrun has started.
+    """Choose the device and its precision, and join the processes started by torchrun.
 
-    Raises ValueError for a device that is not there, or cannot do what is asked of it.
+    Raises ValueError if the device does not exist or does not support the configuration.
     """
     training = config.training
     device, reason = choose_device(config.device)
@@ -59,13 +57,13 @@ def open_device(config: TrainConfig) -> tuple[torch.device, torch.dtype, World]:
 
 
 def choose_stored_size(config: TrainConfig) -> tuple[int, int]:
-    """Return the (height, width) to keep training images at, from which the augmentation crops."""
-    assert config.augmentation.random_resized_crop is not None  # `resolve` has filled in every null
+    """Return the (height, width) at which training images are stored; the augmentation crops from them."""
+    assert config.augmentation.random_resized_crop is not None  # set by `resolve`
     return stored_size(config.model.image_size, config.augmentation.random_resized_crop)
 
 
 def complete_config(config: TrainConfig, data: Data) -> TrainConfig:
-    """Return the configuration with what only the data can tell: classes, channels, statistics, batch size."""
+    """Return the configuration with the values that depend on the data: classes, channels, statistics, batch size."""
     look = data.preprocessing
     return complete(config, len(data.train), len(data.classes), look.channels, list(look.mean), list(look.std))
 
@@ -73,14 +71,17 @@ def complete_config(config: TrainConfig, data: Data) -> TrainConfig:
 def build_augmentation(config: TrainConfig, preprocessing: Preprocessing) -> Augmentation:
     """Build the augmentation of a complete configuration, for images of this preprocessing."""
     parts = asdict(config.augmentation)
-    del parts["mix_off_share"], parts["repeats"]  # of the training
+    del parts["mix_off_share"], parts["repeats"]  # for the trainer
     mean, std = preprocessing.mean, preprocessing.std
     assert config.model.num_classes is not None
     return Augmentation(size=preprocessing.size, mean=mean, std=std, num_classes=config.model.num_classes, **parts)
 
 
 def build_model(config: TrainConfig, device: torch.device, name: str = "") -> VisionTransformer:
-    """Build the model, its initial weights a function of the seed alone, and let the device prepare for its steps."""
+    """Build the model on the device, and choose threads and kernels for its steps; name: of the model, for the log.
+
+    The initial weights are a function of the seed alone.
+    """
     torch.manual_seed(config.seed)
     model = VisionTransformer(**asdict(config.model)).to(device)
     model.gradient_checkpointing = config.training.gradient_checkpointing
@@ -92,11 +93,11 @@ def build_model(config: TrainConfig, device: torch.device, name: str = "") -> Vi
         f"(patch {model.patch_size} px), {gflops:.3g} GFLOPs per image"
     )
     if num_patches < 16:
-        log.warning(f"only {num_patches} patches per image; a smaller model.patch_size sees more")
-    work = 3 * gflops * batch_size  # of a step: the backward pass costs two forward passes
+        log.warning(f"only {num_patches} patches per image; a smaller model.patch_size gives more")
+    work = 3 * gflops * batch_size  # per step: the backward pass costs two forward passes
     limit_threads(device, work)
     if choose_kernels(device, work, model.num_tokens):
-        log.info("kernels   oneDNN multiplies float32 matrices")
+        log.info("kernels   oneDNN for float32 matrix products")
     return model
 
 
@@ -105,7 +106,7 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def load_initial_weights(model: VisionTransformer, config: TrainConfig, resumed: bool = False) -> None:
-    """Load `init.weights` into the model and freeze what `init.freeze` says; a resumed run has weights of its own."""
+    """Load `init.weights` into the model, unless a checkpoint follows (resumed), and apply `init.freeze`."""
     init, report = config.init, None
     if init.weights and not resumed:
         path, grid = find_weights(init.weights)
@@ -113,7 +114,7 @@ def load_initial_weights(model: VisionTransformer, config: TrainConfig, resumed:
         for line in report.lines():
             log.info(f"init      {line}")
     if init.layer_decay and not init.weights:
-        log.warning("init.layer_decay without init.weights: the first layers, which know nothing, learn slowest")
+        log.warning("init.layer_decay without init.weights: the first layers are random and learn slowest")
     _freeze(model, config, report)
 
 
@@ -122,20 +123,7 @@ def _freeze(model: VisionTransformer, config: TrainConfig, report: LoadReport | 
     if trainable < parameters:
         log.info(f"frozen    {parameters - trainable:,} parameters; {trainable:,} are trained")
         if random := list_untrained(model, report):
-            log.warning(f"frozen as initialized, as nothing was loaded for it: {', '.join(random)}")
-
-
-def find_weights(wanted: str) -> tuple[Path, tuple[int, int] | None]:
-    """Return the file of weights for `init.weights=<run folder | file>` and, of a run, its patches (rows, columns)."""
-    path = Path(wanted)
-    if not path.is_dir():
-        return path, None
-    if not (path / BEST).is_file():
-        raise FileNotFoundError(f"init.weights={wanted} is no run with weights: it holds no {BEST}")
-    model = load_config(path / CONFIG).model
-    assert model.patch_size is not None  # a saved configuration has no null
-    height, width = model.image_size
-    return path / BEST, (height // model.patch_size, width // model.patch_size)
+            log.warning(f"frozen at random values, as nothing was loaded for them: {', '.join(random)}")
 
 
 def build_trainer(
@@ -146,7 +134,7 @@ def build_trainer(
     precision: torch.dtype,
     world: World = ALONE,
 ) -> Trainer:
-    """Build the trainer of a complete configuration around a model that is on its device.
+    """Build the trainer of a complete configuration for a model that is on its device.
 
     labels: (N,) of the training images.
     """
@@ -154,16 +142,9 @@ def build_trainer(
     assert batch_size is not None
     steps = -(-len(labels) // batch_size)
     total_steps = training.epochs * steps
-    share = -(-min(batch_size, len(labels)) // world.size)
-    weights = None
-    if training.class_weights == "balanced":
-        weights = balanced_weights(labels, model.num_classes).to(device)
-    # Sharded modules cannot be copied, so the average is made before the model is sharded, and then sharded alike.
-    ema = ExponentialMovingAverage(model, training.ema) if training.ema else None
-    network = wrap_model(model, world, training.strategy, device)
-    if ema and is_sharded(config, world):
-        wrap_model(ema.model, world, training.strategy, device)
-    trainer = Trainer(
+    per_device = -(-min(batch_size, len(labels)) // world.size)
+    network, ema = _wrap(model, config, world, device)
+    return Trainer(
         model=model,
         network=network,
         optimizer=build_optimizer(model, config.optimizer, config.init.layer_decay),
@@ -173,11 +154,11 @@ def build_trainer(
         precision=precision,
         seed=config.seed,
         batch_size=batch_size,
-        micro_batch_size=min(share, training.micro_batch_size or -(-share // (training.accumulate or 1))),
+        micro_batch_size=min(per_device, training.micro_batch_size or -(-per_device // (training.accumulate or 1))),
         total_steps=total_steps,
         label_smoothing=training.label_smoothing,
         clip_norm=training.clip_norm,
-        class_weights=weights,
+        class_weights=_build_class_weights(config, labels, device),
         mix_until=round((1 - config.augmentation.mix_off_share) * total_steps),
         patch_dropout=training.patch_dropout,
         drop_patches_until=round((1 - training.patch_dropout_off_share) * total_steps),
@@ -186,27 +167,46 @@ def build_trainer(
         ema=ema,
         world=world,
     )
+
+
+def _wrap(
+    model: VisionTransformer, config: TrainConfig, world: World, device: torch.device
+) -> tuple[nn.Module, ExponentialMovingAverage | None]:
+    """Return the network to call, distributed and compiled as configured, and the moving average of the model."""
+    training = config.training
+    # Sharded modules cannot be copied, so the average is made before the model is sharded, and then sharded, too.
+    ema = ExponentialMovingAverage(model, training.ema) if training.ema else None
+    network = wrap_model(model, world, training.strategy, device)
+    if ema and uses_fsdp(config, world):
+        wrap_model(ema.model, world, training.strategy, device)
     if training.compile:
         compile_network(network)
-    return trainer
+    return network, ema
 
 
-def is_sharded(config: TrainConfig, world: World) -> bool:
+def _build_class_weights(config: TrainConfig, labels: Tensor, device: torch.device) -> Tensor | None:
+    if config.training.class_weights is None:
+        return None
+    assert config.model.num_classes is not None
+    return balanced_weights(labels, config.model.num_classes).to(device)
+
+
+def uses_fsdp(config: TrainConfig, world: World) -> bool:
     return world.size > 1 and config.training.strategy == "fsdp"
 
 
 def restore(trainer: Trainer, run: Run, split: Split, pruned: bool) -> tuple[Progress, str | None]:
-    """Take over the run's last checkpoint, if there is one; return how far it is, and what has ended it early.
+    """Load the run's last checkpoint if there is one; return its progress, and what has ended the run early (or None).
 
     pruned: whether a search may end the run.
     """
     progress, ended = Progress.of_epoch(1, trainer.device), None
     if run.saved and (state := run.load_last()):
         progress = trainer.load_state_dict(state)
-        # What ended it still does if it is the same; but a last epoch that the time had cut short goes on.
+        # The same limit ends the run again. Without it, an epoch that was cut short by the time limit continues.
         ended = still_ends(state["ended"], run.config.training, pruned)
-    if trainer.memory_is_short:
-        run.note_memory(trainer.micro_batch_size, trainer.images_per_device(split))
+    if trainer.micro_batch_reduced:
+        run.report_memory(trainer.micro_batch_size, trainer.images_per_device(split))
     if run.saved:
         steps = trainer.steps_per_epoch(split)
         assert isinstance(trainer.learning_rate, LearningRate)
@@ -217,21 +217,21 @@ def restore(trainer: Trainer, run: Run, split: Split, pruned: bool) -> tuple[Pro
         where = "the test" if only_test else f"epoch {progress.epoch} after step {progress.step} of {steps}"
         log.info(f"resumed   in {where}")
     if not ended:
-        run.reopen(progress.epoch)
+        run.discard_from(progress.epoch)
     return progress, ended
 
 
-def go_back(trainer: Trainer, run: Run, split: Split) -> Progress:
-    """Take over the last checkpoint again, after memory was too small for the steps since."""
-    run.note_memory(trainer.micro_batch_size, trainer.images_per_device(split))
+def reload(trainer: Trainer, run: Run, split: Split) -> Progress:
+    """Load the last checkpoint again, after a later step ran out of memory."""
+    run.report_memory(trainer.micro_batch_size, trainer.images_per_device(split))
     state = run.load_last()
-    assert state is not None  # one is written before the first step
+    assert state is not None  # one is saved before the first step
     return trainer.load_state_dict(state)
 
 
 def gather_model(trainer: Trainer, config: TrainConfig, weights: dict[str, Tensor]) -> VisionTransformer:
-    """Return the whole model with these weights: the trainer's own, or, where that is sharded, one on the CPU."""
-    if not is_sharded(config, trainer.world):
+    """Return the trainer's model, which has these weights, or, if it is sharded, an unsharded copy on the CPU."""
+    if not uses_fsdp(config, trainer.world):
         return trainer.model
     model = VisionTransformer(**asdict(config.model))
     model.load_state_dict(weights)

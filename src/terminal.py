@@ -1,10 +1,10 @@
-"""What the terminal shows: log lines, bars, tables, the model's summary. Plain lines where output goes to a file."""
+"""Terminal output: log lines, progress bars, tables, questions. Plain lines if the output goes to a file."""
 
 import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.cells import cell_len
@@ -13,19 +13,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-# A file or pipe has no width; tables get this one, other lines are never broken.
+# A file or pipe has no width: tables get this one, other lines are never wrapped.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
 
 def announce_end(signal: str) -> None:
-    """Say that a signal was heard, from its handler: past all buffers, which may be in use at that very moment."""
+    """Print that a signal was received. Called by its handler, so it avoids buffers, which may be in use just then."""
     if not console.quiet:
-        text = f"\n{signal}: this step is finished and saved, then the run ends; Ctrl-C leaves at once\n"
+        text = f"\n{signal}: saving after this step, then stopping; press Ctrl-C to quit immediately\n"
         os.write(2, text.encode())
 
 
 class _ConsoleHandler(logging.Handler):
-    """Print through rich, so that lines appear above a bar that is being drawn."""
+    """Print through rich, so that lines appear above a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else None
@@ -33,9 +33,9 @@ class _ConsoleHandler(logging.Handler):
 
 
 def log_to_console(logger: logging.Logger, shown: bool = True) -> None:
-    """Send a logger's messages to the terminal, once however often this is called.
+    """Send a logger's messages to the terminal; calling it again does not repeat them.
 
-    shown=False: this process shows nothing at all from now on, as another one does.
+    shown=False: this process prints nothing at all from now on.
     """
     console.quiet = not shown
     logger.setLevel(logging.INFO)
@@ -45,7 +45,7 @@ def log_to_console(logger: logging.Logger, shown: bool = True) -> None:
 
 
 def track(items: Iterable[Any], total: int, description: str) -> Iterator[Any]:
-    """Yield the items with a bar that goes away when done; no bar for fast work or without a terminal."""
+    """Yield the items with a progress bar, which disappears at the end; no bar without a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(
         *columns, console=console, transient=True, disable=console.quiet or not console.is_terminal
@@ -54,7 +54,7 @@ def track(items: Iterable[Any], total: int, description: str) -> Iterator[Any]:
 
 
 class TrainingBar:
-    """A bar over a whole run: epoch and step, loss, images per second, time left. Silent without a terminal."""
+    """A progress bar for a whole run: epoch, step, loss, images per second, time left; nothing without a terminal."""
 
     def __init__(self, epochs: int, steps_per_epoch: int) -> None:
         self.epochs, self.steps = epochs, steps_per_epoch
@@ -86,7 +86,7 @@ class TrainingBar:
         self.epoch = epoch
 
     def update(self, step: int, loss: float, rate: float) -> None:
-        """Show a step of the epoch, at most four times a second; rate: images per second."""
+        """Show a step of the epoch, at most four times per second; rate: images per second."""
         now = time.perf_counter()
         if self._progress.disable or (now - self._refreshed < 0.25 and step < self.steps):
             return
@@ -118,14 +118,14 @@ def format_minutes(minutes: float) -> str:
 
 
 def show_pairs(pairs: Sequence[tuple[str, str]]) -> None:
-    """Print names with what belongs to them, below each other after an empty line."""
+    """Print an empty line, then a line for each name and its text."""
     console.print()
     for name, text in pairs:
         say(f"{name:<9} {text}")
 
 
 def show_report(counts: Mapping[str, Sequence[int]], sections: Sequence[tuple[str, Sequence[str]]]) -> None:
-    """Print images per class and split, then headings with lines below them."""
+    """Print a table of images per class and split, then each section's heading and lines."""
     columns = ("class", "train", "val", "test")
     totals = [sum(column) for column in zip(*counts.values(), strict=True)]
     rows = [(name, *map("{:,}".format, row)) for name, row in [*counts.items(), ("all", totals)]]
@@ -142,17 +142,17 @@ def show_heading(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Return the text with a ? for what no terminal can show: parts of file names that are not UTF-8."""
+    """Return the text with ? for parts of file names that are not UTF-8, which cannot be printed."""
     return text.encode("utf-8", "replace").decode()
 
 
 def say(text: str) -> None:
-    """Print a line as it is, however long, without reading it as markup."""
+    """Print a line as it is: not wrapped, not read as markup."""
     console.print(printable(text), markup=False, soft_wrap=True)
 
 
-def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """Print a table; the columns named in `right` are aligned there."""
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[str] = ()) -> None:
+    """Print a table; `right` names the columns that are right-aligned."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
         table.add_column(name, justify="right" if name in right else "left", overflow="fold")
@@ -162,13 +162,13 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Seq
 
 
 def fits(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> bool:
-    """Tell whether a table is as wide as the terminal at most, so that no cell has to be folded."""
+    """Return whether a table fits the terminal without folding a cell."""
     widths = [max(map(cell_len, column)) for column in zip(columns, *rows, strict=True)]
     return sum(widths) + 2 * (len(widths) - 1) <= console.width
 
 
 def show_predictions(name: str, predictions: Sequence[tuple[str, float]]) -> None:
-    """Print an image's classes with their confidences (0 to 1) as bars, the most probable first."""
+    """Print an image's classes and confidences (from 0 to 1) with bars, in the order given."""
     console.print(printable(name), style="bold", markup=False, soft_wrap=True)
     longest = max(len(label) for label, _ in predictions)
     for label, confidence in predictions:
@@ -181,7 +181,7 @@ def is_interactive() -> bool:
 
 
 def ask(question: str, complete_paths: bool = False) -> str | None:
-    """Ask for a line, with TAB completion of file names where wanted. None at the end of the input."""
+    """Ask for a line; complete_paths: with TAB completion of file names. None at the end of the input."""
     if is_interactive() and complete_paths:
         _complete_paths()
     try:
@@ -198,7 +198,7 @@ def _complete_paths() -> None:
 
     try:
         import readline
-    except ImportError:  # Windows: no completion, the prompt works all the same
+    except ImportError:  # on Windows, where the prompt works without completion
         return
 
     def complete(text: str, state: int) -> str | None:
@@ -207,5 +207,5 @@ def _complete_paths() -> None:
         return matches[state] if state < len(matches) else None
 
     readline.set_completer(complete)
-    readline.set_completer_delims("")  # spaces belong to file names
+    readline.set_completer_delims("")  # file names may contain spaces
     readline.parse_and_bind("tab: complete")

@@ -1,27 +1,27 @@
-"""Trackers: programs that show the numbers of runs, epoch by epoch. Each is a class here and a line in TRACKERS."""
+"""Trackers: programs that show the metrics of runs per epoch. Each is a class here and a line in TRACKERS."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-Row = Mapping[str, Any]  # an epoch's numbers by column; None stands for one that the epoch does not have
+Row = Mapping[str, Any]  # the metrics of an epoch by column; None where the epoch has no value
 
 
 class Tracker(Protocol):
-    """What a run tells a tracker; it is closed at the end of a session, and opened again when the run is resumed."""
+    """What a run calls. A tracker is closed when the session ends, and built again when the run is resumed."""
 
     def log(self, rows: Sequence[Row]) -> None:
-        """Show further epochs."""
+        """Add epochs."""
 
-    def forget(self) -> None:
-        """Forget all epochs: they are shown again from the first one, some of them repeated."""
+    def clear(self) -> None:
+        """Remove all epochs; those that are still valid are logged again."""
 
     def close(self) -> None:
-        """Write what is left."""
+        """Flush and close."""
 
 
 class TensorBoard:
-    """Event files, read by `tensorboard --logdir`."""
+    """Event files for `tensorboard --logdir`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "tensorboard"
@@ -31,14 +31,14 @@ class TensorBoard:
         if self._events is None:
             from torch.utils.tensorboard import SummaryWriter  # takes some seconds
 
-            # After `forget` the old files are gone; the mark lets a TensorBoard that has read them forget them too.
+            # After `clear` the old files are gone; purge_step makes a TensorBoard that has read them drop them, too.
             self._events = SummaryWriter(str(self._folder), purge_step=0)
         for row in rows:
             for key in [key for key in row if key != "epoch" and row[key] is not None]:
                 self._events.add_scalar(key, row[key], int(row["epoch"]))
         self._events.flush()
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         self.close()
         for path in self._folder.glob("events.out.tfevents.*"):
             path.unlink()
@@ -49,5 +49,5 @@ class TensorBoard:
             events.close()
 
 
-# Name -> what builds the tracker of a run's folder.
+# Name -> builds the tracker of a run's folder.
 TRACKERS: dict[str, Callable[[Path], Tracker]] = {"tensorboard": TensorBoard}

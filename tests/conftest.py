@@ -1,15 +1,22 @@
+import copy
+import functools
+import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from src import evaluate
 from src.config.compose import compose_config
 from src.config.schema import TrainConfig
 from src.data.load import Split
 from src.data.storage import Images
+from src.plots import curves, search, sweeps
 from src.run.job import Job
 from src.run.saved import SavedRun, read_run
 from train import train
@@ -25,7 +32,29 @@ CACHE = tempfile.TemporaryDirectory()  # goes away with the process
 
 def compose(*overrides: str) -> TrainConfig:
     """Compose and check a training configuration as the command line does, with a cache of its own."""
+    return copy.deepcopy(_compose(os.getcwd(), *overrides))
+
+
+@functools.cache
+def _compose(here: str, *overrides: str) -> TrainConfig:
     return compose_config(f"dataset.cache_dir='{CACHE.name}'", *overrides)
+
+
+@pytest.fixture
+def empty_pictures() -> Iterator[None]:
+    """Make empty files of pictures, which take most of the time of a small run, where a test is not about them."""
+    with pytest.MonkeyPatch.context() as patch:
+        replace_pictures(patch)
+        yield
+
+
+def replace_pictures(patch: pytest.MonkeyPatch) -> None:
+    def touch(*arguments: Any, **options: Any) -> None:
+        next(argument for argument in arguments if isinstance(argument, Path)).touch()
+
+    for module in (evaluate, curves, sweeps, search):
+        for name in (name for name in vars(module) if name.startswith("plot_")):
+            patch.setattr(module, name, touch)
 
 
 def hold_images(images: torch.Tensor) -> Images:

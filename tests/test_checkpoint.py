@@ -36,7 +36,7 @@ from src.run import record as record_module
 from src.run.checkpoint import take_snapshot
 from src.run.job import Job
 from src.run.record import Run
-from src.run.resume import describe_changes, nothing_left, open_resumable
+from src.run.resume import describe_changes, explain_finished, open_resumable
 from src.run.saved import find_runs, read_run
 from src.signals import Interrupted
 
@@ -176,12 +176,12 @@ def test_a_full_disk_leaves_the_previous_checkpoint_and_says_how_to_go_on(
     with monkeypatch.context() as full:
         full.setattr(owner, name, fill_disk)
         run.save_last({**STATE, "epoch": 4, "step": 0})
-        run._writer._thread.join()  # type: ignore[union-attr]
+        run._last._thread.join()  # type: ignore[union-attr]
     with pytest.raises(OSError) as error:
         run.save_last({**STATE, "epoch": 5, "step": 0})
     assert str(error.value) == (
-        f"cannot write {folder / files.LAST}: No space left on device; the last good checkpoint is that of epoch 3, "
-        f"step 12; free some space, then: python train.py resume='{folder}'"
+        f"cannot write {folder / files.LAST}: No space left on device; the last good checkpoint is from epoch 3, "
+        f"step 12; free some space and continue with: python train.py resume='{folder}'"
     )
     assert (folder / files.LAST).read_bytes() == before and not list(folder.rglob(".*"))
     run.wait()  # it is told once
@@ -208,7 +208,7 @@ def test_a_disk_that_fills_up_within_torchs_writer_is_still_called_full(
 def test_a_folder_that_is_gone_is_told_and_not_made_again(tmp_path: Path) -> None:
     import shutil
 
-    with pytest.raises(OSError, match="cannot write .*last.pt: No such file or directory; .*; once that is fixed"):  # noqa: SIM117
+    with pytest.raises(OSError, match="cannot write .*last.pt: No such file or directory; .*; fix this and"):  # noqa: SIM117
         with make_run(tmp_path / "run") as run:
             shutil.rmtree(tmp_path / "run")
             run.save_last(STATE)
@@ -224,7 +224,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     cut_off = (tmp_path / "large.pt").read_bytes()[:5000]  # here torch fails in a system call
     for damage in (content[: len(content) // 2], b"", b"PK" + content[2:200], cut_off):
         (tmp_path / files.LAST).write_bytes(damage)
-        with pytest.raises(ValueError, match=r"last.pt is damaged: [^.]*; once it is deleted, resume=… begins .* anew"):
+        with pytest.raises(ValueError, match=r"last.pt is damaged: [^.]*; delete it, and resume=… starts the run over"):
             make_run(tmp_path, resume=True)
     torch.save({"epoch": 1}, tmp_path / files.LAST)
     with pytest.raises(ValueError, match="is damaged: it is not a checkpoint of a run"):
@@ -236,7 +236,7 @@ def test_a_damaged_checkpoint_leaves_the_run_as_it_was(tmp_path: Path, log_lines
         run.save_last(STATE)
     (tmp_path / files.LAST).write_bytes(b"PK")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(ValueError, match="begins the run anew in that folder"):
+    with pytest.raises(ValueError, match="starts the run over in that folder"):
         make_run(tmp_path, "training.epochs=50", resume=True)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before and log_lines == []
 
@@ -346,7 +346,7 @@ def test_time_adds_up_over_all_sessions_and_once(tmp_path: Path, monkeypatch: py
 
 def test_a_continued_run_keeps_its_beginning_and_tells_of_each_session(tmp_path: Path) -> None:
     run = make_run(tmp_path, "seed=3")
-    run.note(micro_batch_size=8, started="2026-01-01T00:00:00+00:00")
+    run.update_status(micro_batch_size=8, started="2026-01-01T00:00:00+00:00")
     write_epochs(run, 1)
     kill(run)
     with make_run(tmp_path, "seed=3", "training.epochs=50", resume=True) as again:
@@ -386,7 +386,7 @@ def test_other_images_are_refused_and_nothing_is_touched(tmp_path: Path) -> None
     with pytest.raises(ValueError) as error:
         Run.resume(folder, config, Job(folder, [], {}), make_data(2), 5)
     assert str(error.value).startswith(
-        "the images are not those that the run began with (added, removed or changed since): dataset.root="
+        "the images are not those that the run was started with (some were added, removed or changed): dataset.root="
         f"{photos} has 2 train, 2 val, 2 test; it had 1 train, 1 val, 1 test;"
     )
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
@@ -421,7 +421,7 @@ def test_a_configuration_alone_is_enough_to_continue(tmp_path: Path, monkeypatch
 def test_a_new_run_is_never_made_over_another(tmp_path: Path) -> None:
     kill(make_run(tmp_path))
     for left in (files.STATUS, files.CONFIG):
-        with pytest.raises(FileExistsError, match="already holds a run; choose another hydra.run.dir"):
+        with pytest.raises(FileExistsError, match="already contains a run; choose another hydra.run.dir"):
             make_run(tmp_path)
         (tmp_path / left).unlink()
     kill(make_run(tmp_path))
@@ -433,7 +433,7 @@ def test_other_processes_hold_the_same_and_write_nothing(tmp_path: Path, log_lin
             first = run.is_best(0.6, 0.5)
             run.save_best(WEIGHTS, 1, 0.6, 0.5, "raw")
             run.record(make_row(1))
-            run.note(micro_batch_size=8)
+            run.update_status(micro_batch_size=8)
             run.save_last(STATE)
             run.wait()
         names = ("status", "epoch", "best_epoch", "best_weights", "micro_batch_size")
@@ -541,11 +541,11 @@ def test_a_stopped_run_says_by_what_and_how_to_continue(
         write_epochs(run, 2)
         raise error
     command = f"python train.py resume={shlex.quote(str(Path('outputs') / folder.name))}"
-    assert log_lines == [f"stopped by {name} after epoch 2", f"continue   {command}"]
+    assert log_lines == [f"stopped by {name} after epoch 2", f"continue  {command}"]
     assert read_run(folder).status == "stopped" and read_status(folder)["error"] is None
     assert [line.split(" ", 2)[2] for line in (folder / files.LOG).read_text().splitlines()] == [
         f"WARNING stopped by {name} after epoch 2",
-        f"INFO continue   {command}",
+        f"INFO continue  {command}",
     ]
     assert open_resumable(shlex.split(command)[-1].removeprefix("resume="), []).folder.samefile(folder)
 
@@ -570,7 +570,7 @@ def test_a_finished_run_says_so_and_lets_go_of_its_log(tmp_path: Path) -> None:
     before = list(logging.getLogger("vit").handlers)
     with make_run(tmp_path) as run:
         assert read_run(tmp_path).status == "running"
-        run.note(ended="early stopping")
+        run.update_status(ended="early stopping")
     status = read_status(tmp_path)
     assert status["status"] == "finished" and status["ended"] == "early stopping" and status["error"] is None
     assert logging.getLogger("vit").handlers == before
@@ -610,7 +610,7 @@ def test_a_checkpoint_that_fails_after_the_last_step_fails_the_run(
     with pytest.raises(OSError, match="cannot write .*last.pt"), make_run(tmp_path) as run, monkeypatch.context() as m:
         m.setattr(torch, "save", fill_disk)
         run.save_last(STATE)
-        run._writer._thread.join()  # type: ignore[union-attr]
+        run._last._thread.join()  # type: ignore[union-attr]
     assert read_run(tmp_path).status == "failed" and "last.pt: No space" in read_status(tmp_path)["error"]
 
 
@@ -631,8 +631,8 @@ def test_a_second_ctrl_c_does_not_wait_for_the_checkpoint(
     interrupted = pytest.raises(Interrupted if first else KeyboardInterrupt)
     with interrupted as end, run:
         run.save_last({**STATE, "epoch": 2})
-        assert run._writer._thread is not None
-        thread = run._writer._thread
+        assert run._last._thread is not None
+        thread = run._last._thread
         monkeypatch.setattr(thread, "join", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         if first:
             raise first
@@ -742,7 +742,7 @@ def test_the_latest_run_is_continued_whether_it_has_weights_or_not(tmp_path: Pat
     assert open_resumable("Latest", roots).folder == bare
     with pytest.raises(FileNotFoundError, match=re.escape(f"resume=latest: no runs in nothing below {Path.cwd()}; ")):
         open_resumable("latest", ["nothing"])
-    with pytest.raises(FileNotFoundError, match=f"resume={tmp_path} is not a run: it holds no config.yaml"):
+    with pytest.raises(FileNotFoundError, match=f"resume={tmp_path} is not a run: it has no config.yaml"):
         open_resumable(str(tmp_path), roots)
 
 
@@ -764,11 +764,11 @@ def test_a_path_near_a_run_is_answered_with_the_run(tmp_path: Path, monkeypatch:
         "outputs": "the newest below it: resume='outputs/c d', resume=outputs/day/time, resume=outputs/a",
         "multirun": "the newest below it: resume=multirun/day/time/0",
         ".": "the newest below it: resume='outputs/c d', resume=outputs/day/time, resume=outputs/a",
-        "nothing": "write the folder of a run, or resume=latest for the newest",
+        "nothing": "type the folder of a run, or resume=latest for the newest",
     }.items():
         with pytest.raises(FileNotFoundError) as error:
             open_resumable(wanted, [])
-        assert str(error.value) == f"resume={wanted} is not a run: it holds no config.yaml; {answer}"
+        assert str(error.value) == f"resume={wanted} is not a run: it has no config.yaml; {answer}"
 
 
 def test_a_finished_run_says_which_keys_have_no_effect(tmp_path: Path) -> None:
@@ -776,11 +776,11 @@ def test_a_finished_run_says_which_keys_have_no_effect(tmp_path: Path) -> None:
         write_epochs(run, 2)
     saved = load_config(tmp_path / files.CONFIG)
     finished = f"the run is finished after 2 epochs: {tmp_path}; a larger training.epochs continues it"
-    assert nothing_left(tmp_path, replace(saved, resume=str(tmp_path))) == finished
+    assert explain_finished(tmp_path, replace(saved, resume=str(tmp_path))) == finished
     faster = compose("training.tensorboard=false", "training.epochs=2", "training.lr=0.01")
-    assert nothing_left(tmp_path, faster) == f"{finished}; training.lr was not used"
+    assert explain_finished(tmp_path, faster) == f"{finished}; training.lr was not used"
     two = replace(faster, dataset=replace(faster.dataset, cache="off"))
-    assert nothing_left(tmp_path, two) == f"{finished}; dataset.cache, training.lr were not used"
+    assert explain_finished(tmp_path, two) == f"{finished}; dataset.cache, training.lr were not used"
 
 
 def test_changes_are_told_in_numbers_for_people() -> None:

@@ -1,4 +1,4 @@
-"""`task=compare`: the numbers are those of the runs, the statistics those of the books, and what is missing is told."""
+"""`task=compare`: the numbers are those of the runs, the statistics are correct, and what is missing is reported."""
 
 import csv
 import functools
@@ -22,10 +22,11 @@ from src.compare.choose import choose_entries, name_apart, split_list
 from src.compare.compare import compare_runs
 from src.compare.mcnemar import adjust, compare_with_best, exact_p
 from src.compare.report import Section, split_columns
-from src.compare.tables import Table, find_differences, list_differences, list_groups
+from src.compare.tables import find_differences, list_differences, list_groups
 from src.config.compose import dump_config
 from src.config.schema import InferenceConfig, TaskConfig
 from src.machine.disk import write_csv, write_json
+from src.tables import Table
 
 NUM_IMAGES = 40
 
@@ -38,7 +39,7 @@ def describe(*overrides: str) -> str:
 def save_run(
     folder: Path, *overrides: str, val_acc: float = 0.5, right: Sequence[int] | None = None, **facts: object
 ) -> Path:
-    """Save what a run of two epochs leaves; right: the test images that it recognized, None: it was not tested."""
+    """Save the files of a run of two epochs; right: the test images it predicts correctly, None: it was not tested."""
     save_fake_run(folder, "2026-01-01T12:00:00", val_acc)
     facts = {"best_epoch": 2, "best_val_loss": 1 - val_acc, "seconds": 90.0, "epoch": 2, "epochs": 2, **facts}
     status = json.loads((folder / "status.json").read_text()) | facts
@@ -93,9 +94,7 @@ def test_runs_are_chosen_by_lists_folders_and_globs_the_best_first(
     assert labels(None, filter="val_acc>0.62") == "2 one"
 
 
-def test_commas_and_brackets_of_folders_that_exist_do_not_part_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_commas_and_brackets_may_be_part_of_folders_that_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("lr=0.1,seed=1", "lr=0.1,seed=2", "[a,b]", "c"):
         (tmp_path / name).mkdir()
@@ -105,12 +104,12 @@ def test_commas_and_brackets_of_folders_that_exist_do_not_part_them(
     assert split_list("[c]") == ["c"] and split_list("[]") == []
 
 
-def test_a_label_is_the_shortest_end_of_the_folder_that_tells_runs_apart() -> None:
+def test_labels_are_the_shortest_ends_of_the_folders_that_differ() -> None:
     assert name_apart([Path("/m/a/t/0"), Path("/m/a/t/1")]) == ["0", "1"]
     assert name_apart([Path("/m/a/0"), Path("/m/b/0"), Path("/m/b/1")]) == ["a/0", "b/0", "b/1"]
 
 
-def test_what_cannot_be_compared_is_named_with_the_reason(tmp_path: Path) -> None:
+def test_runs_that_cannot_be_compared_are_named_with_the_reason(tmp_path: Path) -> None:
     for name in ("a", "b", "status", "config", "table", "early"):
         save_run(tmp_path / name)
     (tmp_path / "status/status.json").write_text("{")
@@ -123,7 +122,7 @@ def test_what_cannot_be_compared_is_named_with_the_reason(tmp_path: Path) -> Non
     told = "\n".join(left_out)
     for name, reason in {
         "config": "damaged: while parsing",
-        "early": "no metrics.csv, as no epoch has ended",
+        "early": "no metrics.csv, as no epoch has finished",
         "nowhere": "does not exist",
         "status": "damaged: ",
         "table": "damaged: could not convert string to float: 'half'",
@@ -132,7 +131,7 @@ def test_what_cannot_be_compared_is_named_with_the_reason(tmp_path: Path) -> Non
     assert len(left_out) == 5
 
 
-def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path: Path) -> None:
+def test_a_line_that_a_kill_left_incomplete_is_ignored(tmp_path: Path) -> None:
     for name in "ab":
         save_run(tmp_path / name)
     with (tmp_path / "a/metrics.csv").open("a") as file:
@@ -141,7 +140,7 @@ def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path: Path) -> None:
     assert [entry.history["epoch"] for entry in entries] == [[1, 2], [1, 2]]
 
 
-# What is told of them.
+# What is reported about them.
 
 
 def test_exactly_the_keys_that_differ_are_listed(tmp_path: Path) -> None:
@@ -156,7 +155,7 @@ def test_exactly_the_keys_that_differ_are_listed(tmp_path: Path) -> None:
     ]
 
 
-def test_equal_configurations_are_said_to_be_equal(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_equal_configurations_are_reported_as_equal(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     save_run(tmp_path / "a", "device=cpu")
     save_run(tmp_path / "b", "dataset.cache_dir=/x")
     entries = choose_entries(ask(tmp_path))[0]
@@ -166,7 +165,7 @@ def test_equal_configurations_are_said_to_be_equal(tmp_path: Path, capsys: pytes
     assert "The configurations are equal." in (tmp_path / "out/comparison.md").read_text()
 
 
-def test_a_run_older_than_a_key_has_todays_value_of_it(tmp_path: Path) -> None:
+def test_a_run_older_than_a_key_has_its_current_value(tmp_path: Path) -> None:
     for name in "ab":
         save_run(tmp_path / name)
     values = yaml.safe_load((tmp_path / "a/config.yaml").read_text())
@@ -175,7 +174,7 @@ def test_a_run_older_than_a_key_has_todays_value_of_it(tmp_path: Path) -> None:
     assert find_differences(choose_entries(ask(tmp_path))[0]) == {}
 
 
-def test_the_table_holds_the_numbers_of_the_runs_and_nothing_for_what_they_lack(
+def test_the_table_has_the_numbers_of_the_runs_and_unknown_ones_are_empty(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     save_run(tmp_path / "good", "seed=3", val_acc=0.75, right=range(30), parameters=202186)
@@ -197,41 +196,40 @@ def test_the_table_holds_the_numbers_of_the_runs_and_nothing_for_what_they_lack(
     assert {early[key] for key in lacking} == {""} and rows["other"]["test_acc"] == "0.0"
     markdown = (tmp_path / "out/comparison.md").read_text()
     assert "| good | finished | 75.00% | 2 | 75.00% | 0.2500 | 0.5000 | 202,186 | 2 | 1.5 | 150 |" in markdown
-    # running, from elsewhere, and silent for long enough: killed
+    # running on another machine, and silent for long enough to count as killed
     assert "|  |  |  |  |  | 5 | 2 |  | 150 |" in next(line for line in markdown.splitlines() if "| early | " in line)
     shown = capsys.readouterr().out.splitlines()
     assert next(line for line in shown if line.startswith("good   finished")).split()[2:5] == ["75.00%", "2", "75.00%"]
 
 
-def test_groups_are_runs_that_differ_in_their_seed_alone_with_sample_deviations(tmp_path: Path) -> None:
+def test_groups_are_runs_that_differ_only_in_their_seed_with_sample_deviations(tmp_path: Path) -> None:
     for i, right in enumerate((30, 34, 35)):
         save_run(tmp_path / f"slow{i}", f"seed={i}", val_acc=0.7 + i / 50, right=range(right))
     for i in range(2):
-        save_run(tmp_path / f"fast{i}", f"seed={i}", "training.lr=0.01", val_acc=0.6 + i / 10)
+        save_run(tmp_path / f"fast{i}", f"seed={i}", f"training.lr={('0.01', '1e-2')[i]}", val_acc=0.6 + i / 10)
     save_run(tmp_path / "deep", "model.num_layers=6", val_acc=0.9, right=range(36))
     save_run(tmp_path / "slow9", "seed=9", val_acc=0.1, status="stopped")
     table = list_groups(choose_entries(ask(tmp_path))[0])
     assert table is not None
     tested = [n / NUM_IMAGES for n in (30, 34, 35)]
-    by_settings = {row[0]: row[1:] for row in table.rows}
-    assert by_settings == {
-        "model.num_layers=6, training.lr=0.001": ["0", "90.00% (1)", "90.00% (1)"],
-        "model.num_layers=4, training.lr=0.001": [
-            "0, 1, 2",
-            "72.00% ± 2.00% (3)",
-            f"{statistics.mean(tested):.2%} ± {statistics.stdev(tested):.2%} (3)",
+    mean, deviation = 100 * statistics.mean(tested), 100 * statistics.stdev(tested)
+    assert table.rows == [
+        ["model.num_layers=6, training.lr=0.001", "0", "90.00 % (1)", "90.00 % (1)"],
+        [
+            *("model.num_layers=4, training.lr=0.001", "0, 1, 2"),
+            *("72.00 ± 2.00 % (3)", f"{mean:.2f} ± {deviation:.2f} % (3)"),
         ],
-        "model.num_layers=4, training.lr=0.01": ["0, 1", "65.00% ± 7.07% (2)", ""],
-    }
+        ["model.num_layers=4, training.lr=0.01", "0, 1", "65.00 ± 7.07 % (2)", ""],
+    ], "the highest mean first"
 
 
-def test_a_seed_counts_once_in_a_group_and_one_run_of_each_setting_makes_none(tmp_path: Path) -> None:
+def test_a_seed_counts_once_in_a_group_and_single_runs_are_no_group(tmp_path: Path) -> None:
     save_run(tmp_path / "a", val_acc=0.9)
     save_run(tmp_path / "b", val_acc=0.5, started="2026-01-02T12:00:00")
     assert list_groups(choose_entries(ask(tmp_path))[0]) is None
     save_run(tmp_path / "c", "seed=1", val_acc=0.7)
     table = list_groups(choose_entries(ask(tmp_path))[0])
-    assert table is not None and table.rows == [["all", "0, 1", "60.00% ± 14.14% (2)", ""]], "the newer one of two"
+    assert table is not None and table.rows == [["all", "0, 1", "60.00 ± 14.14 % (2)", ""]], "the newer one of two"
 
 
 # The test.
@@ -244,7 +242,7 @@ def test_p_is_that_of_the_binomial_distribution(only_a: int, only_b: int) -> Non
     assert exact_p(only_a, only_b) == pytest.approx(min(1.0, 2 * tail))
 
 
-def test_p_values_are_adjusted_after_holm() -> None:
+def test_p_values_are_adjusted_by_holms_method() -> None:
     assert adjust([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # R: p.adjust(p, "holm")
     assert adjust([0.9, 0.6]) == [1.0, 1.0] and adjust([0.2]) == [0.2] and adjust([]) == []
 
@@ -261,7 +259,7 @@ def test_runs_are_compared_image_by_image_with_the_best(tmp_path: Path) -> None:
     assert tests[1].p_holm == pytest.approx(4 / 2**20)
 
 
-def test_runs_that_were_not_tested_alike_are_not_compared_and_the_reason_is_told(tmp_path: Path) -> None:
+def test_runs_with_different_tests_are_not_compared_and_the_reason_is_reported(tmp_path: Path) -> None:
     for i, name in enumerate(("best", "good", "other", "labels", "old", "older", "damaged")):
         save_run(tmp_path / name, val_acc=0.9 - i / 100, right=range(20))
     write_predictions(tmp_path / "other", range(20), count=30)
@@ -272,16 +270,19 @@ def test_runs_that_were_not_tested_alike_are_not_compared_and_the_reason_is_told
     tests, problems = compare_with_best(choose_entries(ask(tmp_path))[0])
     assert [test.entry.label for test in tests] == ["good"]
     assert problems == [
-        "Not compared with best: other: other test images, 30 of 40 in common.",
-        "Not compared with best: labels: the test images have other classes, as those of another data set or split.",
-        "Not compared with best: old, older: no test/predictions.csv, as runs have that are not at their end or older "
-        "than that file.",
+        "Not compared with best: other: different test images, 30 of 40 in common.",
+        "Not compared with best: labels: the test images have different classes, as in another data set or split.",
+        "Not compared with best: old, older: no test/predictions.csv (it has not finished, or is older than this "
+        "file).",
         "Not compared with best: damaged: a damaged test/predictions.csv: its columns are not image, class and "
         "correct.",
     ]
     (tmp_path / "best/test/predictions.csv").unlink()
     tests, problems = compare_with_best(choose_entries(ask(tmp_path))[0])
-    assert tests == [] and problems[0].startswith("No comparison by images: best, the best by validation accuracy, has")
+    assert tests == []
+    assert problems[0].startswith(
+        "Not compared image by image: best, the best run by validation accuracy, has no test/"
+    )
     assert problems[0].endswith("run=[…] without it compares the others.")
 
 
@@ -304,7 +305,7 @@ def test_many_runs_stay_readable(
     assert "comparison.png shows the 10 best of 14 runs." in markdown
 
 
-def test_a_wide_table_is_shown_in_parts_each_with_the_first_column(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wide_table_is_split_and_each_part_has_the_first_column(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal.console, "_width", 20)
     table = Table(["run", "one", "two", "three"], [["x" * 5, "1" * 6, "2" * 8, "3" * 30]], right={"two"})
     parts = split_columns(table)
@@ -314,7 +315,7 @@ def test_a_wide_table_is_shown_in_parts_each_with_the_first_column(monkeypatch: 
     assert [part.columns for part in split_columns(table)][0] == ["run", "one", "two"]
 
 
-def test_names_do_not_break_the_markdown(tmp_path: Path) -> None:
+def test_names_with_markup_do_not_break_the_markdown(tmp_path: Path) -> None:
     save_run(tmp_path / "a|b*", val_acc=0.9)
     save_run(tmp_path / "[red]c", val_acc=0.8)
     compare_runs(ask(tmp_path, output=str(tmp_path / "out")))
@@ -322,20 +323,20 @@ def test_names_do_not_break_the_markdown(tmp_path: Path) -> None:
     assert rows[0].startswith("| a\\|b\\* | finished | 90.00% |")
 
 
-def test_runs_on_several_data_sets_are_not_ranked_without_a_word(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_warning_appears_if_the_runs_used_different_images(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     save_run(tmp_path / "a", val_acc=0.9)
     save_run(tmp_path / "b", val_acc=0.8)
     for name, fingerprint in (("a", "1"), ("b", "2")):
         write_json(tmp_path / name / "environment.json", {"data_fingerprint": fingerprint})
     compare_runs(ask(tmp_path, output=str(tmp_path / "out")))
-    assert "Not all runs had the same images in each split" in capsys.readouterr().out
+    assert "Not all runs used the same images in each split" in capsys.readouterr().out
     status = json.loads((tmp_path / "b/status.json").read_text()) | {"dataset": "mnist"}
     write_json(tmp_path / "b/status.json", status)
     compare_runs(ask(tmp_path, output=str(tmp_path / "out")))
     assert "These runs are on 2 data sets (digits, mnist)" in capsys.readouterr().out
 
 
-def test_a_comparison_is_one_command_and_writes_its_folder_alone(tmp_path: Path) -> None:
+def test_a_comparison_is_one_command_and_writes_only_its_folder(tmp_path: Path) -> None:
     for i in range(2):
         save_run(tmp_path / "outputs/day" / f"{i} x", f"seed={i}", val_acc=0.5 + i / 10, right=range(20 + i))
     before = set(tmp_path.rglob("*"))
@@ -353,14 +354,14 @@ def test_a_comparison_is_one_command_and_writes_its_folder_alone(tmp_path: Path)
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((), "task=compare needs two runs or more, and outputs or multirun gives 1\nwrite run='[FOLDER,FOLDER]'"),
-        (("run=outputs/nowhere",), "run=outputs/nowhere gives none; left out: outputs/nowhere (does not exist)"),
-        (("filter=seed=5",), "outputs or multirun with filter=seed=5 gives none"),
+        ((), "task=compare needs at least two runs, but found 1 in outputs and multirun\nwrite run='[FOLDER,FOLDER]'"),
+        (("run=outputs/nowhere",), "found none for run=outputs/nowhere; left out: outputs/nowhere (does not exist)"),
+        (("filter=seed=5",), "found none in outputs and multirun with filter=seed=5"),
         (("input=x.png",), "task=compare reads what the runs have written; leave input out"),
         (("output=out.csv",), "output=out.csv: task=compare writes into a folder"),
     ],
 )
-def test_mistakes_are_answered_in_a_sentence(arguments: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
+def test_mistakes_are_explained_in_a_sentence(arguments: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
     save_run(tmp_path / "outputs/day/time")
     result = infer(tmp_path, "task=compare", *arguments)
     assert result.returncode == 1 and f"{sentence}" in result.stderr

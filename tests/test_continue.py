@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, compose, make_folder, photo_overrides
+from conftest import TINY, compose, make_folder, photo_overrides, replace_pictures
 from safetensors.torch import load_file
 from test_engine import equal, refuse_batches_above
 
@@ -43,15 +43,8 @@ TIMES = {"seconds", "images_per_second"}
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_pictures() -> Iterator[None]:
-    """Pictures take most of the time of such small runs; here they are files with nothing in them."""
-
-    def touch(*arguments: Any, **options: Any) -> None:
-        next(argument for argument in arguments if isinstance(argument, Path)).touch()
-
     with pytest.MonkeyPatch.context() as patch:
-        for name in (name for name in dir(evaluate) if name.startswith("plot_")):
-            patch.setattr(evaluate, name, touch)
-        patch.setattr("src.plots.curves.plot_curves", touch)
+        replace_pictures(patch)
         yield
 
 
@@ -115,13 +108,13 @@ def at_call(owner: Any, name: str, number: int, action: Callable[[], Any]) -> It
         yield
 
 
-# The first step and evaluation of all are those that try the memory.
+# The first step only tries the memory. Of the 7 evaluations, 6 are those of two kinds of weights in three epochs.
 MOMENTS = {
     "the first step": (Trainer, "step", 2, signal.SIGTERM),
     "within an epoch": (Trainer, "step", 8, signal.SIGINT),
     "the last step": (Trainer, "step", 13, signal.SIGUSR1),
     "a validation": (evaluation, "iterate_batches", 4, signal.SIGTERM),
-    "the test": (evaluation, "evaluate", 1, signal.SIGINT),
+    "the test": (evaluation, "evaluate", 7, signal.SIGINT),
     "the figures": (evaluate, "write_figures", 1, signal.SIGTERM),
 }
 
@@ -143,7 +136,7 @@ def test_a_stopped_run_continues_to_the_bits_of_one_left_alone(
     log = (folder / "train.log").read_text()
     heard = "Ctrl-C" if number == signal.SIGINT else number.name
     assert f"stopped by {heard} after epoch {facts['epoch']}" in log
-    assert f"continue   python train.py resume={folder}" in log
+    assert f"continue  python train.py resume={folder}" in log
     assert (folder / "curves.png").exists() == (facts["epoch"] > 0)
     assert resume(folder).status == "finished"
     assert_equal_runs(whole, folder)
@@ -199,7 +192,10 @@ def test_a_run_without_memory_goes_on_in_smaller_pieces_from_its_last_checkpoint
     assert np.allclose(rows[0], rows[1], rtol=1e-4, atol=1e-6)
     facts = read_run(folders[1]).facts
     assert (facts["status"], facts["micro_batch_size"]) == ("finished", 3)
-    assert "too small for 6 images at once; batches are taken in pieces of 3" in (folders[1] / "train.log").read_text()
+    assert (
+        "6 images at once do not fit; using micro-batches of 3, with the same result"
+        in (folders[1] / "train.log").read_text()
+    )
     assert read_run(folders[0]).facts["micro_batch_size"] is None
     assert load_config(folders[1] / "config.yaml").training.batch_size == 6
 
@@ -237,13 +233,15 @@ def test_a_loss_that_is_no_number_fails_the_run_and_leaves_the_last_good_checkpo
         patch.setattr(VisionTransformer, "__init__", build_known)
         with (
             at_call(Trainer, "step", 8, poison),
-            pytest.raises(FloatingPointError, match=r"loss became nan in epoch 2, step 3 of 4 .*\nits batch: .*photos"),
+            pytest.raises(
+                FloatingPointError, match=r"loss became nan in epoch 2, step 3 of 4 .*\nimages of this batch: .*photos"
+            ),
         ):
             begin(folder, overrides)
     facts = read_run(folder).facts
     assert facts["status"] == "failed" and facts["error"].startswith("FloatingPointError: the training loss became nan")
     log = (folder / "train.log").read_text()
-    assert "Traceback" in log and f"continue   python train.py resume={folder}" in log
+    assert "Traceback" in log and f"continue  python train.py resume={folder}" in log
     state = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["trainer"]
     assert (state["epoch"], state["step"]) == (2, 0)
     assert all(tensor.isfinite().all() for tensor in state["model"].values())
@@ -268,7 +266,7 @@ def test_a_finished_run_says_so_and_more_epochs_continue_it(
     log = (folder / "train.log").read_text()
     assert "changed   training.epochs: 1 → 2" in log and "followed cosine over 2 epochs from the start" in log
     assert [row["epoch"] for row in read_rows(folder)] == ["1", "2"]
-    with pytest.raises(ValueError, match="training.epochs=1, but the run has 2 behind it"):
+    with pytest.raises(ValueError, match="training.epochs=1, but the run has already trained 2"):
         resume(folder, epochs=1)
 
 
@@ -277,7 +275,7 @@ def test_early_stopping_ends_a_run_that_gets_no_better_and_resuming_respects_it(
 ) -> None:
     folder = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("src.run.Run.is_best", lambda self, acc, loss: not self.best)
+        patch.setattr("src.run.record.Run.is_best", lambda self, acc, loss: not self.best)
         facts = begin(folder, overrides, "training.epochs=9", "training.early_stopping=2").facts
     assert (facts["status"], facts["epoch"], facts["best_epoch"]) == ("finished", 3, 1)
     assert facts["ended"] == "training.early_stopping=2"
@@ -293,8 +291,9 @@ def test_what_ended_a_run_still_does_after_a_kill_in_its_test(overrides: list[st
     def fail() -> None:
         raise OSError("killed")
 
-    with pytest.MonkeyPatch.context() as patch, at_call(evaluation, "evaluate", 1, fail), pytest.raises(OSError):
-        patch.setattr("src.run.Run.is_best", lambda self, acc, loss: not self.best)
+    # Before it are two epochs, with two evaluations each.
+    with pytest.MonkeyPatch.context() as patch, at_call(evaluation, "evaluate", 5, fail), pytest.raises(OSError):
+        patch.setattr("src.run.record.Run.is_best", lambda self, acc, loss: not self.best)
         begin(folder, overrides, "training.epochs=9", "training.early_stopping=1")
     assert not (folder / "test").exists()
     facts = resume(folder, tensorboard=True).facts

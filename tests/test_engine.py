@@ -255,7 +255,7 @@ def test_a_loss_that_is_not_finite_stops_and_says_where(named: bool) -> None:
     assert len(taken) == 3, "nobody asked the device in between"
     assert "the training loss became nan in epoch 2, step 2 of 3 (loss nan, gradient norm nan, learning rate 0" in text
     names = [f"photos/{i}.png" if named else f"number {i}" for i in order[4:8].tolist()]
-    assert "; a smaller training.lr" in text and text.endswith(f"\nits batch: {', '.join(names)}")
+    assert "; a smaller training.lr" in text and text.endswith(f"\nimages of this batch: {', '.join(names)}")
 
 
 def test_a_gradient_that_is_not_finite_stops_too() -> None:
@@ -285,7 +285,7 @@ def test_accumulated_gradients_equal_one_large_batch(micro: int, mixup: float, w
         watch = StepWatch(trainer, split)
         norms = []
         for _ in train_steps(trainer, split, progress, (watch := StepWatch(trainer, split))):
-            watch.look()
+            watch.read()
             norms.append(watch.norm)
         results.append((model, norms, summarize(trainer, progress, watch)))
     (large, norms, epoch), (small, small_norms, small_epoch) = results
@@ -358,11 +358,11 @@ def test_half_precision_scales_the_loss_but_not_what_is_clipped() -> None:
 
 def test_the_schedule_follows_the_time_where_that_ends_first() -> None:
     trainer = make_trainer(make_model(), total_steps=100)
-    trainer.time_share = 0.3
+    trainer.time_used = 0.3
     assert [trainer.scheduled_step(step) for step in (0, 29, 30, 31)] == [30, 30, 30, 31]
-    trainer.time_share = 7.0
+    trainer.time_used = 7.0
     assert trainer.scheduled_step(3) == 99, "and never beyond its end"
-    trainer.time_share = 0.3
+    trainer.time_used = 0.3
     trainer.learning_rate = lambda step: step / 100
     trainer.step(pixels_of(make_split(4)), make_split(4).labels, None, step=3)
     assert trainer.optimizer.param_groups[0]["lr"] == 0.3

@@ -1,4 +1,4 @@
-"""From the words of a sweep to its jobs: crossed, paired, drawn, listed in a file."""
+"""The jobs of a sweep from what is typed: combined, paired, drawn, listed in a file."""
 
 import math
 import re
@@ -106,8 +106,8 @@ def test_several_seeds_repeat_each_drawn_job() -> None:
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("a=interval(1,0)", "the second number must be above the first"),
-        ("a=tag(log,interval(0,1))", "a logarithm needs numbers above 0"),
+        ("a=interval(1,0)", "the second number must be larger than the first"),
+        ("a=tag(log,interval(0,1))", "needs numbers above 0"),
         ("a=tag(exp,interval(0,1))", "the tag exp is not known; allowed: log"),
         ("a=1", "sweep.random draws from several values or an interval"),
     ],
@@ -152,13 +152,13 @@ def test_values_of_a_yaml_file_are_typed_as_the_grammar_wants_them(tmp_path: Pat
     ("name", "text", "message"),
     [
         ("x.txt", "lr 0.1\n", "lr is not of the form key=value"),
-        ("x.txt", "# nothing\n", "holds no experiment"),
+        ("x.txt", "# nothing\n", "contains no jobs"),
         ("x.txt", "a=1,2\n", "a=1,2 gives several values; write a line for each"),
         ("x.yaml", "a: 1\n", "must be a list: an item"),
-        ("x.yaml", "- [1]\n", "is neither `key: value`s nor a line"),
+        ("x.yaml", "- [1]\n", "is neither a mapping (key: value) nor a line"),
         ("x.yaml", "a: [", "cannot be read"),
-        ("x.txt", "seed=1 hydra.sweep.dir=foo\n", "hydra.sweep.dir says how the sweep is run; type it instead"),
-        ("x.txt", "sweep.zip=true seed=1\n", "sweep.zip says how the sweep is run; type it instead"),
+        ("x.txt", "seed=1 hydra.sweep.dir=foo\n", "hydra.sweep.dir is a setting of the sweep itself; type it instead"),
+        ("x.txt", "sweep.zip=true seed=1\n", "sweep.zip is a setting of the sweep itself; type it instead"),
         ("x.txt", "a='x\n", "No closing quotation"),
         ("x.csv", "a\n1,2\n", "a row has more cells than there are columns"),
         ("x.csv", "a;b\n1;2\n", "a;b=1;2 cannot be read"),
@@ -179,7 +179,7 @@ def test_paths_and_what_spreadsheets_write_are_read(tmp_path: Path) -> None:
 
 def test_parameters_that_are_no_text_are_typed_as_the_grammar_wants_them() -> None:
     assert jobs(params={"a": None, "b": True, "c": [1, 2]}) == [["a=null", "b=true", "c=[1,2]"]]
-    with pytest.raises(ValueError, match="sweep.params: hydra.sweep.dir cannot be swept over"):
+    with pytest.raises(ValueError, match="sweep.params: hydra.sweep.dir cannot be swept"):
         jobs(params={"hydra.sweep.dir": "x"})
 
 

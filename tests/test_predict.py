@@ -1,11 +1,13 @@
-"""Inference: the same numbers as in training, and answers to whatever is typed."""
+"""Inference: the same numbers as in training, and an answer to whatever is typed."""
 
 import csv
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -13,16 +15,29 @@ import torch
 from conftest import COLORS, make_picture
 from test_data import save_variants
 
+import inference
 from src.config.compose import load_config
+from src.config.schema import InferenceConfig
 from src.engine.evaluation import count_gflops
 from src.predict.predictor import Predictor, find_inputs
 from src.run.saved import SavedRun
+from src.start.launch import launch
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def infer(where: Path, *arguments: str, answers: str = "") -> subprocess.CompletedProcess[str]:
-    """Run inference.py as a user does, standing in a folder whose outputs/ holds the run."""
+    """Run inference.py as a user does, in a folder whose outputs/ holds the run, but within this process."""
+    output, errors = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
+        patch.chdir(where)
+        patch.setattr(sys, "argv", ["inference.py", *arguments])
+        patch.setattr(sys, "stdin", io.StringIO(answers))
+        code = launch(inference.infer, "inference", InferenceConfig)
+    return subprocess.CompletedProcess(list(arguments), code, output.getvalue(), errors.getvalue())
+
+
+def infer_in_a_process(where: Path, *arguments: str, answers: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, ROOT / "inference.py", *arguments],
         input=answers,
@@ -51,7 +66,7 @@ def listing(folder: Path) -> set[str]:
 
 
 def test_validation_accuracy_through_inference_equals_the_logged_one(photo_run: SavedRun) -> None:
-    """On the original files, found again by class folder: every step between file and metric is inference's own."""
+    """From the original files, by class folder: every step between file and metric is that of inference."""
     from src.data.load import load_data
 
     config = load_config(photo_run.folder / "config.yaml")
@@ -74,7 +89,7 @@ def test_preprocessing_and_classes_come_from_the_run_alone(photo_run: SavedRun, 
     assert torch.equal(Predictor(copied, "cpu").predict(images), Predictor(photo_run, "cpu").predict(images))
 
 
-def test_kernels_are_chosen_for_the_work_of_a_batch(
+def test_kernels_are_chosen_by_the_work_of_a_batch(
     photo_run: SavedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen: list[tuple[float, int]] = []
@@ -85,7 +100,7 @@ def test_kernels_are_chosen_for_the_work_of_a_batch(
     assert chosen == [(count_gflops(predictor.model) * count, predictor.model.num_tokens) for count in (1, 2, 3)]
 
 
-def test_every_kind_of_file_is_answered(photo_run: SavedRun, tmp_path: Path) -> None:
+def test_every_kind_of_image_file_is_predicted(photo_run: SavedRun, tmp_path: Path) -> None:
     files = list(save_variants(tmp_path).values())
     read, probabilities, errors = next(Predictor(photo_run, "cpu").predict_files(files, batch_size=64))
     assert read == files and not errors
@@ -100,7 +115,7 @@ def test_damaged_weights_are_named(photo_run: SavedRun, tmp_path: Path) -> None:
         Predictor(copied, "cpu")
 
 
-def test_a_damaged_run_is_answered_in_a_sentence(photo_run: SavedRun, tmp_path: Path) -> None:
+def test_a_damaged_run_is_explained_in_a_sentence(photo_run: SavedRun, tmp_path: Path) -> None:
     for name, text in (("config.yaml", "a: ["), ("preprocessing.json", '{"colour": 1}'), ("classes.json", "")):
         copied = SavedRun(Path(shutil.copytree(photo_run.folder, tmp_path / name)), "finished", photo_run.facts)
         (copied.folder / name).write_text(text)
@@ -130,7 +145,7 @@ def test_inputs_are_files_folders_and_globs(place: Path) -> None:
             find_inputs(str(pictures / nothing))
 
 
-def test_a_folder_becomes_a_table_without_anything_else_written(place: Path, tmp_path: Path) -> None:
+def test_a_folder_is_predicted_into_a_table_and_nothing_else_is_written(place: Path, tmp_path: Path) -> None:
     before = listing(place)
     output = tmp_path / "out.csv"
     result = infer(place, "run=latest", "input=pictures", f"output={output}", "topk=2")
@@ -148,7 +163,7 @@ def test_a_folder_becomes_a_table_without_anything_else_written(place: Path, tmp
     ]
 
 
-def test_an_image_is_answered_with_bars(place: Path) -> None:
+def test_the_prediction_of_an_image_is_shown_with_bars(place: Path) -> None:
     result = infer(place, "run=outputs/day/time", "input=pictures/deep/red.JPG", "topk=3")
     assert result.returncode == 0
     lines = result.stdout.splitlines()
@@ -159,7 +174,7 @@ def test_answers_can_be_piped_in(place: Path) -> None:
     """Wrong number, wrong file, no image, an image, another run, the default run, the end of the input."""
     before = listing(place)
     answers = "7\n\nnowhere.png\npictures/broken.png\n'pictures/deep/red.JPG'\nr\nx\n1\npictures/deep\n"
-    result = infer(place, answers=answers)
+    result = infer_in_a_process(place, answers=answers)
     assert result.returncode == 0, result.stderr
     for sentence in (
         "'7' is not a number from 1 to 1",
@@ -194,7 +209,7 @@ def test_a_stopped_run_is_usable_and_marked(place: Path, tmp_path: Path) -> None
         (("task=prediction",), "task=prediction is not an option. Did you mean task=predict?"),
     ],
 )
-def test_mistakes_are_answered_in_a_sentence(arguments: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
+def test_mistakes_are_explained_in_a_sentence(arguments: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
     result = infer(tmp_path, *arguments)
     assert result.returncode == 1 and f"error: {sentence}" in result.stderr
     assert "Traceback" not in result.stderr and not list(tmp_path.iterdir())

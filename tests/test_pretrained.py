@@ -1,4 +1,4 @@
-"""Weights that are there: what fits is copied, what does not is said, what is frozen stays."""
+"""Pretrained weights: what fits is copied, what does not is reported, what is frozen does not change."""
 
 import argparse
 import copy
@@ -67,7 +67,7 @@ def test_a_head_of_other_classes_begins_fresh() -> None:
     assert kept(model, source.state_dict() | {name: before[name] for name in HEAD}) == set(before)
     assert report.lines() == [
         "30 of 32 tensors from there",
-        "begin fresh: head.weight, head.bias (3 classes, there 5)",
+        "newly initialized: head.weight, head.bias (3 classes, 5 in the file)",
     ]
 
 
@@ -79,7 +79,7 @@ def test_position_embeddings_of_another_grid_are_resized_but_for_the_prefix(size
     assert torch.equal(model.pos_embed, expected) and torch.equal(model.pos_embed[:, :3], source.pos_embed[:, :3])
     (rows, columns), (new_rows, new_columns) = source.grid_size, model.grid_size
     assert report.lines()[1:] == [f"resized: pos_embed {rows} x {columns} -> {new_rows} x {new_columns}"]
-    assert not report.fresh and not report.unused
+    assert not report.initialized and not report.unused
     source.set_image_size(other)
     images = torch.randn(2, 3, other, other)
     assert torch.equal(model(images), source(images))
@@ -97,7 +97,7 @@ def test_an_unknown_grid_is_square_or_else_the_models_own() -> None:
     with pytest.raises(ValueError, match="has 3 positions, which are not a square"):  # those of the prefix alone
         source = make_model(1, num_registers=2)
         load_weights(model, source.state_dict() | {"pos_embed": source.pos_embed[:, :3]}, "there", None)
-    with pytest.raises(ValueError, match="7 positions, which are not those of its 4 x 4 patches"):
+    with pytest.raises(ValueError, match="7 positions, which do not match its 4 x 4 patches"):
         load(model, wide, (4, 4))
 
 
@@ -107,7 +107,7 @@ def test_mean_pooling_takes_the_patches_positions_and_leaves_the_class_token() -
     assert torch.equal(model.pos_embed, source.pos_embed[:, 1:])
     assert report.lines() == [
         "31 of 31 tensors from there",
-        "resized: pos_embed 1 -> 0 positions before the patches",
+        "resized: pos_embed 1 -> 0 prefix positions",
         "not used: cls_token",
     ]
 
@@ -117,8 +117,8 @@ def test_positions_of_the_prefix_are_copied_to_their_own_kind() -> None:
     before = snapshot(model)
     report = load(model, source)
     assert torch.equal(model.pos_embed[:, :3], source.pos_embed[:, :3])
-    assert report.resized["pos_embed"] == "4 x 4 -> 2 x 2 and 4 -> 3 positions before the patches"
-    assert report.fresh == {"reg_token": "1 x 2 x 16, there 1 x 3 x 16"}
+    assert report.resized["pos_embed"] == "4 x 4 -> 2 x 2 and 4 -> 3 prefix positions"
+    assert report.initialized == {"reg_token": "1 x 2 x 16, 1 x 3 x 16 in the file"}
     assert kept(model, before) == {"reg_token"}
     classless, model = make_model(1, pooling="mean", num_registers=1), make_model(2)
     before = snapshot(model)
@@ -134,7 +134,7 @@ def test_tokens_whose_position_the_file_does_not_have_get_zeros(num_positions: i
     report = load_weights(model, source.state_dict() | {"pos_embed": given}, "there", None)
     assert torch.equal(model.pos_embed[:, num_positions:5], torch.zeros(1, 5 - num_positions, 16))
     assert torch.equal(torch.cat([model.pos_embed[:, :num_positions], model.pos_embed[:, 5:]], dim=1), given)
-    assert report.resized == {"pos_embed": f"{num_positions} -> 5 positions before the patches"}
+    assert report.resized == {"pos_embed": f"{num_positions} -> 5 prefix positions"}
 
 
 def test_fixed_position_embeddings_leave_the_files_unused() -> None:
@@ -143,7 +143,7 @@ def test_fixed_position_embeddings_leave_the_files_unused() -> None:
     report = load(model, make_model(1))
     assert torch.equal(model.pos_embed, table) and report.unused == ["pos_embed"]
     report = load(make_model(1), model)
-    assert report.fresh == {"pos_embed": "not in the file"}
+    assert report.initialized == {"pos_embed": "not in the file"}
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_other_input_channels_are_adapted_as_timm_does(stem: str, name: str, the
     report = load(model, source)
     expected = adapt_input_conv(here, source.state_dict()[name], there)
     torch.testing.assert_close(model.state_dict()[name], expected, rtol=0, atol=1e-7)
-    assert report.resized == {name: f"{there} -> {here} channels"} and not report.fresh
+    assert report.resized == {name: f"{there} -> {here} channels"} and not report.initialized
 
 
 def test_gray_images_give_the_same_logits_with_any_number_of_channels() -> None:
@@ -170,11 +170,12 @@ def test_another_patch_size_or_depth_leaves_fresh_what_is_not_there() -> None:
     before = snapshot(model)
     report = load(model, source)
     fresh = {name for name in before if name.startswith("blocks.3.")} | {"patch_embed.proj.weight"}
-    assert kept(model, before) == fresh == set(report.fresh)
+    assert kept(model, before) == fresh == set(report.initialized)
     assert report.lines() == [
         f"{len(before) - 13} of {len(before)} tensors from there",
-        "begin fresh: patch_embed.proj.weight (16 x 3 x 2 x 2, there 16 x 3 x 4 x 4), blocks.3.norm1.weight, "
-        "blocks.3.norm1.bias, blocks.3.attn.qkv.weight, blocks.3.attn.qkv.bias, and 8 more (not in the file)",
+        "newly initialized: patch_embed.proj.weight (16 x 3 x 2 x 2, 16 x 3 x 4 x 4 in the file), "
+        "blocks.3.norm1.weight, blocks.3.norm1.bias, blocks.3.attn.qkv.weight, "
+        "blocks.3.attn.qkv.bias, and 8 more (not in the file)",
     ]
     report = load(make_model(2), source)
     assert report.lines()[1:] == [
@@ -202,7 +203,7 @@ def test_a_file_of_timms_weights_gives_timms_logits(
     save_file(weights, path) if suffix == ".safetensors" else torch.save(weights, path)
     model = make_model(2, image_size=16, **options)
     report = load_weights(model, read_weights(path), str(path), None)
-    assert not report.fresh and not report.unused
+    assert not report.initialized and not report.unused
     images = torch.randn(2, 3, 16, 16)
     torch.testing.assert_close(model(images), timm_model(images), atol=1e-5, rtol=0)
 
@@ -211,7 +212,7 @@ def test_a_file_of_timms_weights_gives_timms_logits(
 def test_prefixes_of_wrappers_are_taken_off(prefix: str) -> None:
     source, model = make_model(1), make_model(2)
     report = load_weights(model, {prefix + name: value for name, value in source.state_dict().items()}, "there", None)
-    assert not report.fresh and not report.unused
+    assert not report.initialized and not report.unused
     assert torch.equal(model.head.weight, source.head.weight)
 
 
@@ -246,15 +247,13 @@ def test_weights_of_which_nothing_fits_are_an_error_that_shows_both_and_change_n
     with pytest.raises(ValueError) as error:
         load(model, make_model(1, embedding_dim=32))
     assert str(error.value).splitlines() == [
-        "init.weights=there does not fit this model, whose model.embedding_dim=16 would have to be 32",
+        "init.weights=there does not fit this model: model.embedding_dim=16 would have to be 32",
         "  in the file: cls_token (1 x 1 x 32), pos_embed (1 x 5 x 32), patch_embed.proj.weight (32 x 3 x 4 x 4), "
         "patch_embed.proj.bias (32), and 28 more",
-        "  the model's: cls_token (1 x 1 x 16), pos_embed (1 x 5 x 16), patch_embed.proj.weight (16 x 3 x 4 x 4), "
+        "  in the model: cls_token (1 x 1 x 16), pos_embed (1 x 5 x 16), patch_embed.proj.weight (16 x 3 x 4 x 4), "
         "patch_embed.proj.bias (16), and 28 more",
     ]
-    with pytest.raises(
-        ValueError, match=r"names as in timm's VisionTransformer are needed\n  in the file: conv1 \(3\)"
-    ):
+    with pytest.raises(ValueError, match=r"named as in timm's VisionTransformer\n  in the file: conv1 \(3\)"):
         load_weights(model, {"conv1": torch.ones(3)}, "there", None)
     assert kept(model, before) == set(before)
 
@@ -274,13 +273,13 @@ def test_files_that_hold_no_weights_are_errors_that_name_the_key(tmp_path: Path)
     messages = {
         tmp_path: "is not a file; allowed: a run's folder, or a file (.safetensors, .pt, .pth, .bin)",
         tmp_path / "missing.pt": "is not a file",
-        text: "is no file of weights; allowed: .safetensors, .pt, .pth, .bin",
-        objects: "holds objects (argparse.Namespace), which could run code; save the state_dict() alone",
+        text: "is not a weights file; allowed: .safetensors, .pt, .pth, .bin",
+        objects: "contains objects (argparse.Namespace), which could run code; save only the state_dict()",
         cut: "is damaged",
         garbage: "is damaged",
         empty: "is damaged",
-        tensors: "is damaged, or not what its name says: SafetensorError: ",
-        nothing: "holds no named tensors, on its own or under trainer, model, state_dict, model_ema, teacher",
+        tensors: "is damaged or not a .safetensors file: SafetensorError: ",
+        nothing: "contains no named tensors, at the top level or in trainer, model, state_dict, model_ema, teacher",
     }
     for path, message in messages.items():
         with pytest.raises((FileNotFoundError, ValueError), match=re.escape(f"init.weights={path} {message}")) as error:

@@ -119,14 +119,14 @@ def test_a_filter_leaves_the_runs_that_meet_all_conditions(condition: str, left:
         ("hurry=1", "started", r"there is no hurry.\nallowed: .*, or a key of the configuration, such as training.lr"),
         (None, "-accuracy", r"sort=accuracy: there is no accuracy"),
         (None, "", r"sort=: there is no name"),
-        ("finished", "started", "filter=finished: 'finished' is no condition; write NAME=VALUE"),
-        ("status=finished or epoch=1", "started", "'or' is no condition"),
-        ("val_acc", "started", "'val_acc' is no condition"),
+        ("finished", "started", "filter=finished: 'finished' is not a condition; write NAME=VALUE"),
+        ("status=finished or epoch=1", "started", "'or' is not a condition"),
+        ("val_acc", "started", "'val_acc' is not a condition"),
         ("val_acc>", "started", "filter=val_acc> has no value"),
-        ("val_acc>good", "started", "filter=val_acc>good: good is no number"),
-        ("model.num_layers>many", "started", "many is no number"),
-        ("status>finished", "started", "filter=status>finished: status is no number; compare it by = or !="),
-        ("test_acc>95", "started", "test_acc is a share from 0 to 1; write test_acc>95%"),
+        ("val_acc>good", "started", "filter=val_acc>good: good is not a number"),
+        ("model.num_layers>many", "started", "many is not a number"),
+        ("status>finished", "started", "filter=status>finished: status is not a number; compare it with = or !="),
+        ("test_acc>95", "started", "test_acc is a fraction from 0 to 1; write test_acc>95%"),
     ],
 )
 def test_what_is_no_condition_or_name_is_refused_with_what_is(
@@ -183,7 +183,7 @@ def test_conditions_need_no_second_quoting(runs: list[SavedRun]) -> None:
     assert [line.split()[-1] for line in result.stdout.splitlines()[1:]] == ["outputs/a", "outputs/b"], result.stderr
     assert "outputs/b" in infer(place, "task=list", "filter=status=finished").stdout
     result = infer(place, "task=list", "filter=val_acc>0.99")
-    assert result.returncode == 1 and "filter=val_acc>0.99: none of 4 run(s) meets it" in result.stderr
+    assert result.returncode == 1 and "filter=val_acc>0.99 matches none of 4 run(s)" in result.stderr
     result = infer(place, "filter=val_acc>0.8", "input=x.png")
     assert result.returncode == 1 and "filter chooses from a table of runs" in result.stderr
 

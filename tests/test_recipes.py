@@ -9,15 +9,15 @@ import pytest
 import torch
 from conftest import compose, hold_images
 
-from src.augment.pipeline import Augmentation
+from src.build import build_trainer
 from src.config.compose import CONFIGS
 from src.config.resolve import complete
 from src.config.schema import TrainConfig
+from src.data.images import Preprocessing
 from src.data.load import Split
 from src.engine.epoch import StepWatch, summarize, train_steps
-from src.engine.trainer import Progress, Trainer
+from src.engine.trainer import Progress
 from src.model import VisionTransformer
-from src.optim import ExponentialMovingAverage, LearningRate, build_optimizer
 from src.pretrained import freeze
 
 CPU = torch.device("cpu")
@@ -85,12 +85,14 @@ def test_a_recipe_trains_a_step(path: Path) -> None:
     config = compose_command(path, "model.num_layers=2", "training.batch_size=4")
     channels = config.dataset.channels or 3
     config = complete(config, 4, num_classes, channels, [0.5] * channels, [0.25] * channels)
+    look = Preprocessing(config.model.image_size, "crop", "bicubic", channels, (0.5,) * channels, (0.25,) * channels)
     torch.manual_seed(0)
     model = VisionTransformer(**asdict(config.model))
     freeze(model, config.init.freeze)
-    trainer = build_trainer(config, model)
+    labels = torch.randint(num_classes, (4,))
+    trainer = build_trainer(config, model, look, labels, torch.float32)
     images = torch.randint(256, (4, channels, *trainer.augmentation.stored_size), dtype=torch.uint8)
-    split = Split(hold_images(images), torch.randint(num_classes, (4,)))
+    split = Split(hold_images(images), labels)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     progress = Progress.of_epoch(1, CPU)
     watch = StepWatch(trainer, split)
@@ -100,36 +102,3 @@ def test_a_recipe_trains_a_step(path: Path) -> None:
     head = {"head.weight", "head.bias"}
     assert changed == head if config.init.freeze == "backbone" else changed >= head
     assert all(value.isfinite().all() for value in model.state_dict().values())
-
-
-def build_trainer(config: TrainConfig, model: VisionTransformer) -> Trainer:
-    """Build what trains a model for as many steps as the recipe has epochs, in the way of `train.py`."""
-    training, parts = config.training, asdict(config.augmentation)
-    mix_off_share, repeats = parts.pop("mix_off_share"), parts.pop("repeats")
-    assert training.batch_size is not None and config.dataset.mean is not None and config.dataset.std is not None
-    return Trainer(
-        model=model,
-        network=model,
-        optimizer=build_optimizer(model, config.optimizer, config.init.layer_decay),
-        learning_rate=LearningRate(config.scheduler, config.optimizer.lr, 1, training.epochs),
-        augmentation=Augmentation(
-            size=config.model.image_size,
-            mean=config.dataset.mean,
-            std=config.dataset.std,
-            num_classes=model.num_classes,
-            **parts,
-        ),
-        device=CPU,
-        precision=torch.float32,
-        seed=config.seed,
-        batch_size=training.batch_size,
-        micro_batch_size=training.batch_size,
-        total_steps=training.epochs,
-        label_smoothing=training.label_smoothing,
-        clip_norm=training.clip_norm,
-        mix_until=round((1 - mix_off_share) * training.epochs),
-        patch_dropout=training.patch_dropout,
-        drop_patches_until=round((1 - training.patch_dropout_off_share) * training.epochs),
-        repeats=repeats,
-        ema=ExponentialMovingAverage(model, training.ema) if training.ema else None,
-    )

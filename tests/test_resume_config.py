@@ -129,7 +129,7 @@ def test_resume_without_a_value_says_what_it_takes(
     typed: str, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     code, calls = start(monkeypatch, run, typed)
-    wanted = "error: resume= has no value; write latest or a run's folder, or leave it out\n"
+    wanted = "error: resume= has no value; type latest or a run's folder, or leave it out\n"
     assert (code, calls, capsys.readouterr().err) == (1, [], wanted)
 
 
@@ -176,26 +176,26 @@ def test_either_spelling_of_the_learning_rate_wins_over_the_saved_one(
 
 
 REFUSED = {
-    "model.num_layers=8": "model.num_layers=8 would make it another experiment: the run has 4. Train a new run; init.",
-    "seed=4": "seed=4 would make it another experiment: the run has 3.",
-    "model.num_layers=8 seed=4": "model.num_layers=8 and seed=4 would make it another experiment: the run has 4 and 3.",
+    "model.num_layers=8": "model.num_layers=8 would be a different experiment: the run has 4. Start a new run; init.",
+    "seed=4": "seed=4 would be a different experiment: the run has 3.",
+    "model.num_layers=8 seed=4": "model.num_layers=8 and seed=4 would be a different experiment: the run has 4 and 3.",
     "model={num_layers:8}": "resume=latest takes single keys, not model={num_layers:8}, which sets a whole group",
-    "model.layer_scale=null model.pooling=mean": "model.pooling=mean would make it another experiment: the run has cls",
-    "dataset.image_size=16": "dataset.image_size=[16, 16] would make it another experiment: the run has [8, 8].",
-    "dataset.val_share=0.2": "dataset.val_share=0.2 would make it another experiment: the run has 0.15.",
-    "training.batch_size=null": "training.batch_size=null would make it another experiment: the run has 16.",
-    "training.ema=0.99": "training.ema=0.99 would make it another experiment: the run has null.",
-    "training={ema: 0.99}": "training.ema=0.99 would make it another experiment: the run has null.",
-    "augmentation.repeats=2": "augmentation.repeats=2 would make it another experiment: the run has 1.",
-    "init.freeze=backbone": "init.freeze=backbone would make it another experiment: the run has null.",
+    "model.layer_scale=null model.pooling=mean": "model.pooling=mean would be a different experiment: the run has cls",
+    "dataset.image_size=16": "dataset.image_size=[16, 16] would be a different experiment: the run has [8, 8].",
+    "dataset.val_share=0.2": "dataset.val_share=0.2 would be a different experiment: the run has 0.15.",
+    "training.batch_size=null": "training.batch_size=null would be a different experiment: the run has 16.",
+    "training.ema=0.99": "training.ema=0.99 would be a different experiment: the run has null.",
+    "training={ema: 0.99}": "training.ema=0.99 would be a different experiment: the run has null.",
+    "augmentation.repeats=2": "augmentation.repeats=2 would be a different experiment: the run has 1.",
+    "init.freeze=backbone": "init.freeze=backbone would be a different experiment: the run has null.",
     "model=vit_small": "resume=latest takes single keys, not model=vit_small, which sets a whole group, e.g. model.",
     "optimizer=sgd": "resume=latest takes single keys, not optimizer=sgd, which sets a whole group",
     "experiment=mnist": "resume=latest takes single keys, not experiment=mnist, which sets a whole group\n",
     "--multirun": "--multirun resume=latest: no sweeps in multirun below",
-    "hydra.mode=MULTIRUN": "resume=latest continues one run; for a sweep type --multirun, and no hydra.mode",
+    "hydra.mode=MULTIRUN": "resume=latest continues one run; for a sweep, type --multirun instead of hydra.mode",
     "hydra.run.dir=here": "resume=latest continues in the run's own folder; leave hydra.run.dir out",
-    "--config-name=inference": "resume=latest takes the run's own configuration; leave --config-name out",
-    "check=true": "resume=latest trains on and check=true ends without training; type only one",
+    "--config-name=inference": "resume=latest uses the run's own configuration; leave --config-name out",
+    "check=true": "resume=latest continues training, but check=true does not train; type only one",
     "training.epohcs=3": "training.epohcs is not a key. Did you mean training.epochs?",
     "+model.num_layer=1": "model.num_layer is not a key. Did you mean model.num_layers?",
     "training.epochs=x": "training.epochs=x is not a whole number",
@@ -220,7 +220,7 @@ def test_what_cannot_go_with_resume_is_refused_and_leaves_the_run_as_it_was(
 def test_a_refusal_names_the_folder_whose_weights_a_new_run_can_begin_with(tmp_path: Path) -> None:
     saved = SavedRun(save_run(tmp_path / "my run", make_config()), "stopped", {})
     config = read_config(saved)
-    with pytest.raises(ValueError, match=re.escape(f"init.weights='{tmp_path}/my run' starts from its weights")):
+    with pytest.raises(ValueError, match=re.escape(f"init.weights='{tmp_path}/my run' initializes it")):
         refuse_changes(saved, config, replace(config, seed=1))
 
 
@@ -280,11 +280,11 @@ def test_an_old_run_is_read_within_a_job_of_hydra_too(run: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [", "config.yaml is no configuration to continue from: while parsing"),
-        ("", "config.yaml is no configuration to continue from: it is empty or damaged\n"),
-        ("- 3\n", "config.yaml is no configuration to continue from: it is empty or damaged\n"),
-        ("model: 3\n", "config.yaml is no configuration to continue from"),
-        ("modle: {}\n", "config.yaml is no configuration to continue from: Key 'modle' not in 'TrainConfig'"),
+        ("a: [", "config.yaml is not a valid configuration: while parsing"),
+        ("", "config.yaml is not a valid configuration: it is empty or damaged\n"),
+        ("- 3\n", "config.yaml is not a valid configuration: it is empty or damaged\n"),
+        ("model: 3\n", "config.yaml is not a valid configuration"),
+        ("modle: {}\n", "config.yaml is not a valid configuration: Key 'modle' not in 'TrainConfig'"),
     ],
 )
 def test_a_run_whose_configuration_is_damaged_is_named(
@@ -341,7 +341,7 @@ def test_a_file_that_would_resume_with_every_start_is_refused(
     (extra / "mine.yaml").write_text("# @package _global_\nresume: latest\n")
     code, calls = start(monkeypatch, run, "experiment=mine", "--config-dir", str(extra.parent))
     assert code == 1 and not calls
-    assert capsys.readouterr().err.startswith("error: resume=latest stands in a file; it is typed: python train.py")
+    assert capsys.readouterr().err.startswith("error: resume=latest is set in a file; type it instead: python train.py")
 
 
 @pytest.mark.parametrize("arguments", [(), ("resume=latest",), ("--multirun", "seed=0,1,2")])

@@ -102,12 +102,14 @@ def test_figures_are_drawn_for_the_other_kinds_of_model_too(stem: str, tmp_path:
     assert names == {f"{kind}.png" for kind in kinds}
 
 
+@pytest.mark.usefixtures("empty_pictures")
 def test_layer_decay_without_weights_is_warned_about(tmp_path: Path) -> None:
     given = ["init.layer_decay=0.75", "training.epochs=1", "training.batch_size=600", "training.tensorboard=false"]
     run = train_run(tmp_path / "scratch", *TINY, *given)
     assert "init.layer_decay without init.weights" in (run.folder / "train.log").read_text()
 
 
+@pytest.mark.usefixtures("empty_pictures")
 def test_patches_are_dropped_until_the_last_share_of_the_epochs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +125,7 @@ def test_patches_are_dropped_until_the_last_share_of_the_epochs(
     assert rates == [0.5] * (1 + 3 * 2), "a trial, and three of four epochs of two steps"
 
 
+@pytest.mark.usefixtures("empty_pictures")
 def test_top5_accuracy_is_there_for_more_than_five_classes(tmp_path: Path) -> None:
     run = train_run(tmp_path / "digits", "dataset=digits", *TINY, "training.epochs=1", "training.tensorboard=false")
     test = json.loads((run.folder / "test/metrics.json").read_text())
@@ -156,6 +159,7 @@ def test_tensorboard_holds_each_epochs_metrics_and_rate_at_that_epoch(photo_run:
         assert [event.step for event in events.Scalars(name)] == [1, 2]
 
 
+@pytest.mark.usefixtures("empty_pictures")
 def test_the_same_command_gives_the_same_numbers(photo_run: SavedRun, tmp_path: Path) -> None:
     root = load_config(photo_run.folder / "config.yaml").dataset.root
     again = train_run(tmp_path / "again", *photo_overrides(str(root)))
@@ -173,6 +177,7 @@ def test_a_check_reports_and_leaves_no_run(photos: Path, tmp_path: Path, capsys:
     assert "notes.txt: not an image (.txt)" in shown and not list((tmp_path / "run").iterdir())
 
 
+@pytest.mark.usefixtures("empty_pictures")
 @pytest.mark.parametrize("key", ["class_weights", "sampler"])
 def test_balanced_classes_train_with_every_augmentation(key: str, photos: Path, tmp_path: Path) -> None:
     overrides = [*photo_overrides(photos), f"training.{key}=balanced", "augmentation=strong", "augmentation.repeats=2"]

@@ -22,6 +22,7 @@ from src.start.reopen import merge_typed
 from src.sweep.plan import read_plan
 from train import train
 
+pytestmark = pytest.mark.usefixtures("empty_pictures")
 SAVED = Path(__file__).parent / "saved"
 TIMES = {"seconds", "images_per_second"}
 

@@ -1,4 +1,4 @@
-"""The search: what Optuna is asked and told, what it ends early, and that it goes on; jobs only pretend to train."""
+"""The search: what Optuna is asked and told, what it prunes, and that a search continues; training is simulated."""
 
 import math
 import os
@@ -28,7 +28,7 @@ WORDS = [
 
 
 class Trainer:
-    """A main whose accuracy is highest at a learning rate of 0.01 and with four layers; the test's says otherwise."""
+    """A main function with the best validation accuracy, and the worst test accuracy, at lr 0.01 and four layers."""
 
     def __init__(self) -> None:
         self.lrs: list[float] = []
@@ -45,7 +45,7 @@ class Trainer:
             accuracy = goal * epoch / 6
             facts |= {"epoch": epoch, "best_val_acc": accuracy, "best_epoch": epoch}
             self.epochs += 1
-            if epoch < 6 and job.judge and job.judge(epoch, accuracy):
+            if epoch < 6 and job.should_prune and job.should_prune(epoch, accuracy):
                 facts["ended"] = PRUNED
                 self.pruned.append(int(job.folder.name))
                 break
@@ -80,7 +80,7 @@ def load_study() -> optuna.Study:
     )
 
 
-def test_a_search_finds_what_is_good_by_validation_and_ends_what_is_hopeless(
+def test_a_search_finds_good_settings_by_validation_and_prunes_unpromising_jobs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     main = Trainer()
@@ -91,7 +91,7 @@ def test_a_search_finds_what_is_good_by_validation_and_ends_what_is_hopeless(
     states = {trial.number: trial.state for trial in study.trials}
     pruned = [number for number, state in states.items() if state == optuna.trial.TrialState.PRUNED]
     assert pruned == main.pruned and 0 < len(pruned) < 12
-    assert all(number >= 5 for number in pruned)  # the median of fewer says little
+    assert all(number >= 5 for number in pruned)  # earlier there is no reliable median
     assert all(read_object(the_sweep() / str(number) / STATUS)["epoch"] >= 2 for number in pruned)
     for trial in study.trials:
         status = read_object(the_sweep() / str(trial.number) / STATUS)
@@ -104,19 +104,19 @@ def sorted_jobs() -> list[str]:
     return sorted((path.name for path in the_sweep().iterdir() if path.name.isdigit()), key=int)
 
 
-def test_a_search_that_was_stopped_proposes_what_it_would_have(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_that_was_stopped_proposes_the_same_as_without_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     words = [*WORDS, "sweep.trials=7", "sweep.pruner=null"]
     assert sweep(monkeypatch, Trainer(), *words) == 0
     params = [trial.params for trial in load_study().trials]
     the_sweep().rename("elsewhere")
-    parted = Trainer()
-    parted.stop_at = 4
-    assert sweep(monkeypatch, parted, *words) == 143
+    stopped = Trainer()
+    stopped.stop_at = 4
+    assert sweep(monkeypatch, stopped, *words) == 143
     assert len(sorted_jobs()) == 4 and read_object(the_sweep() / "3" / STATUS)["status"] == "stopped"
     assert load_study().trials[3].state == optuna.trial.TrialState.RUNNING
-    assert sweep(monkeypatch, parted, *words) == 0
+    assert sweep(monkeypatch, stopped, *words) == 0
     assert [trial.params for trial in load_study().trials] == params
-    assert len(parted.lrs) == 8 and all(trial.state.is_finished() for trial in load_study().trials)
+    assert len(stopped.lrs) == 8 and all(trial.state.is_finished() for trial in load_study().trials)
 
 
 def test_a_search_can_be_made_longer_and_a_finished_one_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ def test_a_search_can_be_made_longer_and_a_finished_one_runs_nothing(monkeypatch
     assert len(load_study().trials) == 5
 
 
-def test_a_job_that_was_asked_for_when_the_kill_came_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_was_proposed_just_before_a_kill_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
     main = Trainer()
     assert sweep(monkeypatch, main, *WORDS, "sweep.trials=3") == 0
     study = load_study()
@@ -136,7 +136,7 @@ def test_a_job_that_was_asked_for_when_the_kill_came_is_run(monkeypatch: pytest.
     assert len(load_study().trials) == 4 and load_study().trials[3].state.is_finished() and len(main.lrs) == 4
 
 
-def test_a_torn_line_of_the_study_is_cut_and_a_study_that_is_gone_is_told(
+def test_an_incomplete_line_of_the_study_is_removed_and_a_missing_study_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     main = Trainer()
@@ -147,13 +147,15 @@ def test_a_torn_line_of_the_study_is_cut_and_a_study_that_is_gone_is_told(
     assert sweep(monkeypatch, main, "resume=latest", "sweep.trials=3") == 0 and len(main.lrs) == 3
     study.unlink()
     assert sweep(monkeypatch, main, "resume=latest", "sweep.trials=4") == 1 and len(main.lrs) == 3
-    assert "study.log, what the search knows, is gone" in capsys.readouterr().err
+    assert (
+        "study.log, the record of the search, is missing; start a new search: sweep.new=true" in capsys.readouterr().err
+    )
 
 
-def test_a_combination_that_cannot_be_is_a_failed_job_of_a_search_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_combination_is_a_failed_job_and_the_search_continues(monkeypatch: pytest.MonkeyPatch) -> None:
     main = Trainer()
     words = ["sweep.search=random", "sweep.trials=8", "training.epochs=6"]
-    words += ["model.embedding_dim=choice(48,80)", "model.num_heads=choice(2,6,8)"]  # 80 has no six heads
+    words += ["model.embedding_dim=choice(48,80)", "model.num_heads=choice(2,6,8)"]  # 80 is not divisible by six heads
     assert sweep(monkeypatch, main, *words) == 1
     states = [read_object(the_sweep() / number / STATUS) for number in sorted_jobs()]
     failed = [state for state in states if state["status"] == "failed"]
@@ -173,14 +175,14 @@ def test_a_combination_that_cannot_be_is_a_failed_job_of_a_search_that_goes_on(m
         ),
     ],
 )
-def test_what_cannot_be_searched_is_refused(
+def test_an_invalid_search_is_refused(
     words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     assert sweep(monkeypatch, Trainer(), *words) == 1
     assert capsys.readouterr().err.startswith(f"error: {message}") and not list(Path.cwd().iterdir())
 
 
-def test_without_optuna_a_search_says_what_brings_it(
+def test_without_optuna_a_search_names_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
@@ -188,7 +190,7 @@ def test_without_optuna_a_search_says_what_brings_it(
     assert "sweep.search=tpe needs Optuna: pip install -r requirements-sweep.txt" in capsys.readouterr().err
 
 
-def test_each_kind_of_value_is_searched_as_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_kind_of_value_has_its_own_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
     words = [*WORDS, "model.num_registers=int(interval(0,4))", "sweep.trials=2"]
     assert sweep(monkeypatch, Trainer(), *words) == 0
     assert load_study().trials[0].distributions == {
@@ -199,7 +201,7 @@ def test_each_kind_of_value_is_searched_as_what_it_is(monkeypatch: pytest.Monkey
     }
 
 
-def test_hyperband_ends_jobs_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hyperband_prunes_jobs_too(monkeypatch: pytest.MonkeyPatch) -> None:
     main = Trainer()
     assert sweep(monkeypatch, main, *WORDS, "sweep.pruner=hyperband", "sweep.prune_after=1") == 0
     assert main.epochs < 12 * 6

@@ -1,4 +1,4 @@
-"""A sweep as a user types it: each job once, whatever ends it, ranked; its jobs here only pretend to train."""
+"""A sweep as a user types it: each job runs once, whatever ends it, and is ranked; the training is simulated."""
 
 import csv
 import json
@@ -33,7 +33,7 @@ QUICK = "training.epochs=4"
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to stand in; pictures are files with nothing in them."""
+    """An empty working directory; pictures are empty files."""
     monkeypatch.chdir(tmp_path)
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "HYDRA_FULL_ERROR"):
         monkeypatch.delenv(name, raising=False)
@@ -43,10 +43,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Trainer:
-    """A main that leaves what a run does: it may stop, fail or be killed at jobs told by seed."""
+    """A main function that writes what a run writes; `ends` says how the job of a seed ends, `early` before its run."""
 
     def __init__(self) -> None:
-        self.runs: list[tuple[int, bool]] = []  # (seed, whether it went on)
+        self.runs: list[tuple[int, bool]] = []  # (seed, whether it was continued)
         self.jobs: list[Job] = []
         self.ends: dict[int, BaseException] = {}
         self.early: set[int] = set()
@@ -88,7 +88,7 @@ def the_sweep() -> Path:
     return plan.parent
 
 
-def test_a_sweep_leaves_a_row_per_job_with_what_came_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_leaves_a_row_per_job_with_its_results(monkeypatch: pytest.MonkeyPatch) -> None:
     main = Trainer()
     main.ends[1] = ValueError("broken\nin two lines")
     assert sweep(monkeypatch, main, "model.num_layers=2,3", "seed=0,1", QUICK) == 1
@@ -105,7 +105,7 @@ def test_a_sweep_leaves_a_row_per_job_with_what_came_of_it(monkeypatch: pytest.M
     }
 
 
-def test_the_table_is_ordered_by_validation_accuracy_and_repeats_are_means(
+def test_the_table_is_ranked_by_validation_accuracy_and_seeds_are_averaged(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     sweep(monkeypatch, Trainer(), "model.num_layers=2,3", "seed=0,1,2", QUICK)
@@ -122,9 +122,21 @@ def test_the_table_is_ordered_by_validation_accuracy_and_repeats_are_means(
     assert "6 jobs: 6 finished" in shown and "continue" not in shown
 
 
+def test_seeds_are_grouped_by_value_whatever_was_typed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (folder / "jobs.txt").write_text("seed=0 training.lr=0.001\nseed=1 training.lr=1e-3\n")
+    assert sweep(monkeypatch, Trainer(), "sweep.file=jobs.txt", QUICK) == 0
+    shown = capsys.readouterr().out
+    for text in ((the_sweep() / "sweep.md").read_text(), shown):
+        assert text.count("90.50 ± 0.71 % (2)") == text.count("80.50 ± 0.71 % (2)") == 1
+    header = next(line for line in shown.splitlines() if line.startswith("rank")).split()
+    assert header[:4] == ["rank", "job", "seed", "val"], "only the seed was swept"
+
+
 def test_the_same_command_runs_what_is_left_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     main, words = Trainer(), ("seed=0,1,2,3", QUICK)
-    main.ends = {1: FloatingPointError("no number"), 2: Interrupted(signal.SIGTERM)}
+    main.ends = {1: FloatingPointError("NaN loss"), 2: Interrupted(signal.SIGTERM)}
     assert sweep(monkeypatch, main, *words) == 143
     assert main.runs == [(0, False), (1, False), (2, False)]
     assert statuses() == ["finished", "failed", "stopped", "pending"]
@@ -132,7 +144,7 @@ def test_the_same_command_runs_what_is_left_and_nothing_else(monkeypatch: pytest
     main.runs.clear()
     del main.ends[2]
     assert sweep(monkeypatch, main, *words) == 1
-    assert main.runs == [(1, True), (2, True), (3, False)]  # the failed one is tried again, the stopped one goes on
+    assert main.runs == [(1, True), (2, True), (3, False)]  # the failed one is tried again, the stopped one continues
     assert statuses() == ["finished", "failed", "finished", "finished"]
     main.runs.clear()
     main.ends.clear()
@@ -142,7 +154,7 @@ def test_the_same_command_runs_what_is_left_and_nothing_else(monkeypatch: pytest
     assert statuses() == ["finished"] * 4
 
 
-def test_resume_goes_on_with_a_sweep_by_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume_continues_a_sweep_by_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     main = Trainer()
     main.ends[1] = Interrupted(signal.SIGINT)
     assert sweep(monkeypatch, main, "seed=0,1,2", QUICK, "sweep.zip=true") == 130
@@ -156,14 +168,14 @@ def test_resume_goes_on_with_a_sweep_by_its_folder(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["training.lr=1"], "--multirun resume=… goes on with the jobs of that sweep; leave training.lr=1 out"),
+        (["training.lr=1"], "--multirun resume=… continues the jobs of that sweep; leave training.lr=1 out"),
         (["sweep.zip=true"], "leave sweep.zip=true out"),
         (["hydra.sweep.dir=x"], "leave hydra.sweep.dir=x out"),
         (["sweep.new=true"], "leave sweep.new=true out"),
         (["sweep.only=7"], "sweep.only=7: the sweep has the jobs 0 to 1"),
     ],
 )
-def test_what_would_make_other_jobs_is_refused_when_a_sweep_goes_on(
+def test_what_would_change_the_jobs_is_refused_when_a_sweep_is_continued(
     words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     main = Trainer()
@@ -172,7 +184,7 @@ def test_what_would_make_other_jobs_is_refused_when_a_sweep_goes_on(
     assert message in capsys.readouterr().err
 
 
-def test_a_sweep_does_not_go_on_under_other_files(
+def test_a_sweep_is_not_continued_with_changed_files(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     recipe = folder / "mine" / "experiment" / "quick.yaml"
@@ -185,7 +197,7 @@ def test_a_sweep_does_not_go_on_under_other_files(
     assert sweep(monkeypatch, main, "resume=latest") == 1
     error = capsys.readouterr().err
     assert (
-        "job 0 of the sweep is another one by now (" in error
+        "job 0 of the sweep has changed (" in error
         and "training.epochs was 4, is 5" in error
         and "Traceback" not in error
     )
@@ -194,10 +206,10 @@ def test_a_sweep_does_not_go_on_under_other_files(
     assert sweep(monkeypatch, main, "resume=latest") == 0 and main.runs[1:] == [(0, True), (1, False)]
     recipe.write_text("# @package _global_\ntraining:\n  epochs: 5\n")
     assert sweep(monkeypatch, main, *words) == 0
-    assert len(list(Path("multirun").rglob("sweep.json"))) == 2  # the same words, but another experiment
+    assert len(list(Path("multirun").rglob("sweep.json"))) == 2  # the same command, but another experiment
 
 
-def test_a_new_sweep_begins_when_asked_for_or_when_other_words_are_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_sweep_starts_when_asked_for_or_when_the_command_differs(monkeypatch: pytest.MonkeyPatch) -> None:
     main = Trainer()
     for number, words in enumerate((["seed=0,1"], ["seed=0,1", "sweep.new=true"], ["seed=0,1,2"]), start=1):
         assert sweep(monkeypatch, main, *words, QUICK) == 0
@@ -205,13 +217,13 @@ def test_a_new_sweep_begins_when_asked_for_or_when_other_words_are_typed(monkeyp
     assert len(main.runs) == 7
 
 
-def test_how_a_sweep_is_run_does_not_make_it_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_how_jobs_are_run_do_not_start_a_new_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     main = Trainer()
     sweep(monkeypatch, main, "seed=0,1", QUICK)
     assert sweep(monkeypatch, main, "seed=0,1", QUICK, "sweep.on_error=stop") == 0 and len(main.runs) == 2
 
 
-def test_a_job_is_told_only_what_would_train_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_gets_the_overrides_that_would_train_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     main = Trainer()
     sweep(monkeypatch, main, "seed=1,2", QUICK, "sweep.on_error=stop", "hydra.job.name=x")
     assert [job.overrides for job in main.jobs] == [["seed=1", QUICK], ["seed=2", QUICK]]
@@ -221,7 +233,7 @@ def test_a_job_is_told_only_what_would_train_it_alone(monkeypatch: pytest.Monkey
     assert (the_sweep() / "0" / CONFIG).read_text() == (Path("alone") / CONFIG).read_text()
 
 
-def test_after_a_failure_the_rest_stays_pending_where_that_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_error_stop_leaves_the_other_jobs_pending_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     main = Trainer()
     main.ends[1] = RuntimeError("defect")
     assert sweep(monkeypatch, main, "seed=0,1,2", QUICK, "sweep.on_error=stop") == 1
@@ -231,7 +243,7 @@ def test_after_a_failure_the_rest_stays_pending_where_that_is_wanted(monkeypatch
 
 
 @pytest.mark.parametrize("error", [ValueError("no images"), RuntimeError("defect"), SystemExit(3), MemoryError()])
-def test_an_error_before_the_run_began_is_in_its_log_and_status_and_the_others_run_on(
+def test_an_error_before_the_run_starts_is_in_its_log_and_status_and_the_other_jobs_run(
     error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     main = Trainer()
@@ -245,22 +257,22 @@ def test_an_error_before_the_run_began_is_in_its_log_and_status_and_the_others_r
     assert read_ledger()[0]["error"].startswith(type(error).__name__)
     main.ends.clear()
     assert sweep(monkeypatch, main, "seed=0,1", QUICK) == 0
-    assert main.runs[-1] == (0, False)  # there was nothing to go on from
+    assert main.runs[-1] == (0, False)  # there was nothing to continue from
     assert statuses() == ["finished"] * 2
 
 
-def test_an_error_before_a_job_can_go_on_is_recorded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_before_a_job_is_continued_is_recorded_too(monkeypatch: pytest.MonkeyPatch) -> None:
     main = Trainer()
     main.ends[0] = Interrupted(signal.SIGINT)
     sweep(monkeypatch, main, "seed=0,1", QUICK)
-    main.ends[0], main.early = ValueError("the images are others"), {0}
+    main.ends[0], main.early = ValueError("the images have changed"), {0}
     assert sweep(monkeypatch, main, "seed=0,1", QUICK) == 1
     status = read_object(the_sweep() / "0" / STATUS)
-    assert (status["status"], status["error"]) == ("failed", "ValueError: the images are others")
-    assert status["best_val_acc"] == 0.9  # what the run had told is not lost
+    assert (status["status"], status["error"]) == ("failed", "ValueError: the images have changed")
+    assert status["best_val_acc"] == 0.9  # what the run had recorded is not lost
 
 
-def test_bad_jobs_are_found_before_the_first_begins_and_named_and_counted(
+def test_bad_jobs_are_named_and_counted_before_the_first_one_starts(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     main = Trainer()
@@ -279,7 +291,7 @@ def test_a_signal_ends_the_sweep_and_says_how_to_continue(
 
     def stop(config: TrainConfig, job: Job) -> None:
         main(config, job)
-        os.kill(os.getpid(), signal.SIGTERM)  # outside of a training, which keeps signals for itself
+        os.kill(os.getpid(), signal.SIGTERM)  # outside of a training, which handles signals itself
 
     assert sweep(monkeypatch, stop, "seed=0,1,2", QUICK) == 143
     assert statuses() == ["finished", "pending", "pending"]
@@ -301,7 +313,7 @@ def test_a_job_that_another_process_runs_is_waited_for(monkeypatch: pytest.Monke
 
     def end_other(config: TrainConfig, job: Job) -> None:
         main(config, job)
-        if config.seed == 1:  # the other one dies while this sweep is busy
+        if config.seed == 1:  # the other process dies while this one is busy
             assert read_ledger()[0]["status"] == "running"
             other.kill()
             other.wait()
@@ -310,17 +322,19 @@ def test_a_job_that_another_process_runs_is_waited_for(monkeypatch: pytest.Monke
     assert main.runs == [(1, False), (0, True)]
 
 
-def test_a_sweep_is_carried_out_by_one_process_at_a_time(
+def test_a_sweep_is_run_by_one_process_at_a_time(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     main = Trainer()
     sweep(monkeypatch, main, "seed=0,1", QUICK)
     with FileLock(the_sweep() / ".lock"):
         assert sweep(monkeypatch, main, "seed=0,1", QUICK) == 1
-    assert "is being carried out by another process" in capsys.readouterr().err
+    assert "another process is running the sweep multirun/" in capsys.readouterr().err
 
 
-def test_a_job_that_another_process_holds_is_waited_for_and_not_run_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_another_process_has_claimed_is_waited_for_and_not_run_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     main = Trainer()
     sweep(monkeypatch, main, "seed=0,1", QUICK)
     status = the_sweep() / "0" / STATUS
@@ -332,13 +346,13 @@ def test_a_job_that_another_process_holds_is_waited_for_and_not_run_twice(monkey
 
     def say(text: str) -> None:
         said.append(text)
-        if "which is waited for" in text:
+        if "waiting for another process" in text:
             status.write_text(content)
             lock.release()
 
     monkeypatch.setattr(terminal, "say", say)
     assert sweep(monkeypatch, main, "seed=0,1", QUICK) == 0 and len(main.runs) == 2
-    assert "job 0     is being run by another process, which is waited for" in said
+    assert "job 0     waiting for another process that is running it" in said
 
 
 def test_a_part_of_a_sweep_can_be_run_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,17 +363,17 @@ def test_a_part_of_a_sweep_can_be_run_by_number(monkeypatch: pytest.MonkeyPatch)
     assert [seed for seed, _ in main.runs] == [1, 3, 2]
 
 
-def test_jobs_may_have_folders_named_after_their_settings_but_not_one_together(
+def test_folders_may_be_named_after_settings_but_two_jobs_may_not_share_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     main = Trainer()
     assert sweep(monkeypatch, main, "seed=0,1", QUICK, "hydra.sweep.subdir='${hydra.job.override_dirname}'") == 0
     assert {job.folder.name for job in main.jobs} == {f"seed=0,{QUICK}", f"seed=1,{QUICK}"}
     assert sweep(monkeypatch, main, "seed=0,1", QUICK, "hydra.sweep.subdir=x") == 1
-    assert "hydra.sweep.subdir gives jobs 0 and 1 one folder, x" in capsys.readouterr().err and len(main.runs) == 2
+    assert "hydra.sweep.subdir gives jobs 0 and 1 the same folder, x" in capsys.readouterr().err and len(main.runs) == 2
 
 
-def test_a_folder_named_by_the_user_goes_on_with_its_sweep_and_no_other(
+def test_a_folder_typed_by_the_user_continues_its_own_sweep_and_no_other(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     main = Trainer()
@@ -370,8 +384,8 @@ def test_a_folder_named_by_the_user_goes_on_with_its_sweep_and_no_other(
     assert "hydra.sweep.dir=multirun/mine exists; nothing is overwritten" in capsys.readouterr().err
 
 
-def test_a_kill_at_any_moment_leaves_a_sweep_that_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is there of a job: nothing, an empty folder, a configuration, a status of a dead process, a torn one."""
+def test_a_sweep_continues_after_a_kill_at_any_moment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job may leave nothing, an empty folder, a configuration, a dead process's status, or an incomplete one."""
     main = Trainer()
     sweep(monkeypatch, main, "seed=0,1,2,3,4", QUICK)
     root = the_sweep()
@@ -398,10 +412,10 @@ def test_a_damaged_plan_is_named(content: str, monkeypatch: pytest.MonkeyPatch, 
     assert sweep(monkeypatch, main, f"resume={root}") == 1
     error = capsys.readouterr().err
     assert f"{root}/sweep.json is damaged" in error and "Traceback" not in error
-    assert sweep(monkeypatch, main, "seed=0,1", QUICK) == 0 and len(main.runs) == 4  # it begins anew
+    assert sweep(monkeypatch, main, "seed=0,1", QUICK) == 0 and len(main.runs) == 4  # it starts over
 
 
-def test_a_picture_that_cannot_be_drawn_ends_no_sweep(
+def test_a_picture_that_cannot_be_drawn_does_not_end_the_sweep(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     def fail(*arguments: object) -> None:
@@ -413,8 +427,10 @@ def test_a_picture_that_cannot_be_drawn_ends_no_sweep(
     assert "warning   sweep.png could not be drawn: KeyError: 'a defect'" in capsys.readouterr().out
 
 
-def test_of_several_processes_the_first_decides_what_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others run every job in its order, in folders of their own; what is done is gone through again."""
+def test_of_several_processes_the_main_one_decides_which_jobs_continue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others run all jobs in order, in temporary folders; jobs that are done are run again."""
     main = Trainer()
     sweep(monkeypatch, main, "seed=0,1", QUICK)
     for rank in (0, 1):
@@ -435,24 +451,24 @@ def test_several_processes_and_processes_per_job_exclude_each_other(
     assert "sweep.isolate=true starts its jobs itself" in capsys.readouterr().err
 
 
-def test_a_single_run_refuses_words_for_sweeps_and_a_sweeps_folder(
+def test_a_single_run_refuses_sweep_settings_and_a_sweeps_folder(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     main = Trainer()
     sweep(monkeypatch, main, "seed=0,1", QUICK)
     for words, message in (
-        (["sweep.zip=true"], "sweep.zip=true means nothing without --multirun"),
-        ([f"resume={the_sweep()}"], f"is a sweep: python train.py --multirun resume={the_sweep()}"),
+        (["sweep.zip=true"], "sweep.zip=true has no effect without --multirun"),
+        ([f"resume={the_sweep()}"], f"is a sweep; continue it with: python train.py --multirun resume={the_sweep()}"),
     ):
         monkeypatch.setattr(sys, "argv", ["train.py", *words])
         assert launch(main, "config", TrainConfig) == 1 and len(main.runs) == 2
         assert message in capsys.readouterr().err
 
 
-def test_a_launcher_that_is_not_installed_says_what_brings_it(
+def test_a_launcher_that_is_not_installed_is_reported_with_the_command_that_installs_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """A plugin that no machine has, typed by its own name and by a file that builds on it."""
+    """A plugin that does not exist, chosen by its own name and by a file that builds on it."""
     monkeypatch.setitem(LAUNCHERS, "nowhere", "-r requirements-nowhere.txt")
     file = folder / "mine" / "hydra" / "launcher" / "far.yaml"
     file.parent.mkdir(parents=True)
@@ -463,7 +479,7 @@ def test_a_launcher_that_is_not_installed_says_what_brings_it(
         assert capsys.readouterr().err == error and not Path("multirun").exists()
 
 
-def test_a_launcher_that_cannot_begin_is_told_once_and_fails_the_sweep(
+def test_a_launcher_that_cannot_start_is_reported_once_and_fails_the_sweep(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setenv("PATH", "")  # no srun, as on a machine without SLURM
@@ -471,14 +487,14 @@ def test_a_launcher_that_cannot_begin_is_told_once_and_fails_the_sweep(
     assert capsys.readouterr().out.count('Could not detect "srun"') == 1 and statuses() == ["pending"] * 2
 
 
-def test_the_ready_launchers_name_plugins_that_the_requirements_bring() -> None:
+def test_the_launchers_in_configs_use_plugins_that_the_requirements_install() -> None:
     for path in (CONFIGS / "hydra" / "launcher").glob("*.yaml"):
         assert yaml.safe_load(path.read_text())["defaults"][0] in LAUNCHERS
         command = re.search(r"python train\.py --multirun hydra/launcher=(\w+)", path.read_text())
         assert command and command[1] == path.stem
 
 
-def test_the_plan_holds_words_and_configuration_of_each_job(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plan_has_the_overrides_and_the_configuration_of_each_job(monkeypatch: pytest.MonkeyPatch) -> None:
     sweep(monkeypatch, Trainer(), "seed=0,1", QUICK, "hydra.job.name=x")
     plan = json.loads((the_sweep() / "sweep.json").read_text())
     assert plan["overrides"] == ["seed=0,1", QUICK] and plan["hydra"] == ["hydra.job.name=x"]
@@ -486,7 +502,7 @@ def test_the_plan_holds_words_and_configuration_of_each_job(monkeypatch: pytest.
     assert [job["config"]["seed"] for job in plan["jobs"]] == [0, 1]
 
 
-def test_a_part_can_be_run_after_a_failure_has_stopped_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_single_jobs_can_be_run_after_a_failure_stopped_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     main = Trainer()
     main.ends[0] = RuntimeError("defect")
     assert sweep(monkeypatch, main, "seed=0,1,2", QUICK, "sweep.on_error=stop") == 1
@@ -501,7 +517,7 @@ def test_a_part_can_be_run_after_a_failure_has_stopped_the_rest(monkeypatch: pyt
         (["seed=0,1", "sweep.only=[]"], "sweep.only=[] must be numbers of jobs"),
         (
             ["seed=0,1", "sweep.only=0,1"],
-            "sweep.only=0,1: how a sweep is run has one value; a list is",
+            "sweep.only=0,1: settings of a sweep take one value; write a list",
         ),
         (["seed=0,1", "sweep.gpus=[7]"], "sweep.gpus=[7], but torch sees"),
         (["seed=0,1", "sweep.file="], "sweep.file= has no value"),
@@ -509,14 +525,14 @@ def test_a_part_can_be_run_after_a_failure_has_stopped_the_rest(monkeypatch: pyt
             ["sweep.search=random", "sweep.only=0", "model.dropout=interval(0,0.1)"],
             "sweep.only=0: the sweep has no jobs",
         ),
-        (["seed=0,1", "check=true"], "check=true looks at one data set and trains nothing; leave --multirun out"),
-        (["experiment=digits,search_digits"], "sweep.params is set by a file that only some jobs take"),
-        (["seed=0,0"], "jobs 0 and 1 would train the same (seed=0; seed=0); repeats differ in their seed"),
-        (["training.lr=0.1,1e-1"], "jobs 0 and 1 would train the same"),
+        (["seed=0,1", "check=true"], "check=true checks a data set and does not train; leave --multirun out"),
+        (["experiment=digits,search_digits"], "sweep.params is set in a file that only some jobs use"),
+        (["seed=0,0"], "jobs 0 and 1 are identical (seed=0; seed=0); vary seed to repeat a job"),
+        (["training.lr=0.1,1e-1"], "jobs 0 and 1 are identical"),
         (["seed=0,1", "--cfg", "job"], "--cfg shows the configuration of one run; leave --multirun out"),
     ],
 )
-def test_what_a_sweep_cannot_be_is_refused_and_leaves_nothing(
+def test_an_invalid_sweep_is_refused_and_leaves_nothing(
     words: list[str], message: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     main = Trainer()
@@ -534,12 +550,12 @@ def test_a_data_set_that_is_not_there_is_found_before_the_first_job(
     main = Trainer()
     assert sweep(monkeypatch, main, "dataset=image_folder", "dataset.root=photos,empty") == 1 and not main.runs
     error = capsys.readouterr().err
-    assert "empty holds no folders; each class has its own" in error and "in the job dataset=image_folder" in error
+    assert "empty contains no folders; each class needs its own" in error and "in the job dataset=image_folder" in error
     assert not Path("multirun").exists()
 
 
-def test_a_sweep_goes_on_from_another_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the cache would lie changes with it, and no result."""
+def test_a_sweep_can_be_continued_from_another_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That changes the folder of the cache, but no result."""
     main = Trainer()
     main.ends[0] = Interrupted(signal.SIGINT)
     sweep(monkeypatch, main, "seed=0,1", QUICK)
@@ -550,7 +566,7 @@ def test_a_sweep_goes_on_from_another_folder(folder: Path, monkeypatch: pytest.M
     assert sweep(monkeypatch, main, f"resume={sweep_folder}") == 0 and main.runs[1:] == [(0, True), (1, False)]
 
 
-def test_a_table_that_cannot_be_written_ends_no_sweep(
+def test_a_table_that_cannot_be_written_does_not_end_the_sweep(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     main = Trainer()
@@ -566,14 +582,14 @@ def test_a_table_that_cannot_be_written_ends_no_sweep(
     assert "warning   the table of the sweep cannot be written: " in shown and "2 jobs: 2 finished" in shown
 
 
-def test_a_sweep_with_a_job_that_was_stopped_alone_does_not_end_well(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_with_a_stopped_job_does_not_exit_with_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(config: TrainConfig, job: Job) -> None:
         write_json(job.folder / STATUS, {"status": "stopped"})
 
     assert sweep(monkeypatch, stop, "seed=0,1", QUICK) == 1
 
 
-def test_of_several_processes_what_has_failed_is_tried_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_several_processes_failed_jobs_are_tried_last(monkeypatch: pytest.MonkeyPatch) -> None:
     for key, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "2")):
         monkeypatch.setenv(key, value)
     main = Trainer()

@@ -1,6 +1,6 @@
-"""Hydra's door to `src/sweep`: Hydra loads sweepers from a package of this name only, at every start of a program.
+"""Connects Hydra to `src/sweep`: Hydra loads sweepers only from the package `hydra_plugins`.
 
-So nothing heavy is imported here, and nothing is decided.
+It does so whenever a program starts, so nothing slow is imported here.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 
 class ResumableSweeper(Sweeper):
-    """Run the jobs of a sweep that are not finished yet, and rank all of them."""
+    """Run the jobs of a sweep that are not done yet, and rank all of them."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from src.sweep.plan import Sweep

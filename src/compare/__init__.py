@@ -1,5 +1,5 @@
-"""Compare runs: what was set differently, what each reached, how their curves run, where they fail on other images.
+"""Compare runs: their settings, their results, their curves, and where they fail on other test images.
 
-`compare` tells the story: `choose` finds the runs, `tables` and `mcnemar` work out what is said of them, `report`
-shows and writes it.
+`compare` tells the story: `choose` finds the runs, `tables` and `mcnemar` compute the results, `report` prints and
+writes them.
 """

@@ -1,4 +1,4 @@
-"""Which runs are compared: `run=` names folders, lists of them, globs; what cannot be compared is told."""
+"""Which runs are compared: `run=` takes a folder, a list or a glob; runs that cannot be compared are reported."""
 
 import glob
 import os
@@ -14,15 +14,16 @@ from ..machine.disk import read_object, short_path
 from ..run.files import CONFIG, METRICS, STATUS, TEST_METRICS
 from ..run.query import select_runs
 from ..run.saved import SavedRun, choose_run, find_folders, read_run
+from ..tables import rank_key
 from ..terminal import track
 
 
 @dataclass
 class Entry:
-    """A run that is compared: its short name, its configuration by keys with dots, its epochs by column, its numbers.
+    """A run to compare.
 
-    config: without what rounding leaves, as in 10 % of 3 epochs; numbers: what it reached and what that took, None for
-    what it does not have.
+    label: its short name; config: its values by keys with dots, without rounding errors, as in 10 % of 3 epochs;
+    history: the columns of metrics.csv; numbers: its results and their cost, None if unknown.
     """
 
     label: str
@@ -33,9 +34,9 @@ class Entry:
 
 
 def choose_entries(config: InferenceConfig) -> tuple[list[Entry], list[str]]:
-    """Return the runs to compare, the best by validation accuracy first, and what was left out, each with its reason.
+    """Return the runs to compare, the best by validation accuracy first, and those left out, each with the reason.
 
-    Raises ValueError where fewer than two are left.
+    Raises ValueError if there are fewer than two.
     """
     folders, left_out = _find(config)
     saved = []
@@ -49,50 +50,44 @@ def choose_entries(config: InferenceConfig) -> tuple[list[Entry], list[str]]:
     for run in track(chosen, len(chosen), "reading runs"):
         try:
             entries.append(_read_entry(run))
-        except Exception as error:  # of yaml, the schema, the table: whatever is wrong, this run cannot be compared
+        except Exception as error:  # from yaml, the schema, the table: whatever is wrong, it cannot be compared
             left_out.append(_explain(run.folder, error))
     if len(entries) < 2:
         raise ValueError(_ask_for_more(config, len(entries), left_out))
-    entries.sort(key=_rank)
+    entries.sort(key=lambda entry: rank_key(entry.numbers["val_acc"], entry.saved.number("best_val_loss")))
     for entry, label in zip(entries, name_apart([entry.saved.folder for entry in entries]), strict=True):
         entry.label = label
     return entries, left_out
 
 
-def _rank(entry: Entry) -> tuple[bool, float, float]:
-    """Return what sorts the best first, as a run chooses its best epoch: by accuracy, then by loss."""
-    accuracy, loss = (entry.saved.number(key) for key in ("best_val_acc", "best_val_loss"))
-    return accuracy is None, -(accuracy or 0.0), loss or 0.0
-
-
 def _explain(folder: Path, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         name = Path(error.filename).name if error.filename else STATUS
-        reason = f"no {name}" + (", as no epoch has ended" if name == METRICS else "")
+        reason = f"no {name}" + (", as no epoch has finished" if name == METRICS else "")
     else:
         reason = f"damaged: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
     return f"{short_path(folder.absolute())} ({reason})"
 
 
 def _ask_for_more(config: InferenceConfig, count: int, left_out: list[str]) -> str:
-    where = f"run={config.run}" if config.run else " or ".join(config.roots)
+    where = f"for run={config.run}" if config.run else f"in {' and '.join(config.roots)}"
     chosen = f" with filter={config.filter}" if config.filter else ""
     reason = f"; left out: {join(left_out)}" if left_out else ""
     return (
-        f"task=compare needs two runs or more, and {where}{chosen} gives {count or 'none'}{reason}\n"
-        "write run='[FOLDER,FOLDER]', or a folder of runs (of a sweep: run=multirun/DATE/TIME); "
-        "without run= all below outputs and multirun are compared, task=list shows them"
+        f"task=compare needs at least two runs, but found {count or 'none'} {where}{chosen}{reason}\n"
+        "write run='[FOLDER,FOLDER]' or a folder of runs (of a sweep: run=multirun/DATE/TIME); "
+        "without run=, all runs below outputs and multirun are compared; task=list shows them"
     )
 
 
 def join(items: Sequence[str], limit: int = 10) -> str:
-    """Return items as words, of many the first ones."""
+    """Return the items separated by commas, only the first ones if there are many."""
     rest = len(items) - limit
     return ", ".join(items[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _find(config: InferenceConfig) -> tuple[list[Path], list[str]]:
-    """Return the folders that are meant, each once, and what was typed in vain."""
+    """Return the folders of the runs, each once, and what was typed that is no run, with the reason."""
     if not config.run:
         return _each_once(find_folders(config.roots, METRICS)), []
     folders, left_out = [], []
@@ -104,14 +99,14 @@ def _find(config: InferenceConfig) -> tuple[list[Path], list[str]]:
         matches = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
         found = [folder for match in matches for folder in _list_runs(Path(match))]
         if not found:
-            missing = "no runs with an epoch in it" if matches else "does not exist"
+            missing = "no run with a finished epoch in it" if matches else "does not exist"
             left_out.append(f"{wanted} ({missing})")
         folders += found
     return _each_once(folders), left_out
 
 
 def _list_runs(path: Path) -> Iterable[Path]:
-    """Return the folder itself if it is a run, else all below it that have an epoch behind them."""
+    """Return the folder itself if it is a run, otherwise all runs below it with a finished epoch."""
     is_run = (path / STATUS).is_file() or (path / CONFIG).is_file()
     return [path] if is_run else find_folders([str(path)], METRICS)
 
@@ -121,7 +116,7 @@ def _each_once(folders: Iterable[Path]) -> list[Path]:
 
 
 def split_list(typed: str) -> list[str]:
-    """Return the paths of `[a, b]` or `a,b`; a comma or bracket of a path that exists does not part it."""
+    """Return the paths in `[a, b]` or `a,b`; commas and brackets may be part of a path that exists."""
     if os.path.exists(os.path.expanduser(typed)):
         return [typed]
     text = typed.strip()
@@ -129,7 +124,7 @@ def split_list(typed: str) -> list[str]:
         text = text[1:-1]
     pieces, paths = text.split(","), []
     while pieces:
-        # As many pieces as make a path that is there: a sweep may call its folders lr=0.1,seed=2.
+        # Join as many pieces as make an existing path: folders of a sweep may be called lr=0.1,seed=2.
         lengths = range(len(pieces), 0, -1)
         joined = {length: ",".join(pieces[:length]).strip().strip("'\"") for length in lengths}
         length = next((n for n in lengths if n > 1 and os.path.exists(os.path.expanduser(joined[n]))), 1)
@@ -139,7 +134,7 @@ def split_list(typed: str) -> list[str]:
 
 
 def name_apart(folders: Sequence[Path]) -> list[str]:
-    """Return the shortest trailing parts of folders that tell them apart, as many parts of each."""
+    """Return the ends of the folders' paths, the same number of parts of each, as few as make them different."""
     parts = [folder.absolute().parts for folder in folders]
     names: list[str] = []
     for length in range(1, max(map(len, parts)) + 1):

@@ -1,4 +1,4 @@
-"""The story of a comparison: what differs, what the runs reached, over seeds, and image by image."""
+"""The story of a comparison: which settings differ, the results, the means over seeds, the test images one by one."""
 
 import os
 from collections.abc import Sequence
@@ -8,17 +8,18 @@ from .. import terminal
 from ..config.schema import InferenceConfig
 from ..machine.disk import read_object, short_path
 from ..run.files import ENVIRONMENT
+from ..tables import Table, format_percent
 from . import report
 from .choose import Entry, choose_entries, join
 from .mcnemar import Comparison, compare_with_best
 from .report import MAX_CURVES, Section
-from .tables import Table, list_differences, list_groups, list_numbers
+from .tables import list_differences, list_groups, list_numbers
 
 
 def compare_runs(config: InferenceConfig) -> None:
-    """Compare the runs that `run` and `filter` choose: print tables, and write them with a picture into `output`.
+    """Compare the runs that `run` and `filter` choose: print tables, and write them and a picture to `output`.
 
-    Raises ValueError where there are fewer than two.
+    Raises ValueError if there are fewer than two.
     """
     entries, left_out = choose_entries(config)
     comparisons, problems = compare_with_best(entries)
@@ -30,7 +31,7 @@ def compare_runs(config: InferenceConfig) -> None:
     ]
     report.show(sections)
     folder = Path(os.path.expanduser(config.output or "comparison"))
-    title = f"{len(entries)} runs compared"
+    title = f"Comparison of {len(entries)} runs"
     report.write(folder, title, sections, entries, report.list_rows(entries, comparisons))
     names = ", ".join((report.MARKDOWN, report.CSV, report.PICTURE))
     best = f" (of the {MAX_CURVES} best)" if len(entries) > MAX_CURVES else ""
@@ -40,34 +41,35 @@ def compare_runs(config: InferenceConfig) -> None:
 def _describe_differences(entries: Sequence[Entry]) -> Section:
     table = list_differences(entries)
     sentences = [] if table else ["The configurations are equal."]
-    return Section("What differs in the configurations", sentences, table, turned="run")
+    return Section("Differences in the configurations", sentences, table, turned="run")
 
 
 def _describe_numbers(entries: Sequence[Entry], left_out: Sequence[str]) -> Section:
-    sentences = ["The best by validation accuracy first; images/s: the median over the epochs."]
+    sentences = ["Sorted by validation accuracy, the best run first. images/s is the median over the epochs."]
     if len(entries) > MAX_CURVES:
         sentences.append(f"{report.PICTURE} shows the {MAX_CURVES} best of {len(entries)} runs.")
     if warning := _warn_of_other_images(entries):
         sentences.append(warning)
     if left_out:
         sentences.append(f"Left out: {join(left_out)}.")
-    return Section("What they reached", sentences, list_numbers(entries))
+    return Section("Results", sentences, list_numbers(entries))
 
 
 def _warn_of_other_images(entries: Sequence[Entry]) -> str:
+    """Return a sentence if the runs did not use the same images, otherwise an empty text."""
     sources = {entry.saved.source for entry in entries}
     if len(sources) > 1:
         names = join(sorted({entry.saved.dataset for entry in entries}))
-        return f"These runs are on {len(sources)} data sets ({names}), so their accuracies do not tell which is better."
+        return f"These runs are on {len(sources)} data sets ({names}), so their accuracies do not show which is better."
     prints = {read_object(entry.saved.folder / ENVIRONMENT).get("data_fingerprint") for entry in entries}
     if len(prints - {None}) > 1:
-        return "Not all runs had the same images in each split, so small differences of accuracy may be the images'."
+        return "Not all runs used the same images in each split; small differences in accuracy may come from that."
     return ""
 
 
 def _describe_groups(entries: Sequence[Entry]) -> list[Section]:
     table = list_groups(entries)
-    sentence = "Finished runs that differ in nothing but their seed: mean ± sample standard deviation (runs)."
+    sentence = "Finished runs that differ only in their seed: mean ± sample standard deviation (number of runs)."
     return [Section("Over seeds", [sentence], table)] if table else []
 
 
@@ -77,15 +79,15 @@ def _describe_comparisons(best: Entry, comparisons: Sequence[Comparison], proble
     if comparisons:
         sentences.insert(
             0,
-            f"McNemar's exact test on the test images, A: {best.label}, the best by validation accuracy; B: each other "
-            "run. p is two-sided, p (Holm) adjusted for the number of comparisons. It compares these trained models; "
-            "what other seeds would give it cannot tell (Dietterich 1998).",
+            f"McNemar's exact test on the test images. A: {best.label}, the best run by validation accuracy; B: each "
+            "of the other runs. p is two-sided; p (Holm) is adjusted for the number of comparisons. The test compares "
+            "these trained models and says nothing about other seeds (Dietterich 1998).",
         )
         headings = ["only A right", "only B right", "acc A", "acc B", "p", "p (Holm)"]
-        table = Table(["run B", *headings], [_describe_comparison(test) for test in comparisons], right=set(headings))
+        table = Table(["run B", *headings], [_describe_comparison(test) for test in comparisons], right=headings)
     return Section("Image by image", sentences, table)
 
 
 def _describe_comparison(test: Comparison) -> list[str]:
-    accuracies = [f"{accuracy:.2%}" for accuracy in (test.accuracy_a, test.accuracy_b)]
+    accuracies = [format_percent(accuracy) for accuracy in (test.accuracy_a, test.accuracy_b)]
     return [test.entry.label, str(test.only_a), str(test.only_b), *accuracies, f"{test.p:.2g}", f"{test.p_holm:.2g}"]

@@ -1,39 +1,22 @@
-"""The tables of a comparison: what differs in the configurations, what each run reached, what seeds make of it."""
+"""The tables of a comparison: what differs in the configurations, the results of each run, the means over seeds."""
 
-import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..config.overrides import show_value
 from ..machine.disk import short_path
 from ..run.resume import changes_nothing
+from ..tables import Table, describe_mean, format_percent, group_by_seed, list_differing, mean, rank_key
 from ..terminal import format_minutes
 from .choose import Entry
 
 PATHS = {"dataset.root", "dataset.table", "init.weights"}
-
-
-@dataclass
-class Table:
-    """Cells as text; `right` names the columns that are aligned there."""
-
-    columns: list[str]
-    rows: list[list[str]]
-    right: set[str] = field(default_factory=set)
-
-    def turn(self, corner: str) -> "Table":
-        """Return it with rows as columns; corner: what heads the first column then."""
-        columns, *rows = zip([corner, *self.columns[1:]], *self.rows, strict=True)
-        return Table(list(columns), [list(row) for row in rows])
-
-
 NUMBERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "status": ("status", str),
-    "val_acc": ("best val acc", "{:.2%}".format),
+    "val_acc": ("best val acc", format_percent),
     "best_epoch": ("in epoch", str),
-    "test_acc": ("test acc", "{:.2%}".format),
+    "test_acc": ("test acc", format_percent),
     "test_loss": ("test loss", "{:.4f}".format),
     "macro_f1": ("macro F1", "{:.4f}".format),
     "parameters": ("parameters", "{:,}".format),
@@ -44,7 +27,7 @@ NUMBERS: dict[str, tuple[str, Callable[[Any], str]]] = {
 
 
 def list_numbers(entries: Sequence[Entry]) -> Table:
-    """Return what each run reached, a row per run; what it does not have is empty."""
+    """Return a row per run with its results; unknown ones are empty."""
     headings = [heading for heading, _ in NUMBERS.values()]
     rows = [[entry.label, *(_show_number(key, entry.numbers[key]) for key in NUMBERS)] for entry in entries]
     return Table(["run", *headings], rows, right=set(headings) - {"status"})
@@ -55,16 +38,15 @@ def _show_number(key: str, value: Any) -> str:
 
 
 def find_differences(entries: Sequence[Entry]) -> dict[str, list[Any]]:
-    """Return the values, a run each, of every key that is not equal in all configurations."""
-    keys = dict.fromkeys(key for entry in entries for key in entry.config)
-    values = {key: [entry.config.get(key) for entry in entries] for key in keys if not changes_nothing(key)}
+    """Return each key that is not equal in all configurations, with its value in each run."""
+    keys = [key for key in list_differing([entry.config for entry in entries]) if not changes_nothing(key)]
     if all(entry.config.get("optimizer.lr") == entry.config.get("training.lr") for entry in entries):
-        values.pop("optimizer.lr", None)  # the same number by its other name
-    return {key: row for key, row in values.items() if any(value != row[0] for value in row)}
+        keys = [key for key in keys if key != "optimizer.lr"]  # the same number under its other name
+    return {key: [entry.config.get(key) for entry in entries] for key in keys}
 
 
 def list_differences(entries: Sequence[Entry]) -> Table | None:
-    """Return a row per key that differs, a column per run; None where nothing does."""
+    """Return a row per key that differs and a column per run; None if no key differs."""
     differences = find_differences(entries)
     rows = [[key, *(_show(key, value) for value in values)] for key, values in differences.items()]
     return Table(["key", *(entry.label for entry in entries)], rows) if rows else None
@@ -75,9 +57,9 @@ def _show(key: str, value: Any) -> str:
 
 
 def list_groups(entries: Sequence[Entry]) -> Table | None:
-    """Return mean and sample standard deviation over the seeds, where finished runs differ in nothing else.
+    """Return a row per group of finished runs that differ only in their seed, with mean and standard deviation.
 
-    A seed counts once, in its newest run. None where no two runs differ in their seed alone.
+    Of several runs with the same seed, the newest one counts. None if no two runs differ only in their seed.
     """
     groups = _group([entry for entry in entries if entry.saved.status == "finished"])
     if all(len(group) < 2 for group in groups):
@@ -88,27 +70,26 @@ def list_groups(entries: Sequence[Entry]) -> Table | None:
     for number, group in enumerate(groups):
         name = ", ".join(f"{key}={_show(key, values[number])}" for key, values in settings.items())
         seeds = ", ".join(str(entry.config["seed"]) for entry in group)
-        rows.append([name or "all", seeds, *(_average(group, key) for key in ("val_acc", "test_acc"))])
-    return Table(["settings", "seeds", "best val acc", "test acc"], rows, right={"best val acc", "test acc"})
+        accuracies = [describe_mean(_list(group, key)) for key in ("val_acc", "test_acc")]
+        rows.append([name or "all", seeds, *accuracies])
+    return Table(["settings", "seeds", "best val acc", "test acc"], rows, right=["best val acc", "test acc"])
 
 
 def _group(entries: Sequence[Entry]) -> list[list[Entry]]:
-    """Return the runs of equal settings but for the seed, one run of each seed, in the order of the best of each."""
-    groups: dict[str, list[Entry]] = {}
-    for entry in entries:
-        settings = {key: value for key, value in entry.config.items() if key != "seed" and not changes_nothing(key)}
-        groups.setdefault(repr(settings), []).append(entry)
-    return [_each_seed_once(group) for group in groups.values()]
+    """Return the runs in groups of equal settings, one run per seed, the highest mean validation accuracy first."""
+
+    def list_settings(entry: Entry) -> dict[str, Any]:
+        return {key: value for key, value in entry.config.items() if not changes_nothing(key)}
+
+    groups = [_keep_newest(group) for group in group_by_seed(entries, list_settings)]
+    return sorted(groups, key=lambda group: rank_key(mean(_list(group, "val_acc"))))
 
 
-def _each_seed_once(group: list[Entry]) -> list[Entry]:
+def _keep_newest(group: Sequence[Entry]) -> list[Entry]:
+    """Return the newest run of each seed, in the order of the seeds."""
     newest = {entry.config["seed"]: entry for entry in sorted(group, key=lambda entry: entry.saved.started)}
     return [newest[seed] for seed in sorted(newest)]
 
 
-def _average(group: Sequence[Entry], key: str) -> str:
-    values = [entry.numbers[key] for entry in group if entry.numbers[key] is not None]
-    if not values:
-        return ""
-    deviation = f" ± {statistics.stdev(values):.2%}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2%}{deviation} ({len(values)})"
+def _list(group: Sequence[Entry], key: str) -> list[float | None]:
+    return [entry.numbers[key] for entry in group]

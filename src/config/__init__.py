@@ -1,5 +1,5 @@
 """Configuration: `schema` names and checks the keys, `compose` reads their values, `resolve` fills in nulls.
 
-`dataset`, `augmentation` and `sweep` are the schema's large groups, `checks` the checker; `keys` lists all keys,
-`overrides` is about settings as they are typed.
+`dataset`, `augmentation` and `sweep` are large groups of the schema, `checks` has the rules for values, `options` which
+keys an option has, `keys` suggestions for misspelled keys, and `overrides` deals with overrides as they are typed.
 """

@@ -1,9 +1,95 @@
-"""The words of refusal: checks whose messages name the key to change, and the sizes that they speak of."""
+"""Rules for the values of keys, written in the metadata of the schema's fields, and the checker that applies them."""
 
 import dataclasses
 import math
-from collections.abc import Collection
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The values that a key may have.
+
+    words: what they are, after `verb`, in the message that refuses others. null: what null does; without it a key must
+    not be null, unless its group's option does not have it. example: what to write for a key that has no default.
+    """
+
+    allows: Callable[[Any], bool]
+    words: str
+    null: str = ""
+    verb: str = "must be"
+    example: str = ""
+
+    def check(self, key: str, value: Any) -> None:
+        if value is None:
+            missing = f"{key} is not set; write {key}={self.example}" if self.example else f"{key} must not be null"
+            check(bool(self.null), missing)
+        elif not self.allows(value):
+            words = "finite" if value in (math.inf, -math.inf) else self.words
+            null = f"; null: {self.null}" if self.null else ""
+            raise ValueError(f"{key}={value} {self.verb} {words}{null}")
+
+
+Metadata = dict[str, Rule]  # for dataclasses.field; mypy takes a field that a function of ours returns for a default
+
+
+def at_least(low: float, below: float = math.inf, null: str = "") -> Metadata:
+    end = f" and below {below}" if below < math.inf else ""
+    return {"rule": Rule(lambda value: low <= value < below, f"at least {low}{end}", null)}
+
+
+def above(low: float, below: float = math.inf, null: str = "") -> Metadata:
+    end = f" and below {below}" if below < math.inf else ""
+    return {"rule": Rule(lambda value: low < value < below, f"above {low}{end}", null)}
+
+
+def above_up_to(low: float, high: float, null: str = "") -> Metadata:
+    return {"rule": Rule(lambda value: low < value <= high, f"above {low} and at most {high}", null)}
+
+
+def between(low: float, high: float, what: str = "", null: str = "") -> Metadata:
+    """Allow `low`, `high` and all values between; `what` names the quantity."""
+    return {"rule": Rule(lambda value: low <= value <= high, f"{what} from {low} to {high}".lstrip(), null)}
+
+
+def one_of(*choices: str, null: str = "") -> Metadata:
+    return {"rule": Rule(lambda value: value in choices, ", ".join(choices), null, "is not known; allowed:")}
+
+
+def each(item: Metadata, null: str = "") -> Metadata:
+    """Allow lists whose items `item` allows."""
+    rule = item["rule"]
+    return {"rule": Rule(lambda values: all(map(rule.allows, values)), f"numbers, each {rule.words}", null)}
+
+
+def pair(item: Metadata, ascending: bool = False) -> Metadata:
+    """Allow lists of two items that `item` allows."""
+    rule, order = item["rule"], ", the smaller first" if ascending else ""
+
+    def allows(values: list[float]) -> bool:
+        return len(values) == 2 and all(map(rule.allows, values)) and (values[0] <= values[1] or not ascending)
+
+    return {"rule": Rule(allows, f"two numbers{order}, each {rule.words}")}
+
+
+def text(example: str, pattern: str = ".*", form: str = "") -> Metadata:
+    """Require a text that `pattern` matches as a whole."""
+    matches = re.compile(pattern, re.DOTALL).fullmatch
+    return {"rule": Rule(lambda value: matches(value) is not None, form, verb="is not of the form", example=example)}
+
+
+def check_fields(group: str, config: Any, keys: Collection[str] | None = None) -> None:
+    """Check the fields of a dataclass by their rules; of an option, only those in `keys`, which it has.
+
+    Raises ValueError that names the key, its value and what is allowed.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        rule = field.metadata.get("rule")
+        if rule is not None and (keys is None or field.name in keys):
+            rule.check(f"{group}.{field.name}" if group else field.name, value)
 
 
 def check(condition: bool, message: str) -> None:
@@ -13,23 +99,17 @@ def check(condition: bool, message: str) -> None:
 
 
 def check_choice(key: str, value: str, allowed: Collection[str]) -> None:
-    check(value in allowed, f"{key}={value} is not known; allowed: {', '.join(allowed)}")
+    one_of(*allowed)["rule"].check(key, value)
 
 
-def check_option(group: str, config: Any, keys: dict[str, set[str]]) -> None:
-    """Refuse an unknown `name`, and a key that the named option of the group would silently ignore."""
-    check_choice(f"{group}.name", config.name, keys)
-    for field in dataclasses.fields(config):
-        if field.name != "name" and field.name not in keys[config.name]:
-            known = ", ".join(sorted(keys[config.name]))
-            check(
-                getattr(config, field.name) is None,
-                f"{group}.{field.name} means nothing for {group}={config.name}; its keys: {known}",
-            )
+def check_device(device: str) -> None:
+    name, _, index = device.partition(":")
+    known = name in ("auto", "cpu", "cuda", "mps") and (not index or index.isdigit())
+    check(known, f"device={device} is not known; allowed: auto, cpu, cuda, cuda:N, mps")
 
 
 def as_size(key: str, value: Any) -> tuple[int, int] | None:
-    """Return (height, width) from null, one number or a pair; config files hold either."""
+    """Return (height, width) for null, one number or a pair: an image size in a config file."""
     if value is None:
         return None
     pair = list(value) if isinstance(value, list | tuple) else [value, value]
@@ -45,9 +125,3 @@ def common_divisors(size: tuple[int, int]) -> list[int]:
 
 def format_size(size: tuple[int, int]) -> str:
     return str(size[0]) if size[0] == size[1] else f"[{size[0]},{size[1]}]"
-
-
-def check_device(device: str) -> None:
-    name, _, index = device.partition(":")
-    known = name in ("auto", "cpu", "cuda", "mps") and (not index or index.isdigit())
-    check(known, f"device={device} is not known; allowed: auto, cpu, cuda, cuda:N, mps")

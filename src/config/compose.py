@@ -1,4 +1,4 @@
-"""From what is typed to checked dataclasses: values are composed by Hydra from `configs/`, names and types are ours."""
+"""From overrides to checked dataclasses: Hydra composes the values from `configs/`, the schema has names and types."""
 
 import functools
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .keys import list_keys
-from .overrides import escape
+from .options import CONFIGS, GROUPS, list_options
+from .overrides import escape, name_key
 from .resolve import resolve
 from .schema import AnyConfig, InferenceConfig, TrainConfig
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-# What a user can fix; anything else is a defect of ours.
+# Errors that a user can fix; any other is a bug.
 USER_ERRORS = (ValueError, OSError, FloatingPointError, HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 ConfigStore.instance().store(name="train_schema", node=TrainConfig)
@@ -28,16 +28,16 @@ ConfigStore.instance().store(name="inference_schema", node=InferenceConfig)
 
 
 def to_config(schema: type[AnyConfig], cfg: DictConfig, overrides: list[str]) -> AnyConfig:
-    """Return plain, checked dataclasses, every null filled in that the other keys decide."""
+    """Return checked dataclasses, with every null filled in that follows from other keys."""
     config = read_composed(schema, cfg)
     if not isinstance(config, TrainConfig):
         return config
     # mypy does not narrow the type variable by isinstance.
-    return resolve(config, typed={override.split("=", 1)[0].lstrip("+~") for override in overrides})  # type: ignore[return-value]
+    return resolve(config, typed={name_key(override) for override in overrides})  # type: ignore[return-value]
 
 
 def read_composed(schema: type[AnyConfig], cfg: DictConfig) -> AnyConfig:
-    """Return what Hydra composed as dataclasses. Raises for keys that got past it (`+model.typo=1`) too."""
+    """Return what Hydra composed as dataclasses. Raises for unknown keys that it accepts, such as `+model.typo=1`."""
     return into_schema(schema, to_plain(cfg))
 
 
@@ -52,7 +52,7 @@ def to_plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def into_schema(schema: type[AnyConfig], plain: Any) -> AnyConfig:
-    """Merge plain values into the schema; keys that an option's file leaves out, as unused there, become None."""
+    """Merge plain values into the schema; keys that an option does not have become None."""
     values = escape(_fill_unused(schema, plain))
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
     assert isinstance(config, schema)
@@ -76,7 +76,7 @@ def compose_config(*overrides: str) -> TrainConfig:
 
 
 def compose_values(*overrides: str) -> DictConfig:
-    """Compose `configs/config.yaml`, in a job of Hydra's too, which knows one composition at a time."""
+    """Compose `configs/config.yaml`, within a Hydra job too, although Hydra supports one composition at a time."""
     active = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
@@ -92,47 +92,48 @@ def dump_config(config: TrainConfig) -> str:
 
 
 def load_config(path: Path) -> TrainConfig:
-    """Read a run's `config.yaml`, with today's values for keys that are younger than the run.
+    """Read a run's `config.yaml`; keys that did not exist when it was written get today's values.
 
-    Values only: nothing in it is interpolated, imported or executed. Raises ValueError where it holds no keys.
+    Nothing in it is interpolated, imported or executed. Raises ValueError if it has no keys.
     """
-    saved = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(saved, dict):
-        raise ValueError("it is empty or damaged")
-    return into_schema(TrainConfig, _fill_missing(saved))
+    return into_schema(TrainConfig, _fill_missing(_read(path)))
 
 
 def _fill_missing(saved: dict[str, Any]) -> dict[str, Any]:
     if set(list_keys(TrainConfig)) <= set(_list_given(saved)):
         return saved
-    # An option has keys of its own: a momentum comes from the file of the run's optimizer, not from the default one's.
+    # A momentum comes from the file of the run's optimizer, not of the default one.
     overrides = []
-    for group in ("dataset", "optimizer", "scheduler"):
+    for group in GROUPS:
         name = saved[group].get("name") if isinstance(saved.get(group), dict) else None
-        if name in {path.stem for path in (CONFIGS / group).glob("*.yaml")}:
+        if name in list_options(group):
             overrides.append(f"{group}={name}")
     return _fill(saved, _compose_plain(*overrides))
 
 
 @functools.cache
 def _compose_plain(*overrides: str) -> dict[str, Any]:
-    """Compose the values of today once, as a table of old runs asks for them again and again."""
+    """Compose today's values, once for all the old runs of a table."""
     return to_plain(compose_values(*overrides))
 
 
 def read_values(path: Path) -> dict[str, Any]:
-    """Return the values of a run's `config.yaml` by their keys with dots: as they stand there, thirty times as fast.
+    """Return the values of a run's `config.yaml` by dotted key, unchecked: 30 times as fast as `load_config`.
 
-    Raises ValueError where it holds no keys.
+    Raises ValueError if it has no keys.
     """
+    return flatten(_read(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
     saved = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     if not isinstance(saved, dict):
         raise ValueError("it is empty or damaged")
-    return flatten(saved)
+    return saved
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested values by their keys with dots."""
+    """Return nested values by dotted key."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
@@ -147,7 +148,7 @@ def _list_given(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _fill(values: dict[str, Any], missing: dict[str, Any]) -> dict[str, Any]:
-    """Return `values`, and from `missing` what they lack."""
+    """Return `values`, with those of `missing` for keys that they lack."""
     filled = dict(values)
     for key, value in missing.items():
         mine = values.get(key, value)

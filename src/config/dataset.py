@@ -1,32 +1,18 @@
-"""The keys of `dataset=`: which of them mean something for each data set, and what they may be."""
+"""The keys of `dataset=`, and what they may be; `options.py` tells which of them a data set has."""
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from .checks import as_size, check, check_choice, check_option
+from .checks import above, as_size, at_least, check, each, one_of, text
+from .options import check_option
 
-# Keys beside `name` that mean something to each data set; any other key of the group is an error for it.
-_IMAGE_KEYS = {"image_size", "channels", "resize", "interpolation", "mean", "std", "flips", "cache", "cache_dir"}
-_ARRAY_KEYS = _IMAGE_KEYS | {"root", "val_share", "split_seed"}  # images in one file, an official test split
-_SPLIT_KEYS = {"val_share", "split_seed", "split", "group_pattern", "block_size"}
-_FILE_KEYS = _IMAGE_KEYS | {"root", "on_error"}  # an image a file, all splits official
-_FOLDER_KEYS = _FILE_KEYS | _SPLIT_KEYS | {"test_share"}  # an image a file, perhaps no split at all
-_TABLE_KEYS = {"table", "path_column", "label_column", "split_column", "group_column"}
-_KAGGLE_KEYS = _FOLDER_KEYS - {"root"} | {"handle", "subfolder"}
-DATASET_KEYS = {
-    "digits": _ARRAY_KEYS - {"root"} | {"test_share"},
-    "emnist": _ARRAY_KEYS | {"variant"},
-    **dict.fromkeys(("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "stl10"), _ARRAY_KEYS),
-    **dict.fromkeys(("gtsrb", "oxford_pets", "food101", "stanford_cars"), _FILE_KEYS | _SPLIT_KEYS),
-    **dict.fromkeys(("imagenette", "tiny_imagenet", "imagenet"), _FILE_KEYS | _SPLIT_KEYS),
-    **dict.fromkeys(("dtd", "flowers102", "fgvc_aircraft"), _FILE_KEYS),
-    **dict.fromkeys(("caltech101", "eurosat", "image_folder"), _FOLDER_KEYS),
-    "csv": _FOLDER_KEYS | _TABLE_KEYS,
-    **dict.fromkeys(("kaggle", "tom_and_jerry"), _KAGGLE_KEYS),
-}
-EMNIST_VARIANTS = ("balanced", "byclass", "bymerge", "letters", "digits", "mnist")
+HANDLE = text(
+    example="OWNER/NAME",
+    pattern=r"[\w-]+/[\w.-]+(/versions/[1-9]\d*)?",
+    form="OWNER/NAME or OWNER/NAME/versions/3, as in the address kaggle.com/datasets/OWNER/NAME",
+)
 
 
 @dataclass
@@ -34,71 +20,45 @@ class DatasetConfig:
     name: str
     root: str | None
     image_size: Any
-    channels: int | None
-    resize: str
-    interpolation: str
+    channels: int | None = field(metadata=at_least(1, null="follows the images"))
+    resize: str = field(metadata=one_of("crop", "squash"))
+    interpolation: str = field(metadata=one_of("bicubic", "bilinear", "nearest"))
     mean: list[float] | None
-    std: list[float] | None
+    std: list[float] | None = field(metadata=each(above(0), null="computed from the training images"))
     flips: bool
-    val_share: float | None
-    test_share: float | None
-    split: str | None
+    val_share: float | None = field(metadata=above(0, below=1))
+    test_share: float | None = field(metadata=above(0, below=1))
+    split: str | None = field(metadata=one_of("stratified", "grouped", "blocks"))
     group_pattern: str | None
-    block_size: int | None
-    split_seed: int | None
-    on_error: str | None
-    cache: str
+    block_size: int | None = field(metadata=at_least(1))
+    split_seed: int | None = field(metadata=at_least(0))
+    on_error: str | None = field(metadata=one_of("refuse", "skip"))
+    cache: str = field(metadata=one_of("auto", "device", "memory", "disk", "off"))
     cache_dir: str
-    variant: str | None
-    table: str | None
-    path_column: str | None
-    label_column: str | None
+    variant: str | None = field(metadata=one_of("balanced", "byclass", "bymerge", "letters", "digits", "mnist"))
+    table: str | None = field(metadata=text(example="FILE.csv"))
+    path_column: str | None = field(metadata=text(example="COLUMN"))
+    label_column: str | None = field(metadata=text(example="COLUMN"))
     split_column: str | None
     group_column: str | None
-    handle: str | None
+    handle: str | None = field(metadata=HANDLE)
     subfolder: str | None
 
     def __post_init__(self) -> None:
-        check_option("dataset", self, DATASET_KEYS)
-        self._check_images()
-        self._check_shares()
-        self._check_grouping()
-        self._check_source()
+        check_option("dataset", self)
+        self.image_size = as_size("dataset.image_size", self.image_size)
+        check(self.image_size is not None, "dataset.image_size must not be null; write a number of pixels")
+        check((self.mean is None) == (self.std is None), "dataset.mean and dataset.std go together")
+        if self.mean is not None:
+            check_channels(self, self.channels or len(self.mean))
+        total = (self.val_share or 0) + (self.test_share or 0)
+        check(total < 1, f"dataset.val_share + dataset.test_share = {total:g} leaves nothing to train on")
+        self._check_groups()
         for key in ("root", "cache_dir", "table"):
             if getattr(self, key) is not None:
                 setattr(self, key, os.path.abspath(os.path.expanduser(getattr(self, key))))
 
-    def _check_images(self) -> None:
-        self.image_size = as_size("dataset.image_size", self.image_size)
-        check(self.image_size is not None, "dataset.image_size must not be null; write a number of pixels")
-        check(self.channels is None or self.channels >= 1, f"dataset.channels={self.channels} must be at least 1")
-        check_choice("dataset.resize", self.resize, ("crop", "squash"))
-        check_choice("dataset.interpolation", self.interpolation, ("bicubic", "bilinear", "nearest"))
-        check((self.mean is None) == (self.std is None), "dataset.mean and dataset.std go together")
-        if self.mean is not None and self.std is not None:
-            check(all(std > 0 for std in self.std), f"dataset.std={self.std}: each must be above 0")
-            check_channels(self, self.channels or len(self.mean))
-        check_choice("dataset.cache", self.cache, ("auto", "device", "memory", "disk", "off"))
-        if self.on_error is not None:
-            check_choice("dataset.on_error", self.on_error, ("refuse", "skip"))
-
-    def _check_shares(self) -> None:
-        for key in ("val_share", "test_share", "split_seed", "block_size"):
-            needed = key in DATASET_KEYS[self.name] and getattr(self, key) is None
-            check(not needed, f"dataset.{key} must not be null")
-        if self.split_seed is not None:
-            check(self.split_seed >= 0, f"dataset.split_seed={self.split_seed} must not be negative")
-        for key in ("val_share", "test_share"):
-            value = getattr(self, key)
-            check(value is None or 0 < value < 1, f"dataset.{key}={value} must lie between 0 and 1")
-        total = (self.val_share or 0) + (self.test_share or 0)
-        check(total < 1, f"dataset.val_share + dataset.test_share = {total:g} leaves nothing to train on")
-
-    def _check_grouping(self) -> None:
-        if "split" in DATASET_KEYS[self.name]:
-            check_choice("dataset.split", str(self.split), ("stratified", "grouped", "blocks"))
-        if self.block_size is not None:
-            check(self.block_size >= 1, f"dataset.block_size={self.block_size} must be at least 1 (frames)")
+    def _check_groups(self) -> None:
         if self.group_pattern is not None:
             try:
                 num_groups = re.compile(self.group_pattern).groups
@@ -110,23 +70,7 @@ class DatasetConfig:
             column = " or dataset.group_column" if self.name == "csv" else ""
             sources = (self.group_pattern is not None) + (self.group_column is not None)
             check(sources > 0, f"dataset.split=grouped needs dataset.group_pattern{column}")
-            check(sources < 2, "dataset.group_pattern and dataset.group_column both name groups; give only one")
-
-    def _check_source(self) -> None:
-        if self.name == "emnist":
-            check_choice("dataset.variant", str(self.variant), EMNIST_VARIANTS)
-        if self.name == "csv":
-            check(self.table is not None, "dataset.table is not set; write dataset.table=FILE.csv")
-            for key in ("path_column", "label_column"):
-                check(getattr(self, key) is not None, f"dataset.{key} is not set; write the name of a column")
-        if self.name in ("kaggle", "tom_and_jerry"):
-            check(self.handle is not None, "dataset.handle is not set; write dataset.handle=OWNER/NAME")
-            valid = re.fullmatch(r"[\w-]+/[\w.-]+(/versions/[1-9]\d*)?", str(self.handle))
-            check(
-                valid is not None,
-                f"dataset.handle={self.handle} is not of the form OWNER/NAME or OWNER/NAME/versions/3, "
-                "as in the address kaggle.com/datasets/OWNER/NAME",
-            )
+            check(sources < 2, "dataset.group_pattern and dataset.group_column both define groups; type only one")
 
 
 def check_channels(dataset: DatasetConfig, channels: int) -> None:

@@ -1,11 +1,11 @@
-"""Settings as they are typed, `key=value`: taken apart, quoted for Hydra's grammar, and written again."""
+"""Overrides as they are typed, `key=value`: split, quoted for Hydra's grammar, and formatted."""
 
 import json
 import os
 import re
 from typing import Any
 
-# Taken literally, without Hydra's grammar; a regular expression or a condition needs that as much as a path.
+# Their values are taken literally, without Hydra's grammar: paths, a regular expression, conditions.
 PATH_KEYS = (
     *("dataset.root", "dataset.table", "dataset.cache_dir", "dataset.subfolder", "dataset.group_pattern"),
     *("input", "output", "run", "filter", "resume", "init.weights", "sweep.file"),
@@ -13,7 +13,7 @@ PATH_KEYS = (
 
 
 def escape(value: Any) -> Any:
-    """Keep text that looks like an interpolation as it is: a folder may be called `${x}`, a run be a stranger's."""
+    """Escape text that looks like an interpolation: a folder may be named `${x}`, and a run may be a stranger's."""
     if isinstance(value, dict):
         return {key: escape(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -22,14 +22,14 @@ def escape(value: Any) -> Any:
 
 
 def show_value(value: Any) -> str:
-    """Return a value as it is typed on the command line."""
+    """Format a value as it is typed on the command line."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def quote_path(argument: str, multirun: bool = False) -> str:
-    """Quote the value of a path key, so that Hydra's grammar takes brackets, spaces, `=` or quotes literally.
+    """Quote the value of a path key, so that Hydra takes brackets, spaces, `=` and quotes literally.
 
-    With `multirun` a comma separates values, unless a file of that whole name exists.
+    With `multirun`, commas separate values, unless a file with the whole name exists.
     """
     key, equals, value = argument.partition("=")
     if key.lstrip("+") not in PATH_KEYS or not equals or value in ("", "null") or is_quoted(value):
@@ -39,7 +39,7 @@ def quote_path(argument: str, multirun: bool = False) -> str:
 
 
 def is_quoted(value: str) -> bool:
-    """Tell whether the quotes about a path are for Hydra's grammar, and not part of a file's name."""
+    """Tell whether the quotes around a path are for Hydra's grammar, not part of a file name."""
     return len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" and not os.path.exists(value)
 
 
@@ -62,5 +62,5 @@ def name_key(override: str) -> str:
 
 
 def format_number(value: float) -> str:
-    """Return a number as it is typed: six digits tell draws apart, and leave names that can be read."""
+    """Format a number as it is typed; six digits distinguish random draws and keep names readable."""
     return str(value) if isinstance(value, int) else f"{value:.6g}"

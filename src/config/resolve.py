@@ -1,6 +1,7 @@
-"""What null becomes: `resolve` fills in what the other keys decide, `complete` what only the data can tell.
+"""Fill in nulls: `resolve` those that follow from other keys, `complete` those that follow from the data.
 
-Neither changes the configuration that it is given.
+Both return a new configuration. `resolve` also checks what only a new command has to meet: files that must exist,
+and typed keys that would have no effect.
 """
 
 import math
@@ -9,19 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from .augmentation import AugmentationConfig
-from .checks import check, common_divisors, format_size
+from .checks import check, check_choice, common_divisors, format_size
 from .dataset import DatasetConfig, check_channels
+from .options import GROUPS, list_options
 from .schema import TrainConfig
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
 def resolve(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
-    """Return `config` with every null filled in that the other keys decide.
+    """Return `config` with every null filled in that follows from other keys.
 
-    `typed` holds the keys given on the command line: of the two spellings of the learning rate the typed
-    one wins, and a warm-up from a file gives way to a typed, shorter run (a typed one is refused).
+    `typed` holds the keys given on the command line: the learning rate that was typed wins over the other spelling of
+    it, and a typed warm-up must be shorter than the run, while one from a file is replaced.
     """
+    for group in GROUPS:
+        check_choice(f"{group}.name", getattr(config, group).name, list_options(group))
     _check_root(config.dataset)
     _check_split(config.dataset, typed)
     if config.resume is None and config.init.weights is not None:
@@ -36,7 +40,7 @@ def resolve(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
 
 
 def _check_root(dataset: DatasetConfig) -> None:
-    """Refuse a missing folder or table; not part of the schema's own checks, as a run outlives its data's folder."""
+    """Refuse a missing folder or table; the schema does not, because saved runs outlive their data."""
     if dataset.name in ("image_folder", "imagenet"):
         check(
             dataset.root is not None,
@@ -49,18 +53,17 @@ def _check_root(dataset: DatasetConfig) -> None:
 
 
 def _check_weights(path: Path) -> None:
-    """Refuse what cannot be weights; not part of the schema's own checks, as a run outlives those it began with."""
-    allowed = f"write a run's folder, or a file ({', '.join(WEIGHT_SUFFIXES)})"
+    """Refuse a file that cannot be weights; the schema does not, because runs outlive their initial weights."""
+    allowed = f"write a run's folder or a file ({', '.join(WEIGHT_SUFFIXES)})"
     check(path != Path(), f"init.weights= has no value; {allowed}, or leave it out")
-    typed = path.name if path.parent == Path.cwd() else path  # latest, say, which means something to resume alone
+    typed = path.name if path.parent == Path.cwd() else path  # such as `latest`, which only resume= knows
     check(path.exists(), f"init.weights={typed} does not exist; {allowed}")
-    check(
-        path.is_dir() or path.suffix.lower() in WEIGHT_SUFFIXES, f"init.weights={path} is no file of weights; {allowed}"
-    )
+    is_weights = path.is_dir() or path.suffix.lower() in WEIGHT_SUFFIXES
+    check(is_weights, f"init.weights={path} is not a weights file; {allowed}")
 
 
 def _check_split(dataset: DatasetConfig, typed: Collection[str]) -> None:
-    """Refuse a typed key that the chosen kind of split would silently ignore."""
+    """Refuse a typed key that the chosen split would ignore."""
     for key, kinds in (
         ("group_pattern", ("grouped", "blocks")),
         ("group_column", ("grouped",)),
@@ -83,18 +86,18 @@ def _resolve_augmentation(config: TrainConfig) -> TrainConfig:
     if flip is None:
         flip = 0.5 if config.dataset.flips else 0.0
     if crop is None:
-        # Crops of other scales suit objects of any size in a photo; small images are cut close already.
+        # Random scales suit photos, where objects have any size; small images are usually cropped to the object.
         mixed = augmentation.mixup > 0 or augmentation.cutmix > 0
         crop = (0.2 if mixed else 0.35) if smallest_side >= 64 and not pad else 0.0
     if pad is None:
-        # Below 16 px one pixel is the width of a stroke: on the digits (8 px) shifts lower the accuracy.
+        # Below 16 px a stroke is one pixel wide: on the digits (8 px), shifts lower the accuracy.
         pad = 0.125 if smallest_side >= 16 and not crop else 0.0
     augmentation = replace(augmentation, horizontal_flip=flip, pad_crop=pad, random_resized_crop=crop)
     return replace(config, augmentation=augmentation)
 
 
 def _check_augmentation(augmentation: AugmentationConfig, typed: Collection[str]) -> None:
-    """Refuse a typed key of a part that is off."""
+    """Refuse a typed key of an operation that is off."""
     mixed = augmentation.mixup > 0 or augmentation.cutmix > 0
     random = augmentation.policy == "randaugment"
     for keys, used, needed in (
@@ -138,14 +141,14 @@ def _resolve_schedule(config: TrainConfig, typed: Collection[str]) -> TrainConfi
 
 
 def default_batch_size(num_train: int) -> int:
-    """Return the power of two from 16 to 128 that gives about 64 steps per epoch: small sets need steps."""
+    """Return the power of two from 16 to 128 that gives about 64 steps per epoch, which small data sets need."""
     return 2 ** min(7, max(4, round(math.log2(max(1, num_train) / 64))))
 
 
 def complete(
     config: TrainConfig, num_train: int, num_classes: int, in_channels: int, mean: list[float], std: list[float]
 ) -> TrainConfig:
-    """Return `config` with what only the data can tell; a value that disagrees, typed or of a run, is an error."""
+    """Return `config` with what follows from the data. Raises ValueError for a typed or saved value that disagrees."""
     model, training, dataset = config.model, config.training, config.dataset
     for key, kind, value, found in (
         ("num_classes", "classes", model.num_classes, num_classes),
@@ -170,11 +173,10 @@ def complete(
 
 
 def default_patch_size(size: tuple[int, int], stem: str = "patch") -> int:
-    """Return the largest patch up to 16 px that leaves at least 49 tokens, else the smallest from 2 px on.
+    """Return the largest patch up to 16 px that gives at least 49 tokens, or else the smallest from 2 px.
 
-    A convolutional stem halves the image step by step, so for it only powers of two count.
-
-    49 tokens is ViT-B/32 at 224 px, the coarsest grid of arXiv 2010.11929; 32 px gives 4, 224 px gives 16.
+    ViT-B/32 at 224 px, the coarsest grid of arXiv 2010.11929, has 49 tokens. A convolutional stem, which halves the
+    image in each step, needs a power of two. 32 px gives 4, 224 px gives 16.
     """
     height, width = size
     fitting = [patch for patch in common_divisors(size) if 2 <= patch <= 16]

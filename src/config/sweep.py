@@ -1,39 +1,32 @@
-"""What decides a sweep: how values become jobs, and how the jobs are run. Nothing here changes what a job trains."""
+"""The keys of `sweep`: how values become jobs, and how the jobs are run. None of them changes what a job trains."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from .checks import check, check_choice
+from .checks import at_least, check, check_fields, one_of
 
 
 @dataclass
 class SweepConfig:
     zip: bool
-    random: int | None
+    random: int | None = field(metadata=at_least(1, null="all combinations"))
     file: str | None
     params: dict[str, Any]
     seed: int
-    search: str | None
-    trials: int
-    pruner: str | None
-    prune_after: int
-    on_error: str
+    search: str | None = field(metadata=one_of("tpe", "random", null="no search"))
+    trials: int = field(metadata=at_least(1))
+    pruner: str | None = field(metadata=one_of("median", "hyperband", null="no pruning"))
+    prune_after: int = field(metadata=at_least(1))
+    on_error: str = field(metadata=one_of("continue", "stop"))
     isolate: bool
     gpus: Any
-    parallel: int
+    parallel: int = field(metadata=at_least(1))
     only: Any
     new: bool
 
     def __post_init__(self) -> None:
-        for key in ("random", "trials", "prune_after", "parallel"):
-            value = getattr(self, key)
-            check(value is None or value >= 1, f"sweep.{key}={value} must be at least 1")
-        if self.search is not None:
-            check_choice("sweep.search", self.search, ("tpe", "random"))
-        if self.pruner is not None:
-            check_choice("sweep.pruner", self.pruner, ("median", "hyperband"))
-        check_choice("sweep.on_error", self.on_error, ("continue", "stop"))
+        check_fields("sweep", self)
         ways = {
             "sweep.zip=true": self.zip,
             f"sweep.random={self.random}": self.random is not None,
@@ -48,26 +41,21 @@ class SweepConfig:
         check(self.file != "", "sweep.file= has no value; write a file of experiments, or leave it out")
         if self.file is not None:
             self.file = os.path.abspath(os.path.expanduser(self.file))
-        if self.gpus is not None:
-            self.gpus = _as_numbers(self.gpus)
-            valid = len(self.gpus) > 0 and all(_is_count(gpu) for gpu in self.gpus)
-            check(
-                valid, f"sweep.gpus={self.gpus} must be numbers of CUDA devices, e.g. [0,1]; twice the same: two jobs"
-            )
-        if self.only is not None:
-            self.only = _as_numbers(self.only)
-            valid = len(self.only) > 0 and all(_is_count(number) for number in self.only)
-            check(valid, f"sweep.only={self.only} must be numbers of jobs, e.g. 3 or [3,4]")
+        self.gpus = _as_numbers(
+            self.gpus, f"sweep.gpus={self.gpus} must be numbers of CUDA devices, e.g. [0,1]; twice the same: two jobs"
+        )
+        self.only = _as_numbers(self.only, f"sweep.only={self.only} must be numbers of jobs, e.g. 3 or [3,4]")
 
     @property
     def separate(self) -> bool:
-        """Whether each job gets a process of its own."""
+        """Whether each job runs in its own process."""
         return self.isolate or self.gpus is not None
 
 
-def _as_numbers(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _as_numbers(value: Any, message: str) -> list[int] | None:
+    """Return one number or several as a list. Raises ValueError with `message` for anything else but null."""
+    if value is None:
+        return None
+    numbers = list(value) if isinstance(value, list | tuple) else [value]
+    check(bool(numbers) and all(type(number) is int and number >= 0 for number in numbers), message)
+    return numbers

@@ -1,1 +1,1 @@
-"""Training and evaluation: one step, one epoch, one pass over a split. No files, no plots, no configuration layout."""
+"""Training and evaluation: a step, an epoch, a pass over a split. No files, no plots, no configuration."""

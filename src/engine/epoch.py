@@ -41,7 +41,7 @@ class StepWatch:
     loss: float = math.nan
     norm: float = math.nan
     _pending: list[tuple[int, float, Tensor, Tensor, Tensor]] = field(default_factory=list)
-    _read: float = field(default_factory=time.monotonic)
+    _last_read: float = field(default_factory=time.monotonic)
     _start: tuple[float, int] = (0.0, 0)  # time and number of images
 
     def start_epoch(self, progress: Progress) -> None:
@@ -58,7 +58,7 @@ class StepWatch:
         self._pending.append((step, self.trainer.rate, batch, loss, norm))
 
     def due(self) -> bool:
-        return time.monotonic() - self._read >= READ_SECONDS
+        return time.monotonic() - self._last_read >= READ_SECONDS
 
     def read(self) -> None:
         """Read the pending results from the device, all at once.
@@ -71,7 +71,7 @@ class StepWatch:
             for (step, rate, batch, *_), (loss, norm) in zip(pending, values, strict=True):
                 self._check(step, rate, batch, loss * self.trainer.world.size, norm)
             self.loss, self.norm = values[-1][0] * self.trainer.world.size, values[-1][1]
-        self._read = time.monotonic()
+        self._last_read = time.monotonic()
 
     def _check(self, step: int, rate: float, batch: Tensor, loss: float, norm: float) -> None:
         scale = self.trainer.loss_scale()
@@ -107,9 +107,9 @@ def train_steps(trainer: Trainer, split: Split, progress: Progress, watch: StepW
     for (step, batch), (images, _) in zip(rest, iterate_batches(split, needed, trainer.device), strict=True):
         labels = split.labels[batch].to(trainer.device, non_blocking=True)
         ratios = None if split.ratios is None else split.ratios[batch]
-        loss, right, norm = trainer.step(images, labels, ratios, step)
+        loss, correct, norm = trainer.step(images, labels, ratios, step)
         progress.loss_sum += loss * len(batch)
-        progress.num_right += right
+        progress.num_correct += correct
         progress.step, progress.seen, progress.lr = step - first + 1, progress.seen + len(batch), trainer.rate
         watch.add(step, batch, loss, norm)
         yield
@@ -128,10 +128,10 @@ def _needed_images(trainer: Trainer, split: Split, batch: Tensor, step: int) -> 
 def summarize(trainer: Trainer, progress: Progress, watch: StepWatch) -> Epoch:
     """Return the means over the steps of an epoch so far, of all processes."""
     watch.read()
-    sums = torch.stack((progress.loss_sum.double(), progress.num_right.double()))
+    sums = torch.stack((progress.loss_sum.double(), progress.num_correct.double()))
     trainer.world.sum(sums)
-    loss, right = (sums / progress.seen).tolist()
-    return Epoch(loss, right, progress.lr, watch.rate(progress))
+    loss, accuracy = (sums / progress.seen).tolist()
+    return Epoch(loss, accuracy, progress.lr, watch.rate(progress))
 
 
 def make_row(progress: Progress, trained: Epoch, validated: dict[str, Evaluation]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Evaluation: every sample of a split once, exact for a smaller last batch and for any number of processes."""
+"""Evaluation: each sample of a split once, exact for a smaller last batch and any number of processes."""
 
 import copy
 from collections.abc import Callable
@@ -21,9 +21,9 @@ from .trainer import Trainer
 
 @dataclass
 class Evaluation:
-    """Exact results over a split: mean cross-entropy, shares right, and the (K,K) confusion counts on the CPU.
+    """Exact results over a split: mean cross-entropy, accuracies as fractions, the (K,K) confusion matrix on the CPU.
 
-    Where they were asked for, also the class predicted of each image and its probability, (N,), in the split's order.
+    If requested, also the predicted class of each image and its probability, (N,), in the order of the split.
     """
 
     loss: float
@@ -42,79 +42,84 @@ def evaluate(
     batch_size: int,
     precision: torch.dtype,
     world: World = World(0, 0, 1),  # noqa: B008, a frozen value
-    between: Callable[[], None] = lambda: None,
+    after_batch: Callable[[], None] = lambda: None,
     each_image: bool = False,
 ) -> Evaluation:
-    """Evaluate a model on a split, `batch_size` images at once in each process; `between` is called after each batch.
+    """Evaluate a model on a split, `batch_size` images at once in each process.
 
-    each_image: return the prediction for each image too, in every process; they stay on the device until the end.
-    A process without an image of its own in the last round takes one along that does not count, as a sharded model
-    needs all processes in each.
+    each_image: also return the prediction for each image, in every process; they stay on the device until the end.
+    A process that has no images left in the last round evaluates one that is not counted, because a sharded model needs
+    all processes in each forward pass.
     """
     model.eval()
     device, num_classes = model.head.weight.device, model.num_classes
     loss_sum = torch.zeros((), device=device)
     in_top5 = torch.zeros((), device=device, dtype=torch.long)
     confusion = torch.zeros(num_classes, num_classes, device=device, dtype=torch.long)
-    answers: list[tuple[Tensor, Tensor]] = []
-    positions = torch.arange(len(split))[world.rank :: world.size]
-    rounds = -(-len(split) // (batch_size * world.size))
-    parts = [positions[batch_size * i : batch_size * (i + 1)] for i in range(rounds)]
-    loaded = (part if len(part) else torch.zeros(1, dtype=torch.long) for part in parts)
-    for part, (images, batch) in zip(parts, iterate_batches(split, loaded, device), strict=True):
+    predictions: list[tuple[Tensor, Tensor]] = []
+    batches = _split_batches(len(split), batch_size, world)
+    loaded = (batch if len(batch) else torch.zeros(1, dtype=torch.long) for batch in batches)
+    for batch, (images, _) in zip(batches, iterate_batches(split, loaded, device), strict=True):
         with autocast(device, precision):
-            logits = model(normalize(images, preprocessing.mean, preprocessing.std)).float()[: len(part)]
-        labels = split.labels[batch][: len(part)].to(device, non_blocking=True)
+            logits = model(normalize(images, preprocessing.mean, preprocessing.std)).float()[: len(batch)]
+        labels = split.labels[batch].to(device, non_blocking=True)
         loss_sum += F.cross_entropy(logits, labels, reduction="sum")
         predicted = logits.argmax(1)
         confusion += metrics.count_confusion(labels, predicted, num_classes)
         if num_classes > 5:
             in_top5 += metrics.count_top_k(logits, labels, 5)
         if each_image:
-            answers.append((predicted, logits.softmax(1).gather(1, predicted[:, None])[:, 0]))
-        between()
+            predictions.append((predicted, logits.softmax(1).gather(1, predicted[:, None])[:, 0]))
+        after_batch()
     world.sum(loss_sum, in_top5, confusion)
     confusion = confusion.cpu()
     top5 = in_top5.item() / len(split) if num_classes > 5 else None
     result = Evaluation(loss_sum.item() / len(split), metrics.accuracy(confusion), top5, confusion)
     if each_image:
-        predicted, confidence = (torch.cat(column) for column in zip(*answers, strict=True))
+        predicted, confidence = (torch.cat(column) for column in zip(*predictions, strict=True))
         result.predictions = _gather(predicted, len(split), world)
         result.confidences = _gather(confidence, len(split), world)
     return result
 
 
+def _split_batches(count: int, batch_size: int, world: World) -> list[Tensor]:
+    """Return the positions of this process's images, batch by batch; the last ones may be empty."""
+    positions = torch.arange(count)[world.rank :: world.size]
+    rounds = -(-count // (batch_size * world.size))
+    return [positions[batch_size * i : batch_size * (i + 1)] for i in range(rounds)]
+
+
 def _gather(own: Tensor, count: int, world: World) -> Tensor:
-    """Return the numbers (N,) of all images from those of each process, whose images are every `world.size`-th."""
-    everyone = torch.zeros(count, dtype=own.dtype, device=own.device)
-    everyone[world.rank :: world.size] = own
-    world.sum(everyone)  # each place is filled by one process and zero in the others
-    return everyone.cpu()
+    """Return the values (N,) for all images from those of each process, which has every `world.size`-th image."""
+    all_values = torch.zeros(count, dtype=own.dtype, device=own.device)
+    all_values[world.rank :: world.size] = own
+    world.sum(all_values)  # each element is set by one process and zero in the others
+    return all_values.cpu()
 
 
 def validate(
-    trainer: Trainer, split: Split, preprocessing: Preprocessing, between: Callable[[], None]
+    trainer: Trainer, split: Split, preprocessing: Preprocessing, after_batch: Callable[[], None]
 ) -> dict[str, Evaluation]:
-    """Evaluate the "raw" weights and, where they are averaged, the "ema" of them."""
+    """Evaluate the "raw" weights and, if there is one, their moving average, "ema"."""
     size, precision, world = trainer.micro_batch_size, trainer.precision, trainer.world
     return {
-        kind: evaluate(model, split, preprocessing, size, precision, world, between)
+        kind: evaluate(model, split, preprocessing, size, precision, world, after_batch)
         for kind, model in trainer.models().items()
     }
 
 
 def choose_best(results: dict[str, Evaluation], wanted: str) -> str:
-    """Return which weights to keep for `training.best=better|ema`: by accuracy, then loss, where both may be."""
+    """Return which weights to keep for `training.best=better|ema`: better has the higher accuracy, then lower loss."""
     if wanted == "ema":
         return "ema"
     return max(results, key=lambda kind: (results[kind].accuracy, -results[kind].loss))
 
 
 def count_gflops(model: VisionTransformer) -> float:
-    """Return the floating-point operations of one image's forward pass in 10^9, a multiply-add counted as two."""
+    """Return the GFLOPs of the forward pass of one image, a multiply-add counted as two operations."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    # On the meta device nothing is computed, and attention, which the counter misses on the CPU, is counted.
+    # On the meta device nothing is computed, and the counter includes attention, which it misses on the CPU.
     shadow = copy.deepcopy(model).to("meta").eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         shadow(torch.empty(1, model.in_channels, *model.image_size, device="meta"))

@@ -1,4 +1,4 @@
-"""When memory is too small: the same batch in smaller pieces, so that the experiment stays the same. And its peak."""
+"""Out of memory: the same batch in smaller micro-batches, so that the results stay the same."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from ..data.storage import Images
 from .evaluation import evaluate
 from .trainer import Trainer
 
-# What MPS and the CPU say; a CUDA device has its own exception.
+# Of MPS and the CPU; a CUDA device raises its own exception.
 _MESSAGES = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -26,14 +26,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def halve_micro_batch(trainer: Trainer) -> None:
-    """Let the device take half as many images at once. Raises ValueError where that is less than one."""
+    """Halve the micro-batch. Raises ValueError if it is a single image already."""
     if trainer.micro_batch_size == 1:
         raise ValueError(
             "out of memory with a single image at once; a smaller model=, dataset.image_size or larger model.patch_size"
             ", training.gradient_checkpointing=true, or several devices with training.strategy=fsdp may help"
         )
     trainer.micro_batch_size = -(-trainer.micro_batch_size // 2)
-    trainer.memory_is_short = True
+    trainer.micro_batch_reduced = True
     trainer.reset_scaler()
     trainer.optimizer.zero_grad(set_to_none=True)
     if trainer.device.type == "cuda":
@@ -41,48 +41,48 @@ def halve_micro_batch(trainer: Trainer) -> None:
 
 
 class OutOfMemory:
-    """End the `with` block quietly where memory is too small, with a micro-batch half as large from then on.
+    """A `with` block that ends early when memory runs out; `ran_out` is then set, and the micro-batch halved.
 
-    In a run of several processes it raises, with the key that helps, as the others would wait for this one for ever.
+    With several processes it raises ValueError instead, because the others would wait for this one forever.
     """
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
-        self.too_small = False
+        self.ran_out = False
 
     def __enter__(self) -> "OutOfMemory":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        self.too_small = error is not None and is_out_of_memory(error)
-        if self.too_small:
+        self.ran_out = error is not None and is_out_of_memory(error)
+        if self.ran_out:
             halve_micro_batch(self._trainer)
-        if self.too_small and self._trainer.world.size > 1:
+        if self.ran_out and self._trainer.world.size > 1:
             raise ValueError(
-                f"out of memory in process {self._trainer.world.rank} of several; resume the run with "
-                f"training.micro_batch_size={self._trainer.micro_batch_size}, which changes nothing else"
+                f"out of memory in process {self._trainer.world.rank}; resume the run with "
+                f"training.micro_batch_size={self._trainer.micro_batch_size}, which does not change the results"
             ) from error
-        return self.too_small
+        return self.ran_out
 
 
 @dataclass
 class Fit:
-    """Seconds of the first training steps and evaluations, in which a model is compiled; of an image when it is."""
+    """How long steps take when they fit into memory."""
 
-    first_seconds: float
-    evaluation_seconds: float
+    first_seconds: float  # the first training and evaluation steps, compiling included
+    evaluation_seconds: float  # per image, once compiled
 
 
 def fit_memory(trainer: Trainer, split: Split, preprocessing: Preprocessing, num_evaluated: int = 0) -> Fit:
-    """Find the micro-batch that fits: take whole training and evaluation steps, undo them, halve if need be.
+    """Find the micro-batch that fits: try whole training and evaluation steps, halve it until they do, undo the steps.
 
-    num_evaluated: for a compiled model the images of a validation, whose last batch, as that of training, is smaller
-    and compiled on its own. To be called before anything is trained or loaded.
+    num_evaluated: for a compiled model, the number of validation images: smaller last batches, in validation and
+    training, are compiled separately. Call this before anything is trained, or loaded from a checkpoint.
     """
     before = [local(parameter).to("cpu", copy=True) for parameter in trainer.model.parameters()]
     state, scaler = trainer.optimizer.state_dict(), trainer.scaler.state_dict()
-    # All try again where one could not.
-    while trainer.world.max(int((fit := _attempt(trainer, split, preprocessing, num_evaluated)) is None)):
+    # If one process runs out of memory, all of them try again.
+    while trainer.world.max(int((fit := _try_steps(trainer, split, preprocessing, num_evaluated)) is None)):
         halve_micro_batch(trainer)
     assert fit is not None
     trainer.optimizer.zero_grad(set_to_none=True)
@@ -99,16 +99,16 @@ def fit_memory(trainer: Trainer, split: Split, preprocessing: Preprocessing, num
 
 
 def local(tensor: Tensor) -> Tensor:
-    """Return the part of a parameter that lies on this device: all of it, but for sharded ones."""
+    """Return the part of a parameter that is on this device: all of it, unless it is sharded."""
     detached = tensor.detach()
     return detached.to_local() if hasattr(detached, "to_local") else detached
 
 
-def _attempt(trainer: Trainer, split: Split, preprocessing: Preprocessing, num_evaluated: int) -> Fit | None:
-    """Return what these steps took, None where memory was too small for them."""
+def _try_steps(trainer: Trainer, split: Split, preprocessing: Preprocessing, num_evaluated: int) -> Fit | None:
+    """Return how long the steps took, None if they ran out of memory."""
     size = trainer.micro_batch_size
     trained = [trainer.batch_size, len(split) % trainer.batch_size if num_evaluated else 0]
-    # Where the first step sees a part of the patches, the last one needs more memory.
+    # With patch dropout, the last step may see more patches than the first, and then needs more memory.
     steps = (0, trainer.total_steps - 1) if trainer.patch_dropout else (0,)
     evaluated = [size, num_evaluated % size]
     try:
@@ -127,12 +127,12 @@ def _attempt(trainer: Trainer, split: Split, preprocessing: Preprocessing, num_e
 def _train(trainer: Trainer, split: Split, count: int, step: int) -> None:
     batch = trainer.order(split, epoch=1)[:count]
     share = batch[trainer.share(len(batch))]
-    # Twice the share is what mixing needs at most.
+    # With mixing, a process needs at most twice as many images as its share.
     images = split.images.take(batch[: 2 * len(share)] if trainer.world.size > 1 else batch).to(trainer.device)
     ratios = None if split.ratios is None else split.ratios[batch]
     trainer.network.train()
-    # Replicas try on their own, as one that fails leaves the others waiting. Sharded models have no such way: their
-    # gradients would stay where nothing clears them.
+    # Replicas do not synchronize here, because they would wait for one that runs out of memory. Sharded models have to:
+    # unsynchronized gradients would stay in places that nothing clears.
     sync = trainer.network is trainer.model
     trainer.step(images, split.labels[batch].to(trainer.device), ratios, step, sync=sync)
 

@@ -1,4 +1,4 @@
-"""A look into a few training steps: what takes the time, on which device."""
+"""The profiler: where the time of a few training steps goes."""
 
 import os
 from pathlib import Path
@@ -10,15 +10,15 @@ SKIPPED, WARMUP, RECORDED = 3, 1, 5  # steps; the first ones allocate memory and
 
 
 class StepProfiler:
-    """Record a few steps into a trace, for https://ui.perfetto.dev or chrome://tracing, and a table of operations.
+    """Record a few steps as a trace, for https://ui.perfetto.dev or chrome://tracing, and as a table of operations.
 
-    To be used in a `with` block, `step` called after each step. A run of fewer steps leaves what there is.
+    Use it in a `with` block and call `step` after each step. If the run has fewer steps, those are recorded.
     """
 
     def __init__(self, device: torch.device, files: tuple[Path, Path] | None) -> None:
-        """files: where trace and table go, None where nothing is recorded."""
+        """files: the trace and the table; None records nothing."""
         self._files = files
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it would tell of every device that is not there
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences warnings about devices that this machine lacks
         activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
         steps = schedule(skip_first=SKIPPED, wait=0, warmup=WARMUP, active=RECORDED, repeat=1)
         self._sort_by = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"

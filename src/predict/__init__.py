@@ -1,1 +1,1 @@
-"""Using a run: `predictor` turns image files into class probabilities, `session` is what the terminal shows of it."""
+"""Use a run: `predictor` turns image files into class probabilities, `session` talks to the user in the terminal."""

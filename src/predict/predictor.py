@@ -22,7 +22,7 @@ from ..run.saved import SavedRun
 
 
 class Predictor:
-    """The best weights of a run, with the classes and the preprocessing that they were trained with."""
+    """The best weights of a run, with the classes and the preprocessing of its training."""
 
     def __init__(self, run: SavedRun, device: str) -> None:
         config, self.classes, self.preprocessing = run.load()
@@ -45,7 +45,7 @@ class Predictor:
         return logits.float().softmax(1).cpu()
 
     def predict_files(self, files: Sequence[Path], batch_size: int) -> Iterator[tuple[list[Path], Tensor, list[str]]]:
-        """Yield, batch by batch, the files read, their probabilities (n,K), and a line for each unreadable one."""
+        """Yield for each batch the files read, their probabilities (n,K), and a line for each unreadable file."""
         choose_kernels(self.device, self.gflops * min(batch_size, len(files)), self.model.num_tokens)
         for first in range(0, len(files), batch_size):
             read, images, errors = [], [], []
@@ -59,16 +59,13 @@ class Predictor:
             yield read, probabilities, errors
 
     def top(self, probabilities: Tensor, k: int) -> list[tuple[str, float]]:
-        """Return the k most probable classes of probabilities (K,) with them; all classes where there are fewer."""
+        """Return the k most probable classes (at most all K) with their probabilities; probabilities: (K,)."""
         values, indices = probabilities.topk(min(k, len(self.classes)))
         return [(self.classes[i], p) for i, p in zip(indices.tolist(), values.tolist(), strict=True)]
 
 
 def find_inputs(wanted: str) -> list[Path]:
-    """Return the images that a file name, a folder (recursively) or a glob means.
-
-    Raises FileNotFoundError, in a sentence, where there is none.
-    """
+    """Return the images for a file, a folder (recursively) or a glob. Raises FileNotFoundError if there are none."""
     path = Path(os.path.expanduser(wanted))
     if path.is_dir():
         files = find_images(path)
@@ -88,7 +85,7 @@ def find_inputs(wanted: str) -> list[Path]:
 
 
 def write_predictions(path: Path, rows: list[dict[str, str | float]]) -> None:
-    """Write a row per image to a .csv (with a header) or .json file, whole or not at all."""
+    """Write a row per image to a .csv (with a header) or .json file, completely or not at all."""
     if path.suffix.lower() == ".json":
         write_json(path, rows)
     else:

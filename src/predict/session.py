@@ -1,6 +1,6 @@
 """What `python inference.py` does in a terminal or a pipe: the table of runs, the prompts, the predictions.
 
-The table needs no torch; `predictor`, which does, is imported when a run is used.
+The table does not need torch; `predictor` does, and is imported when a run is used.
 """
 
 import os
@@ -14,20 +14,20 @@ from ..config.schema import InferenceConfig
 from ..machine.disk import short_path
 from ..run.query import select_runs
 from ..run.saved import SavedRun, best_run, choose_run, find_all_runs, find_runs
+from ..tables import Table, format_percent
 
 if TYPE_CHECKING:
     from .predictor import Predictor
 
 NUMBERS = ("no", "parameters", "epochs", "val acc", "test acc", "minutes")
 COLUMNS = ("no", "when", "data set", "model", *NUMBERS[1:], "status")
-GIVES_WAY = ("minutes", "parameters", "epochs", "model", "when")
+DROPPED_FIRST = ("minutes", "parameters", "epochs", "model", "when")  # in a terminal that is too narrow for all
 
 
 def list_runs(config: InferenceConfig, everything: bool = False) -> list[SavedRun]:
-    """Print the table of runs that meet `filter`, in the order of `sort`; return the runs.
+    """Print the table of runs that match `filter`, in the order of `sort`; return the runs.
 
-    Usable ones only; or everything: those without weights too, and where they lie. Raises FileNotFoundError where
-    there are none.
+    everything: show runs without weights too, and the folders. Raises FileNotFoundError if there are no runs.
     """
     if everything:
         found, problems = find_all_runs(config.roots)
@@ -39,38 +39,29 @@ def list_runs(config: InferenceConfig, everything: bool = False) -> list[SavedRu
         raise FileNotFoundError(f"no runs in {' or '.join(config.roots)}; train one first: python train.py")
     runs = select_runs(found, config.filter, config.sort)
     if not runs:
-        raise FileNotFoundError(
-            f"filter={config.filter}: none of {len(found)} run(s) meets it; leave it out to see all"
-        )
+        raise FileNotFoundError(f"filter={config.filter} matches none of {len(found)} run(s); leave it out to see all")
     rows = [_describe(number, run) for number, run in enumerate(runs, start=1)]
-    columns = (*COLUMNS, "folder") if everything else COLUMNS
-    _show_fitting(columns, [row[: len(columns)] for row in rows])
+    table = Table((*COLUMNS, "folder"), rows, right=NUMBERS)
+    _show_fitting(table if everything else table.pick(range(len(COLUMNS))))
     return runs
 
 
-def _show_fitting(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print the table, in a narrow terminal without the columns that can be missed most easily."""
-    shown = list(columns)
+def _show_fitting(table: Table) -> None:
+    """Print the table, in a narrow terminal without some of its columns."""
     dropped: list[str] = []
-    for name in GIVES_WAY if terminal.console.is_terminal else ():
-        if terminal.fits(*_pick(columns, rows, shown)):
+    shown = table
+    for name in DROPPED_FIRST if terminal.console.is_terminal else ():
+        if terminal.fits(shown.columns, shown.rows):
             break
-        shown.remove(name)
         dropped.append(name)
-    terminal.show_table(*_pick(columns, rows, shown), right=NUMBERS)
+        shown = table.pick([position for position, column in enumerate(table.columns) if column not in dropped])
+    terminal.show_table(shown.columns, shown.rows, shown.right)
     if dropped:
-        terminal.say(f"(in a wider terminal also: {', '.join(dropped)})")
-
-
-def _pick(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], names: Sequence[str]
-) -> tuple[Sequence[str], list[list[str]]]:
-    positions = [columns.index(name) for name in names]
-    return names, [[row[position] for position in positions] for row in rows]
+        terminal.say(f"(a wider terminal also shows: {', '.join(dropped)})")
 
 
 def _describe(number: int, run: SavedRun) -> tuple[str, ...]:
-    """Return a row of the table; numbers that a run does not have (yet) are empty."""
+    """Return a row of the table; unknown numbers are empty."""
     facts = {key: "" if value is None else value for key, value in run.facts.items()}
     val_acc, test_acc, parameters = (run.number(key) for key in ("best_val_acc", "test_acc", "parameters"))
     size = f" {facts['embedding_dim']}×{facts['num_layers']}" if facts.get("num_layers") else ""
@@ -81,8 +72,8 @@ def _describe(number: int, run: SavedRun) -> tuple[str, ...]:
         f"{facts.get('model', '')}{size}",
         "" if parameters is None else f"{parameters:,}",
         f"{facts.get('epoch', '')}/{facts.get('epochs', '')}",
-        "" if val_acc is None else f"{val_acc:.2%}",
-        "" if test_acc is None else f"{test_acc:.2%}",
+        format_percent(val_acc),
+        format_percent(test_acc),
         "" if run.minutes is None else terminal.format_minutes(run.minutes),
         run.status,
         short_path(run.folder.absolute()),
@@ -90,10 +81,10 @@ def _describe(number: int, run: SavedRun) -> tuple[str, ...]:
 
 
 def predict_once(config: InferenceConfig) -> int:
-    """Predict `input` with `run` (best where none is named); return the number of images predicted.
+    """Predict `input` with `run` (by default the best one); return the number of images predicted.
 
-    Prints bars, or writes `output`. Unreadable files are named on stderr and left out. Raises ValueError where
-    no image at all could be read.
+    Prints bars, or writes `output`. Unreadable files are left out and named on stderr. Raises ValueError if no image
+    could be read.
     """
     from .predictor import find_inputs, write_predictions
 
@@ -133,12 +124,12 @@ def _open(run: SavedRun, config: InferenceConfig) -> "Predictor":
     facts = run.facts
     unfinished = "" if run.status == "finished" else f", {run.status} in epoch {facts['epoch']} of {facts['epochs']}"
     folder = short_path(run.folder.absolute())
-    terminal.say(f"run {folder}: {run.dataset}, validation accuracy {run.val_acc:.2%}{unfinished}")
+    terminal.say(f"run {folder}: {run.dataset}, validation accuracy {format_percent(run.val_acc)}{unfinished}")
     return predictor
 
 
 def ask_about_images(config: InferenceConfig) -> None:
-    """List the runs, ask for one, then for images again and again, until `q` or the end of the input."""
+    """List the runs and ask for one, then ask for images until `q` or the end of the input."""
     while True:
         run = choose_run(config.run, config.roots) if config.run else _ask_for_run(list_runs(config))
         if run is None:
@@ -170,7 +161,7 @@ def _ask_for_run(runs: list[SavedRun]) -> SavedRun | None:
 
 
 def _answer(predictor: "Predictor", config: InferenceConfig) -> bool:
-    """Predict what is asked for; return True if another run is wanted, False to end."""
+    """Ask for images and predict them; return True to choose another run, False to quit."""
     from .predictor import find_inputs
 
     while True:
@@ -194,7 +185,7 @@ def _answer(predictor: "Predictor", config: InferenceConfig) -> bool:
 
 
 def _unquote(answer: str) -> str:
-    """Return a path as a file manager pastes it: with quotes around it, or backslashes before spaces."""
+    """Return the path in what file managers paste: it may be in quotes, or have backslashes before spaces."""
     if len(answer) > 1 and answer[0] == answer[-1] and answer[0] in "'\"":
         return answer[1:-1]
     return answer if Path(answer).exists() else answer.replace("\\ ", " ")

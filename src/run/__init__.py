@@ -1,6 +1,6 @@
-"""The run directory: what a run leaves behind, written so that a kill at any moment loses no work.
+"""The run directory: what a run writes, such that a kill at any moment loses no work.
 
-`files` spells every file name. `record` is the run being made (`checkpoint`, `history`, `log` and `environment` are
-its parts); `saved` reads runs from the disk, `query` filters and sorts them; `resume` is about continuing one,
-`limits` about what ends it early. `job` is what a run is asked to do.
+`files` has all file names. `record` is the run in progress; its parts are `checkpoint`, `weights`, `history`, `log`,
+`environment` and `messages`. `saved` reads runs from disk, `query` filters and sorts them. `resume` is about continuing
+a run, `limits` about ending it early. `job` is what a run is started with.
 """

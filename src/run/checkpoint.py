@@ -1,9 +1,10 @@
-"""`last.pt`: a copy of the state is taken at once and written by a thread, while the training goes on."""
+"""`last.pt`: the state is copied immediately and written by a thread while training continues."""
 
 import errno
 import re
 import threading
-from collections.abc import Callable
+import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,9 +12,9 @@ from ..machine.disk import replace_file
 
 
 def take_snapshot(value: Any) -> Any:
-    """Copy a state onto the CPU, as dicts, lists, tensors and plain values alone.
+    """Copy a state to the CPU, as dicts, lists, tensors and plain values, which torch loads with weights_only=True.
 
-    So torch loads it with weights_only=True: numbers of numpy become Python's. Raises TypeError for anything else.
+    NumPy scalars become Python numbers. Raises TypeError for anything else.
     """
     import torch
 
@@ -36,7 +37,7 @@ def take_snapshot(value: Any) -> Any:
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Replace the file durably. Raises OSError, after which the previous one is still there."""
+    """Replace the file durably. Raises OSError; the previous file is then unchanged."""
     import torch
 
     try:
@@ -50,9 +51,9 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
 
 
 class _Sink:
-    """A file for torch.save that keeps its first error and swallows the rest.
+    """A file for torch.save that stores the first error and ignores everything after it.
 
-    An exception within torch's writer comes out as a RuntimeError without the reason, or ends the process.
+    An exception inside torch's writer becomes a RuntimeError without the reason, or crashes the process.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -72,7 +73,7 @@ class _Sink:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return what `write_checkpoint` wrote, on the CPU. Raises ValueError where the file is damaged."""
+    """Return what `write_checkpoint` wrote, on the CPU. Raises ValueError if the file is damaged."""
     import torch
 
     try:
@@ -82,41 +83,69 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         reason = "it is not a checkpoint of a run"
     except MemoryError:
         raise
-    except Exception as error:  # of zip, pickle, torch: whatever is wrong, it cannot be used
-        # torch seeks to where a file that was cut off does not reach: to the system, an invalid argument.
+    except Exception as error:  # zipfile, pickle and torch raise various types
+        # In a truncated file, torch seeks to an invalid position, which is EINVAL.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
         reason = re.split(r"\n|\. ", str(error) or type(error).__name__)[0].rstrip(".")
     raise ValueError(
-        f"{path} is damaged: {reason}; once it is deleted, resume=… begins the run anew in that folder, "
-        "from its first epoch"
+        f"{path} is damaged: {reason}; delete it, and resume=… starts the run over in that folder, from the first epoch"
     )
 
 
-class BackgroundWriter:
-    """One thread that writes; its error is raised, once, by the next `wait`."""
+class CheckpointFile:
+    """A checkpoint that a thread writes, in the main process only. `content` describes it, for error messages."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path, main: bool) -> None:
+        self.path, self._main = path, main
+        self.content = "there is no checkpoint yet"
+        self._saved_at = time.monotonic()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
-    def start(self, write: Callable[[], None]) -> None:
-        """Call `write` in the thread, after `wait`."""
-        self.wait()
-        # A daemon, so that a second Ctrl-C ends the process at once.
-        self._thread = threading.Thread(target=self._call, args=(write,), name="checkpoint", daemon=True)
-        self._thread.start()
+    def due(self, minutes: float) -> bool:
+        """Return whether so many minutes have passed since the last `save`, or the start."""
+        return time.monotonic() - self._saved_at >= 60 * minutes
 
-    def _call(self, write: Callable[[], None]) -> None:
+    def save(self, checkpoint: dict[str, Any], explained: AbstractContextManager[None]) -> None:
+        """Copy a checkpoint and write it in the thread; explained: turns an error of that into one for the user.
+
+        Raises the error of the previous write; the checkpoint before that is then unchanged.
+        """
+        self.wait()
+        self._saved_at = time.monotonic()
+        if self._main:
+            arguments = take_snapshot(checkpoint), explained
+            # A daemon, so that a second Ctrl-C ends the process immediately.
+            self._thread = threading.Thread(target=self._write, args=arguments, name="checkpoint", daemon=True)
+            self._thread.start()
+
+    def _write(self, checkpoint: dict[str, Any], explained: AbstractContextManager[None]) -> None:
         try:
-            write()
+            with explained:
+                write_checkpoint(self.path, checkpoint)
+            self._describe(checkpoint)
         except BaseException as error:
             self._error = error
 
     def wait(self) -> None:
+        """Wait for the thread. Raises its error, once."""
         while self._thread is not None and self._thread.is_alive():
-            self._thread.join(0.2)  # without an end it could not be interrupted on Windows
+            self._thread.join(0.2)  # without a timeout, Windows could not interrupt it
         self._thread = None
         error, self._error = self._error, None
         if error is not None:
             raise error
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the checkpoint, on the CPU, None if there is none. Raises ValueError if it is damaged."""
+        self.wait()
+        if not self.path.is_file():
+            return None
+        checkpoint = read_checkpoint(self.path)
+        self._describe(checkpoint)
+        return checkpoint
+
+    def _describe(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["trainer"]
+        self.content = f"the last good checkpoint is from epoch {state.get('epoch')}, step {state.get('step')}"

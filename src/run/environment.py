@@ -1,4 +1,4 @@
-"""What status.json and environment.json tell of a run: its key facts; command, versions, machine, images."""
+"""The contents of status.json and environment.json: facts about a run; its command, versions, machine, images."""
 
 import contextlib
 import os
@@ -18,8 +18,8 @@ from .job import Job
 if TYPE_CHECKING:
     from ..data.load import Data
 
-# What a run that is continued takes over from its status, until `load_last` knows better.
-KEPT = ("started", "epoch", "best_epoch", "best_val_acc", "best_val_loss", "best_weights", "peak_memory")
+# What a resumed run keeps of its status until its checkpoint is loaded.
+KEPT_ON_RESUME = ("started", "epoch", "best_epoch", "best_val_acc", "best_val_loss", "best_weights", "peak_memory")
 
 
 def now() -> str:
@@ -27,7 +27,7 @@ def now() -> str:
 
 
 def describe_run(config: TrainConfig, job: Job, parameters: int) -> dict[str, Any]:
-    """Return what status.json holds at the start."""
+    """Return the initial content of status.json."""
     return {
         "status": "running",
         "error": None,
@@ -40,7 +40,7 @@ def describe_run(config: TrainConfig, job: Job, parameters: int) -> dict[str, An
         "num_layers": config.model.num_layers,
         "parameters": parameters,
         "micro_batch_size": None,
-        "peak_memory": None,  # bytes: of the device, or, on a CPU, of the process
+        "peak_memory": None,  # bytes, of the device or, on a CPU, of the process
         "epoch": 0,
         "epochs": config.training.epochs,
         "best_epoch": None,
@@ -57,6 +57,7 @@ def describe_run(config: TrainConfig, job: Job, parameters: int) -> dict[str, An
 
 
 def describe_environment(job: Job, data: "Data") -> dict[str, Any]:
+    """Return the initial content of environment.json."""
     return {
         **describe_session(job),
         "choices": {key: value for key, value in job.choices.items() if not key.startswith("hydra/")},
@@ -67,7 +68,7 @@ def describe_environment(job: Job, data: "Data") -> dict[str, Any]:
 
 
 def describe_session(job: Job) -> dict[str, Any]:
-    """Return what can differ each time that a run is continued."""
+    """Return what may differ in each session, a start or continuation of a run."""
     import hydra
     import torch
 
@@ -95,7 +96,7 @@ def count_images(data: "Data") -> dict[str, int]:
 
 
 def check_same_images(environment: dict[str, Any], config: TrainConfig, data: "Data") -> None:
-    """Refuse to continue on other images than a run began with. Raises ValueError, which counts both."""
+    """Raise ValueError, with the numbers of images, if they are not those that the run was started with."""
     if environment.get("data_fingerprint") in (None, data.fingerprint()):
         return
     dataset, before = config.dataset, environment.get("images") or {}
@@ -105,8 +106,8 @@ def check_same_images(environment: dict[str, Any], config: TrainConfig, data: "D
         for images in (count_images(data), before)
     )
     raise ValueError(
-        f"the images are not those that the run began with (added, removed or changed since): {source} has {has}; "
-        f"it had {had}; bring those back, or begin a new run without resume"
+        f"the images are not those that the run was started with (some were added, removed or changed): {source} has "
+        f"{has}; it had {had}; restore them, or start a new run without resume"
     )
 
 

@@ -1,4 +1,4 @@
-"""A run's numbers, a row per epoch: metrics.csv, curves.png, and the trackers."""
+"""A run's metrics, a row per epoch: metrics.csv, curves.png, and the trackers."""
 
 import math
 from collections.abc import Sequence
@@ -10,29 +10,29 @@ from .files import CURVES, METRICS
 
 
 class History:
-    """The files that show the rows. The rows themselves are the run's; here is nothing that could disagree."""
+    """The files that show the rows. The run holds the rows themselves, so that the files cannot disagree with them."""
 
     def __init__(self, folder: Path, trackers: Sequence[Tracker]) -> None:
         self._folder = folder
         self._trackers = trackers
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Add the last row; the others are there."""
+        """Add the last row; the others were added before."""
         path = self._folder / METRICS
         columns = list(rows[0])
         if path.exists() and all(list(row) == columns for row in rows):
             with path.open("a", newline="", encoding="utf-8") as file:
                 file.write(format_csv(rows[-1:], columns))
-        else:  # the first row, or one with other columns, after a run was continued with another configuration
+        else:  # the first row, or the columns changed because the run was continued with other settings
             write_csv(path, rows)
         self._draw(rows)
         for tracker in self._trackers:
             tracker.log(rows[-1:])
 
     def rewrite(self, rows: Sequence[Row]) -> None:
-        """Show these rows and no others, whatever the files held: torn lines, or epochs that are to be repeated."""
+        """Replace the contents by these rows: the files may have incomplete lines, or epochs that will be repeated."""
         for tracker in self._trackers:
-            tracker.forget()
+            tracker.clear()
         if rows:
             write_csv(self._folder / METRICS, rows)
             self._draw(rows)

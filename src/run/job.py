@@ -1,4 +1,4 @@
-"""A job: what `train` and `infer` are given beside their configuration, and how they say that it failed."""
+"""A job: what `train` and `infer` get besides their configuration, and the exception for a job that failed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,16 +7,16 @@ from pathlib import Path
 
 @dataclass
 class Job:
-    """One job of a run or sweep: its folder, what was typed for it, and the option chosen of each group."""
+    """One job of a run or sweep: its folder, its overrides as typed, and the chosen option of each group."""
 
     folder: Path
     overrides: list[str]
     choices: dict[str, str]
     command: list[str] = field(default_factory=list)  # as typed
-    quiet: bool = False  # nothing is shown, as other jobs run at the same time
-    stop: Path | None = None  # a file that asks the job to end, once something is written in it
-    judge: Callable[[int, float], bool] | None = None  # epoch, validation accuracy -> whether the job is hopeless
+    quiet: bool = False  # show nothing, because other jobs run at the same time
+    stop: Path | None = None  # a file that asks the job to stop once it is not empty
+    should_prune: Callable[[int, float], bool] | None = None  # (epoch, validation accuracy) -> whether to end the job
 
 
-class JobFailed(BaseException):  # noqa: N818 - no Exception, so that Hydra lets it through
-    """A job failed, the user has been told, and this process must end."""
+class JobFailed(BaseException):  # noqa: N818 - not an Exception, so that Hydra lets it through
+    """A job failed, its error was reported, and this process must end."""

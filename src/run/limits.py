@@ -1,22 +1,22 @@
-"""What ends a run before its last epoch, by the names that status.json gives it."""
+"""What ends a run before its last epoch, and its name in status.json."""
 
 from collections.abc import Callable
 
 from ..config.schema import TrainingConfig
 
-PRUNED = "sweep.pruner"  # a search has ended one of its jobs as hopeless
+PRUNED = "sweep.pruner"  # a search ended one of its jobs
 LIMITS = ("max_minutes", "early_stopping")  # keys of `training`
 
 
 def name_limits(training: TrainingConfig) -> dict[str, str]:
-    """Return the limits that are set, as they are typed: {"early_stopping": "training.early_stopping=5", …}."""
+    """Return the limits that are set, as typed: {"early_stopping": "training.early_stopping=5", …}."""
     return {key: f"training.{key}={getattr(training, key):g}" for key in LIMITS if getattr(training, key) is not None}
 
 
 def still_ends(ended: str | None, training: TrainingConfig, pruned: bool) -> str | None:
-    """Return what ended a run if it would end it again, None where the run goes on; pruned: whether it may be."""
-    lasting = [*name_limits(training).values(), *([PRUNED] if pruned else [])]
-    return ended if ended in lasting else None
+    """Return what ended a run if it still applies, else None; pruned: whether a search may end the run."""
+    applying = [*name_limits(training).values(), *([PRUNED] if pruned else [])]
+    return ended if ended in applying else None
 
 
 def find_end(
@@ -25,14 +25,14 @@ def find_end(
     best_epoch: int,
     val_acc: float,
     time_is_up: bool,
-    judge: Callable[[int, float], bool] | None,
+    should_prune: Callable[[int, float], bool] | None,
 ) -> str | None:
-    """Return what ends a run after `epoch`, None where it goes on; judge: epoch, accuracy -> whether it is hopeless."""
+    """Return what ends a run after `epoch`, None if it continues."""
     limits, patience = name_limits(training), training.early_stopping
     if time_is_up:
         return limits["max_minutes"]
     if patience and epoch - best_epoch >= patience:
         return limits["early_stopping"]
-    if judge and epoch < training.epochs and judge(epoch, val_acc):
+    if should_prune and epoch < training.epochs and should_prune(epoch, val_acc):
         return PRUNED
     return None

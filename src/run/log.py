@@ -1,4 +1,4 @@
-"""The log of a run: lines appear in the terminal at once, and in train.log from the moment that there is a folder."""
+"""The log of a run: in the terminal immediately, in train.log once the run has a folder."""
 
 import logging
 import traceback
@@ -10,8 +10,8 @@ from ..terminal import log_to_console
 log = logging.getLogger("vit")
 
 
-class _Early(logging.Handler):
-    """Keep what is logged before the run has a folder; what fails before that leaves none."""
+class _Buffer(logging.Handler):
+    """Keep the records from before the run has a folder."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,18 +22,18 @@ class _Early(logging.Handler):
 
 
 class LogFile(logging.FileHandler):
-    """train.log, of one run. A log on a full disk loses lines; it must not print a traceback for each."""
+    """train.log of a run. On a full disk it loses lines; it must not print a traceback for each."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file, and write what was logged since `start_log`."""
+        """Open the file and write what was logged since `start_log`."""
         super().__init__(path, encoding="utf-8", errors="backslashreplace")
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        for record in _drop_early():
+        for record in _take_buffered():
             self.handle(record)
         log.addHandler(self)
 
     def write_traceback(self, error: BaseException) -> None:
-        """Write it into the file alone: the terminal gets the message from the caller."""
+        """Write a traceback to the file only; the caller shows the message in the terminal."""
         text = "".join(traceback.format_exception(error))
         self.handle(logging.LogRecord("vit", logging.ERROR, "", 0, text, None, None))
 
@@ -46,10 +46,10 @@ class LogFile(logging.FileHandler):
 
 
 def start_log(shown: bool) -> None:
-    """Begin the log of a job, which may share its process with others; shown=False: the terminal stays quiet."""
-    _drop_early()
+    """Start the log of a job, which may share its process with earlier ones; shown=False: not in the terminal."""
+    _take_buffered()
     log_to_console(log, shown)
-    log.addHandler(_Early())
+    log.addHandler(_Buffer())
 
 
 def log_lines(lines: Iterable[str], warnings: Iterable[str] = ()) -> None:
@@ -59,9 +59,9 @@ def log_lines(lines: Iterable[str], warnings: Iterable[str] = ()) -> None:
         log.warning("%s", warning)
 
 
-def _drop_early() -> list[logging.LogRecord]:
+def _take_buffered() -> list[logging.LogRecord]:
     records = []
-    for handler in [handler for handler in log.handlers if isinstance(handler, _Early)]:
+    for handler in [handler for handler in log.handlers if isinstance(handler, _Buffer)]:
         log.removeHandler(handler)
         records += handler.records
     return records

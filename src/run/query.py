@@ -1,6 +1,6 @@
-"""Which of the saved runs, and in what order: `filter=` and `sort=`, over their status and their configurations.
+"""Filter and sort saved runs: `filter=` and `sort=`, by their status and configuration.
 
-Configurations are read only where a condition or the order names one of their keys.
+Configurations are read only if a condition or the order uses one of their keys.
 """
 
 import difflib
@@ -18,7 +18,7 @@ from ..config.schema import TrainConfig
 from .files import CONFIG
 from .saved import SavedRun
 
-# What a table of runs shows, by the names that are typed.
+# The columns of a table of runs, by the names that are typed.
 FACTS: dict[str, Callable[[SavedRun], Any]] = {
     "started": lambda run: run.started or None,
     "dataset": lambda run: run.facts.get("dataset"),
@@ -32,27 +32,27 @@ FACTS: dict[str, Callable[[SavedRun], Any]] = {
     "status": lambda run: run.status,
     "folder": lambda run: str(run.folder),
 }
-NAMES = {"dataset", "model", "status", "folder"}  # of these, compared as text and sorted from A
+NAMES = {"dataset", "model", "status", "folder"}  # compared as text
 SIGNS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 EXAMPLE = "write NAME=VALUE, !=, >, <, >= or <=, e.g. filter='val_acc>0.9 status=finished'"
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A comparison of what runs have by a name with what was typed."""
+    """A comparison of a value of runs, by its name, with what was typed."""
 
     name: str
     sign: str
     typed: str
 
     def holds(self, value: Any) -> bool:
-        """Tell whether a run's value meets it; one that a run lacks (None) meets `=null` and any other `!=`."""
+        """Return whether a run's value meets the condition; a missing one (None) meets `=null`, and `!=` any value."""
         if self.sign in SIGNS:
             return value is not None and self._is_ordered(value)
         return self._equals(value) == (self.sign == "=")
 
     def _is_ordered(self, value: Any) -> bool:
-        if self.name == "started":  # up to the precision typed: a day, an hour
+        if self.name == "started":  # compared with the precision typed: a day, an hour
             moment = self.typed.replace(" ", "T")
             return SIGNS[self.sign](value[: len(moment)], moment)
         number, wanted = _as_number(value), _read_number(self.typed)
@@ -69,20 +69,20 @@ class Condition:
 
 
 def select_runs(runs: list[SavedRun], filter: str | None, sort: str) -> list[SavedRun]:  # noqa: A002 - the key's name
-    """Return the runs that meet all conditions of `filter`, in the order of `sort`; runs that lack its value come last.
+    """Return the runs that meet all conditions of `filter`, sorted by `sort`; runs without that value come last.
 
-    Raises ValueError for names that are none and for what is no condition.
+    Raises ValueError for unknown names and malformed conditions.
     """
     conditions = parse_filter(filter or "")
-    name, turned = sort.removeprefix("-"), sort.startswith("-")
+    name, reverse = sort.removeprefix("-"), sort.startswith("-")
     _check_name("sort", name)
     values = _Values({condition.name for condition in conditions} | {name})
     chosen = [run for run in runs if all(condition.holds(values(run, condition.name)) for condition in conditions)]
-    return _sort(chosen, name, turned, values)
+    return _sort(chosen, name, reverse, values)
 
 
 def parse_filter(text: str) -> list[Condition]:
-    """Return the conditions, which spaces or commas separate; a value in quotes or brackets may hold either."""
+    """Return the conditions, separated by spaces or commas; values in quotes or brackets may contain both."""
     found, end = [], 0
     pattern = r"""([\w.]+)\s*(>=|<=|!=|==|=|>|<)\s*("[^"]*"|'[^']*'|\[[^\]]*\][^\s,]*|[^\s,]*)"""
     for match in re.finditer(pattern, text):
@@ -101,24 +101,24 @@ def _unquote(typed: str) -> str:
 
 def _check_between(text: str, whole: str) -> None:
     if rest := text.strip(" \t\n,"):
-        raise ValueError(f"filter={whole}: '{rest}' is no condition; {EXAMPLE}")
+        raise ValueError(f"filter={whole}: '{rest}' is not a condition; {EXAMPLE}")
 
 
 def _check_condition(condition: Condition, typed: str) -> None:
     name, number = condition.name, _read_number(condition.typed)
     _check_name("filter", name)
     if not condition.typed:
-        raise ValueError(f"filter={typed} has no value; {EXAMPLE}; {name}=null: runs that have none")
+        raise ValueError(f"filter={typed} has no value; {EXAMPLE}; {name}=null finds runs without one")
     if condition.sign in SIGNS and name in NAMES:
-        raise ValueError(f"filter={typed}: {name} is no number; compare it by = or !=, * stands for any letters")
+        raise ValueError(f"filter={typed}: {name} is not a number; compare it with = or !=, where * matches any text")
     if condition.sign in SIGNS and name != "started" and number is None:
-        raise ValueError(f"filter={typed}: {condition.typed} is no number")
+        raise ValueError(f"filter={typed}: {condition.typed} is not a number")
     if name in ("val_acc", "test_acc") and number is not None and number > 1:
-        raise ValueError(f"filter={typed}: {name} is a share from 0 to 1; write {name}{condition.sign}{number:g}%")
+        raise ValueError(f"filter={typed}: {name} is a fraction from 0 to 1; write {name}{condition.sign}{number:g}%")
 
 
 def _check_name(key: str, name: str) -> None:
-    """Refuse a name that neither a table nor a configuration has; similar ones are named, and what is allowed."""
+    """Raise ValueError, with similar names, for a name that is not in the table or the configuration."""
     keys = list_keys(TrainConfig)
     groups = {known.rpartition(".")[0] for known in keys}
     if name in FACTS or (name in keys and name not in groups):
@@ -136,7 +136,7 @@ def _check_name(key: str, name: str) -> None:
 
 
 class _Values:
-    """What runs have by the names that are asked for; the configuration of each is read once, if at all."""
+    """The values of runs by name. The configuration of a run is read at most once, when it is needed."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._keys = set(names) - FACTS.keys()
@@ -150,38 +150,38 @@ class _Values:
         return self._read[id(run)].get(name)
 
     def _read_config(self, run: SavedRun) -> dict[str, Any]:
-        """Return the values of a run's configuration, with today's for keys that are younger; none if it is damaged."""
+        """Return a run's configuration, with the current defaults for keys added since; {} if it is damaged."""
         path = run.folder / CONFIG
         try:
             values = read_values(path)
             return values if self._keys <= values.keys() else flatten(asdict(load_config(path)))
-        except Exception:  # of yaml, the schema: whatever is wrong with the file
+        except Exception:  # yaml and the schema raise various types
             return {}
 
 
-def _sort(runs: list[SavedRun], name: str, turned: bool, values: _Values) -> list[SavedRun]:
-    """Sort by a value: numbers and times from the largest, names from A, or the other way round."""
+def _sort(runs: list[SavedRun], name: str, reverse: bool, values: _Values) -> list[SavedRun]:
+    """Sort by a value: numbers and times from the largest, names from A; or in reverse."""
     held = [(run, values(run, name)) for run in runs]
     present = [(run, value) for run, value in held if value is not None]
     lacking = [run for run, value in held if value is None]
     numbers = {id(run): _as_number(value) for run, value in present}
     if None in numbers.values():
-        from_the_largest = name == "started"
-        present.sort(key=lambda pair: show_value(pair[1]), reverse=from_the_largest != turned)
+        descending = name == "started"
+        present.sort(key=lambda pair: show_value(pair[1]), reverse=descending != reverse)
     else:
-        present.sort(key=lambda pair: numbers[id(pair[0])] or 0.0, reverse=not turned)
+        present.sort(key=lambda pair: numbers[id(pair[0])] or 0.0, reverse=not reverse)
     return [run for run, _ in present] + lacking
 
 
 def _as_number(value: Any) -> float | None:
-    """Return a value as a number where it is one: a size of equal sides is, true and false are not."""
+    """Return a value as a number, None if it is not one; a square size is its side, true and false are not numbers."""
     if isinstance(value, list | tuple) and len(set(map(str, value))) == 1:
         value = value[0]
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _read_number(typed: str) -> float | None:
-    """Return what was typed as a number where it is one; 90% is 0.9."""
+    """Return what was typed as a number, None if it is not one; 90% is 0.9."""
     try:
         return float(typed.removesuffix("%")) / (100 if typed.endswith("%") else 1)
     except ValueError:

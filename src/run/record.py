@@ -1,9 +1,7 @@
-"""A run that is being made: the only writer of its folder."""
+"""A run in progress: the only writer of its folder."""
 
 import contextlib
-import errno
 import logging
-import shlex
 import signal
 import sys
 import time
@@ -16,19 +14,20 @@ from typing import TYPE_CHECKING, Any
 from ..config.compose import dump_config, load_config
 from ..config.schema import TrainConfig
 from ..distributed.states import gather_state
-from ..distributed.torchrun import name_launcher, read_place
 from ..distributed.world import World
-from ..machine.disk import format_json, read_object, short_path, write_bytes, write_json, write_text
+from ..machine.disk import format_json, read_object, write_bytes, write_json, write_text
 from ..signals import name_signal
 from ..trackers import TRACKERS
 from . import files
-from .checkpoint import BackgroundWriter, read_checkpoint, take_snapshot, write_checkpoint
-from .environment import KEPT, check_same_images, describe_environment, describe_run, describe_session
+from .checkpoint import CheckpointFile, take_snapshot
+from .environment import KEPT_ON_RESUME, check_same_images, describe_environment, describe_run, describe_session
 from .history import History
 from .job import Job
 from .limits import find_end
 from .log import LogFile, log
+from .messages import explain_write_error, list_next_steps, resume_command
 from .resume import open_resumable
+from .weights import BEST_FACTS, read_best, write_best
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,26 +39,25 @@ ALONE = World(0, 0, 1)
 
 
 class Run:
-    """A run that is being made; `with Run.begin(…)` keeps its status true whatever ends the block.
+    """A run in progress. `with Run.begin(…)` records in its status how the block ended, whatever ends it.
 
-    `rows` are its epochs, `best` (epoch, val_acc, val_loss, kind) says which weights are kept, empty before the
-    first, `status` is what status.json holds. Of several processes each holds the same, and rank 0 alone writes.
+    `rows` are its epochs; `best` has epoch, val_acc, val_loss and kind of the best weights, {} before the first epoch;
+    `status` is the content of status.json. With several processes, each has the same values, but only rank 0 writes.
     """
 
     def __init__(self, folder: Path, config: TrainConfig, world: World) -> None:
-        """To be called by `begin` and `resume` alone."""
+        """Call `begin` or `resume` instead."""
         self.folder, self.config, self.world = folder, config, world
-        self.saved: TrainConfig | None = None  # the configuration that it was left with, if it is resumed
+        self.saved: TrainConfig | None = None  # if the run is resumed, its configuration so far
         self.rows: list[dict[str, float]] = []
         self.best: dict[str, Any] = {}
         self.status: dict[str, Any] = {}
-        self._started = self._saved_at = time.monotonic()
+        self._started = time.monotonic()
         self._seconds_before = 0.0
-        self._continues = False  # from a checkpoint to which it has yet to go back
-        self._found: dict[str, Any] | None = None  # the checkpoint that the run is resumed from, until it is taken
-        self._repeated = 0  # the epoch of weights that are newer than the checkpoint, until it has been repeated
-        self._kept = "there is no checkpoint yet"
-        self._writer = BackgroundWriter()
+        self._resuming = False  # until `load_last` has loaded the checkpoint of the previous session
+        self._checkpoint: dict[str, Any] | None = None  # that checkpoint
+        self._best_ahead = 0  # the epoch of best weights that are newer than the checkpoint, until it is repeated
+        self._last = CheckpointFile(folder / files.LAST, world.main)
         names = ["tensorboard"] if config.training.tensorboard and world.main else []
         self._history = History(folder, [TRACKERS[name](folder) for name in names])
         self._log_file: LogFile | None = None
@@ -68,9 +66,9 @@ class Run:
     def begin(
         cls, folder: Path, config: TrainConfig, job: Job, data: "Data", parameters: int, world: World = ALONE
     ) -> "Run":
-        """Write all that is known before training. Raises FileExistsError over another run."""
+        """Start a new run and write what is known before training. Raises FileExistsError if there is a run already."""
         if world.main and ((folder / files.STATUS).exists() or (folder / files.CONFIG).exists()):
-            raise FileExistsError(f"{folder} already holds a run; choose another hydra.run.dir")
+            raise FileExistsError(f"{folder} already contains a run; choose another hydra.run.dir")
         run = cls(folder, config, world)
         run.status = describe_run(config, job, parameters)
         if world.main:
@@ -81,20 +79,21 @@ class Run:
     def resume(
         cls, folder: Path, config: TrainConfig, job: Job, data: "Data", parameters: int, world: World = ALONE
     ) -> "Run":
-        """Continue the run in the folder; `load_last` then goes back to its checkpoint.
+        """Continue the run in the folder; call `load_last` next.
 
-        Raises ValueError where it cannot be: its process is alive, the images are others, its checkpoint is damaged.
+        Raises ValueError if the run's process is alive, its images have changed, or its checkpoint is damaged.
         """
         if world.main:
             open_resumable(str(folder.absolute()), [])
         old, environment = read_object(folder / files.STATUS), read_object(folder / files.ENVIRONMENT)
         check_same_images(environment, config, data)
         run = cls(folder, config, world)
-        run._continues = True
+        run._resuming = True
         run.saved = world.broadcast(load_config(folder / files.CONFIG) if world.main else None)
-        run._found = run._read_last()  # before anything is written, as a damaged one must change nothing
+        run._checkpoint = run._last.read()  # before anything is written: if it is damaged, nothing may change
         run._seconds_before = float(old.get("seconds") or 0)
-        run.status = {**describe_run(config, job, parameters), **{key: old[key] for key in KEPT if key in old}}
+        kept = {key: old[key] for key in KEPT_ON_RESUME if key in old}
+        run.status = {**describe_run(config, job, parameters), **kept}
         if environment:
             sessions = [*environment.get("resumed", []), describe_session(job)]
             environment = {**environment, "resumed": sessions}
@@ -103,7 +102,7 @@ class Run:
         return run
 
     def _write_first(self, data: "Data", environment: dict[str, Any]) -> None:
-        """Write the configuration before all else, the status last: what has a configuration can be resumed."""
+        """Write the configuration first and the status last: a folder with a configuration can be resumed."""
         (self.folder / files.BEST).parent.mkdir(parents=True, exist_ok=True)
         write_text(self.folder / files.CONFIG, dump_config(replace(self.config, resume=None)))
         files.remove_leftovers(self.folder)
@@ -111,7 +110,7 @@ class Run:
         write_json(self.folder / files.PREPROCESSING, asdict(data.preprocessing))
         write_json(self.folder / files.ENVIRONMENT, environment)
         self._write_status()
-        # Last, when nothing can fail any more: a handler left behind would write the next job's lines.
+        # After everything that can fail: a handler left behind would also log the next job.
         self._log_file = LogFile(self.folder / files.LOG)
 
     def __enter__(self) -> "Run":
@@ -120,11 +119,11 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Write down how the run ended. Raises what went wrong in that only where nothing had before."""
+        """Record how the run ended. An error while doing so is raised only if there was none before."""
         end = error
         try:
             self.wait()
-        except (OSError, KeyboardInterrupt) as failure:  # a second Ctrl-C leaves without what was waited for
+        except (OSError, KeyboardInterrupt) as failure:  # a second Ctrl-C does not wait for the checkpoint
             end = error or failure
             if error is not None and isinstance(failure, OSError):
                 self._log(logging.WARNING, str(failure))
@@ -141,17 +140,17 @@ class Run:
     def _record_end(self, error: BaseException | None) -> None:
         if error is None:
             self.status["status"] = "finished"
-        elif isinstance(error, KeyboardInterrupt):
+            return
+        if isinstance(error, KeyboardInterrupt):
             self.status["status"] = "stopped"
             name = name_signal(getattr(error, "signal", signal.SIGINT))
             self._log(logging.WARNING, f"stopped by {name} after epoch {self.status['epoch']}")
-            self._log(logging.INFO, f"continue  {self._resume_command()}")
         else:
             self.status.update(status="failed", error=f"{type(error).__name__}: {error}")
             if self._log_file is not None:
                 self._log_file.write_traceback(error)
-            if (self.folder / files.LAST).is_file():
-                self._log(logging.INFO, f"continue  {self._resume_command()}")
+        if isinstance(error, KeyboardInterrupt) or self._last.path.is_file():
+            self._log(logging.INFO, f"continue  {resume_command(self.folder)}")
 
     def _log(self, level: int, line: str) -> None:
         if self.world.main:
@@ -159,74 +158,71 @@ class Run:
                 log.log(level, "%s", line)
 
     def _close(self) -> None:
-        """Leave nothing behind for the next job of a sweep, which lives in the same process."""
+        """Close everything that the next job of a sweep, in the same process, must not inherit."""
         if "matplotlib.pyplot" in sys.modules:
             sys.modules["matplotlib.pyplot"].close("all")
-        for part in (self._history, self._log_file):
-            if part is not None:
-                with contextlib.suppress(Exception):
-                    part.close()
+        with contextlib.suppress(Exception):
+            self._history.close()
+        with contextlib.suppress(Exception):
+            if self._log_file is not None:
+                self._log_file.close()
 
     def seconds(self) -> float:
         """Return the time spent on this run, over all sessions."""
         return self._seconds_before + time.monotonic() - self._started
 
-    def note(self, **facts: Any) -> None:
-        """Put facts into status.json."""
+    def update_status(self, **facts: Any) -> None:
+        """Add facts to status.json."""
         self.status.update(facts)
         self._write_status()
-
-    def note_memory(self, micro_batch_size: int, share: int) -> None:
-        """Tell that memory takes only so many images at once of a device's share of a batch."""
-        line = f"memory    too small for {share} images at once; batches are taken in pieces of {micro_batch_size}"
-        self._log(logging.WARNING, f"{line}, with the same result")
-        self.note(micro_batch_size=micro_batch_size)
 
     def _write_status(self) -> None:
         self.status["seconds"] = round(self.seconds(), 3)
         if self.world.main:
             path = self.folder / files.STATUS
-            with self._naming(path):
-                # The folder is not made anew: who deletes it while it is in use wants it gone.
+            with self._explained(path):
+                # Without making the folder: if a user deletes it during the run, it must stay deleted.
                 write_bytes(path, format_json(self.status).encode("utf-8", "surrogateescape"))
 
     @contextlib.contextmanager
-    def _naming(self, path: Path) -> Iterator[None]:
-        """Say in an error of writing which file it was, what is left, and how to continue."""
+    def _explained(self, path: Path) -> Iterator[None]:
+        """Raise an error of writing the file with an explanation."""
         try:
             yield
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            remedy = "free some space, then" if full else "once that is fixed"
-            raise OSError(
-                f"cannot write {path}: {error.strerror or error}; {self._kept}; {remedy}: {self._resume_command()}"
-            ) from error
+            raise OSError(explain_write_error(error, path, self.folder, self._last.content)) from error
+
+    def report_memory(self, micro_batch_size: int, per_device: int) -> None:
+        """Report that the `per_device` images of a step do not fit into memory at once."""
+        line = f"memory    {per_device} images at once do not fit; using micro-batches of {micro_batch_size}"
+        self._log(logging.WARNING, f"{line}, with the same result")
+        self.update_status(micro_batch_size=micro_batch_size)
 
     def record(self, row: dict[str, float], peak_memory: int | None = None) -> None:
-        """Append an epoch to the metrics, redraw the curves; adds the run's seconds to the row.
+        """Append an epoch to the metrics and redraw the curves; adds the run's seconds to the row.
 
-        Before `save_last`, which keeps the rows so far. peak_memory: in bytes, since the process started.
+        Call it before `save_last`, which saves the rows so far. peak_memory: in bytes, since the process started.
         """
         row["seconds"] = round(self.seconds(), 3)
         self.rows.append(take_snapshot(row))
         self.status["epoch"] = int(row["epoch"])
         self.status["peak_memory"] = max(self.status["peak_memory"] or 0, peak_memory or 0) or None
         if self.world.main:
-            with self._naming(self.folder):
+            with self._explained(self.folder):
                 self._history.append(self.rows)
         self._write_status()
 
     def is_best(self, val_acc: float, val_loss: float) -> bool:
-        """Tell whether an epoch is the best so far: by accuracy, among equal ones by loss."""
+        """Return whether an epoch is the best so far: by accuracy, then by loss."""
         if not self.best:
             return True
         new, old = (val_acc, -val_loss), (self.best["val_acc"], -self.best["val_loss"])
-        return new > old or (new == old and self.status["epoch"] < self._repeated)
+        return new > old or (new == old and self.status["epoch"] < self._best_ahead)
 
     def keep_best(
         self, models: Mapping[str, "nn.Module"], kind: str, epoch: int, val_acc: float, val_loss: float
     ) -> bool:
-        """Keep the weights of one of the models if the epoch is the best so far, and tell whether; collective.
+        """Save the weights of one of the models if the epoch is the best so far; return whether it is; collective.
 
         kind: "raw" or "ema", the moving average.
         """
@@ -236,16 +232,13 @@ class Run:
         return better
 
     def save_best(self, weights: dict[str, Any], epoch: int, val_acc: float, val_loss: float, kind: str) -> None:
-        """Keep the weights of the raw module as those of the best epoch."""
+        """Save the weights of a raw module as those of the best epoch."""
         best = {"epoch": epoch, "val_acc": float(val_acc), "val_loss": float(val_loss), "kind": kind}
         if self.world.main:
-            from safetensors.torch import save
-
             path = self.folder / files.BEST
-            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-            with self._naming(path):
-                write_bytes(path, save(tensors, {key: str(value) for key, value in best.items()}))
-        self.best, self._repeated = best, 0
+            with self._explained(path):
+                write_best(path, weights, best)
+        self.best, self._best_ahead = best, 0
         self._show_best()
         self._write_status()
 
@@ -257,125 +250,93 @@ class Run:
         return self.world.broadcast(load_file(self.folder / files.BEST) if self.world.main else {})
 
     def best_val_acc(self) -> float:
-        """Return the best validation accuracy, a fraction, 0 without an epoch; collective."""
+        """Return the best validation accuracy, a fraction; 0 before the first epoch; collective."""
         return self.world.broadcast(self.best.get("val_acc", 0.0))
 
     def _show_best(self) -> None:
-        self.status.update({name: self.best.get(key) for name, key in files.BEST_FACTS.items()})
+        self.status.update({name: self.best.get(key) for name, key in BEST_FACTS.items()})
 
     def checkpoint_due(self) -> bool:
-        """Tell whether training.checkpoint_minutes have passed since the last checkpoint, or the start."""
-        return time.monotonic() - self._saved_at >= 60 * self.config.training.checkpoint_minutes
+        """Return whether training.checkpoint_minutes have passed since the last checkpoint, or the start."""
+        return self._last.due(self.config.training.checkpoint_minutes)
 
     def save_last(self, state: dict[str, Any]) -> None:
-        """Copy everything that continuing needs, and write it while the training goes on.
+        """Copy everything needed to continue, and write it while training continues.
 
-        Raises OSError if the previous write failed; what was there before that is still there.
+        Raises OSError if the previous write failed; the checkpoint before it is then unchanged.
         """
-        self.wait()
-        self._saved_at = time.monotonic()
-        if not self.world.main:
-            return
         own = {"rows": self.rows, "best": self.best, "seconds": self.seconds()}
-        content = take_snapshot({"trainer": state, "run": own})
-
-        def write() -> None:
-            with self._naming(self.folder / files.LAST):
-                write_checkpoint(self.folder / files.LAST, content)
-            self._keep(content["trainer"])
-
-        self._writer.start(write)
-
-    def _keep(self, state: dict[str, Any]) -> None:
-        self._kept = f"the last good checkpoint is that of epoch {state.get('epoch')}, step {state.get('step')}"
+        self._last.save({"trainer": state, "run": own}, self._explained(self._last.path))
 
     def wait(self) -> None:
-        """Wait for the checkpoint that is being written. Raises OSError if it could not be."""
-        self._writer.wait()
+        """Wait until the checkpoint is written. Raises OSError if that failed."""
+        self._last.wait()
 
     def load_last(self) -> dict[str, Any] | None:
-        """Go back to the last checkpoint and return the trainer's state in it; None, at the start, without one.
+        """Go back to the last checkpoint; return the trainer's state in it, or None, and start over, if there is none.
 
-        Anything in the folder of later epochs is removed. Collective. Raises ValueError if the checkpoint is damaged.
+        Removes later epochs from the folder. Collective. Raises ValueError if the checkpoint is damaged.
         """
         self.wait()
-        content, self._found = self._found if self._continues else self._read_last(), None
+        content, self._checkpoint = self._checkpoint if self._resuming else self._last.read(), None
         own: dict[str, Any] = content["run"] if content else {"rows": [], "best": {}, "seconds": 0.0}
-        self.rows, self.best, self._repeated = own["rows"], own["best"], 0
-        if self._continues:  # earlier sessions count once, though an error can lead here again
-            self._seconds_before, self._continues = own["seconds"], False
+        self.rows, self.best, self._best_ahead = own["rows"], own["best"], 0
+        if self._resuming:  # count earlier sessions once, although an error can lead here again
+            self._seconds_before, self._resuming = own["seconds"], False
         self.status["epoch"] = int(self.rows[-1]["epoch"]) if self.rows else 0
         if content:
-            self._keep(content["trainer"])
             self._take_newer_best()
         self._show_best()
         if self.world.main:
-            with self._naming(self.folder):
+            with self._explained(self.folder):
                 self._history.rewrite(self.rows)
             self._write_status()
         return self.world.broadcast(content["trainer"] if content else None)
 
-    def _read_last(self) -> dict[str, Any] | None:
-        path = self.folder / files.LAST
-        return read_checkpoint(path) if path.is_file() else None
+    def _take_newer_best(self) -> None:
+        """Keep best weights of an epoch after the checkpoint, because they have overwritten the older ones."""
+        best = read_best(self.folder / files.BEST)
+        if best and best["epoch"] > self.status["epoch"]:
+            self.best, self._best_ahead = best, best["epoch"]
 
-    def reopen(self, epoch: int) -> None:
-        """Take back, before `epoch` is trained, what is known of it and of the end: its row, test and figures."""
+    def discard_from(self, epoch: int) -> None:
+        """Remove, before `epoch` is trained, its row if there is one, and the test results and figures."""
         kept = [row for row in self.rows if row["epoch"] < epoch]
         changed, self.rows = len(kept) < len(self.rows), kept
         if self.world.main:
             files.remove_results(self.folder)
-            if changed:
-                with self._naming(self.folder):
-                    self._history.rewrite(self.rows)
-        self.note(epoch=epoch - 1)
+        if self.world.main and changed:
+            with self._explained(self.folder):
+                self._history.rewrite(self.rows)
+        self.update_status(epoch=epoch - 1)
 
-    def _take_newer_best(self) -> None:
-        """Take over weights that are of a later epoch than the checkpoint: the older ones are overwritten."""
-        best = files.read_best(self.folder / files.BEST)
-        if best and best["epoch"] > self.status["epoch"]:
-            self.best, self._repeated = best, best["epoch"]
-
-    def find_end(self, val_acc: float, time_is_up: bool, judge: Callable[[int, float], bool] | None) -> str | None:
-        """Return what ends the run after the epoch recorded last, None where it goes on; collective."""
+    def find_end(
+        self, val_acc: float, time_is_up: bool, should_prune: Callable[[int, float], bool] | None
+    ) -> str | None:
+        """Return what ends the run after the last recorded epoch, None if it continues; collective."""
         epoch, best_epoch = self.status["epoch"], self.best.get("epoch", 0)
-        ended = find_end(self.config.training, epoch, best_epoch, val_acc, time_is_up, judge)
+        ended = find_end(self.config.training, epoch, best_epoch, val_acc, time_is_up, should_prune)
         return self.world.broadcast(ended)
 
-    def note_end(self, ended: str, step: int, steps: int) -> None:
+    def report_end(self, ended: str, step: int, steps: int) -> None:
         """Record what has ended the run early, after `step` of the `steps` of its last epoch."""
-        self.note(ended=ended)
+        self.update_status(ended=ended)
         self._log(logging.INFO, f"ended     by {ended}, after step {step} of {steps} in the last epoch")
 
-    def note_test(self, test: Mapping[str, float]) -> None:
+    def report_test(self, test: Mapping[str, float]) -> None:
         """Record the metrics of the test split."""
-        self.note(test_acc=test["accuracy"])
+        self.update_status(test_acc=test["accuracy"])
         best, mean = self.best, test["mean_class_accuracy"]
         self._log(logging.INFO, f"best      epoch {best['epoch']}: validation accuracy {best['val_acc']:.2%}")
-        accuracy = f"accuracy {test['accuracy']:.2%}, mean of the classes {mean:.2%}, loss {test['loss']:.4f}"
+        accuracy = f"accuracy {test['accuracy']:.2%}, mean class accuracy {mean:.2%}, loss {test['loss']:.4f}"
         self._log(logging.INFO, f"test      {accuracy}")
 
     def profile_files(self) -> tuple[Path, Path] | None:
-        """Return where the trace and the table of `training.profile` go; None where nothing is recorded."""
+        """Return the files for the trace and the table of `training.profile`; None if it is off."""
         if not (self.config.training.profile and self.world.main):
             return None
         return self.folder / files.PROFILE_TRACE, self.folder / files.PROFILE_TABLE
 
     def next_steps(self) -> list[tuple[str, str]]:
-        """Return what is where in the folder, and the commands that use it."""
-        folder = Path(short_path(self.folder))
-        quoted = shlex.quote(str(folder))
-        steps = [
-            ("curves", f"{folder / files.CURVES}"),
-            ("test", f"{folder / files.TEST_METRICS}, {Path(files.PER_CLASS).name}, {Path(files.CONFUSION).name}"),
-            ("figures", f"{(folder / files.PREDICTIONS).parent}"),
-            ("weights", f"{folder / files.BEST}"),
-            ("predict", f"python inference.py run={quoted} input=IMAGE"),
-            ("browse", f"tensorboard --logdir {quoted}"),
-        ]
-        if self.profile_files():
-            steps.insert(0, ("profile", f"{folder / files.PROFILE_TRACE}, {Path(files.PROFILE_TABLE).name}"))
-        return steps
-
-    def _resume_command(self) -> str:
-        return f"{name_launcher(read_place())} train.py resume={shlex.quote(short_path(self.folder))}"
+        """Return the results in the folder and the commands that use them, each with a name."""
+        return list_next_steps(self.folder, profiled=self.profile_files() is not None)

@@ -1,7 +1,8 @@
-"""Continue a run: find it, see what is left to do, and which of its settings may be changed.
+"""Continue a run: find it, check what is left to train and which settings may change.
 
-`resume=` takes the run's own configuration, not today's files. `open_resumable` finds the run, `refuse_changes` holds
-what is typed against what it was trained with, `nothing_left` and `describe_changes` say what continuing it means.
+`resume=` uses the run's own configuration, not the current files in configs/. `open_resumable` finds the run,
+`refuse_changes` compares what is typed with that configuration, `explain_finished` and `describe_changes` report what
+continuing means.
 """
 
 import contextlib
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 ROOTS = ["outputs", "multirun"]  # where `resume=latest` looks, below the working directory
 
-# How, how long and where a training goes on may change. What decides what is learned, and from which images, may not:
-# it would falsify the record of the epochs so far. The images are identified by their fingerprint, so they may move.
+# How, how long and where a training continues may change. What is learned, and from which images, may not, because the
+# record of the epochs so far would be wrong. Images are identified by their fingerprint, so they may move.
 CHANGEABLE = (
     *("training.*", "scheduler.*", "optimizer.*", "augmentation.*", "device"),
     *("dataset.root", "dataset.table", "dataset.cache", "dataset.cache_dir", "dataset.on_error"),
@@ -43,7 +44,7 @@ NEUTRAL = ("resume", "check", "device", "dataset.cache", "dataset.cache_dir")
 def open_resumable(wanted: str, roots: list[str]) -> SavedRun:
     """Return the run for `resume=latest` (the newest, with or without weights) or `resume=<folder>`.
 
-    Its status may be missing: a configuration is enough to start from. Raises FileNotFoundError if there is no such
+    A configuration is enough to continue from; the status may be missing. Raises FileNotFoundError if there is no such
     run, ValueError if its process is alive.
     """
     if wanted.lower() == "latest":
@@ -56,23 +57,25 @@ def open_resumable(wanted: str, roots: list[str]) -> SavedRun:
     else:
         folder = Path(os.path.expanduser(wanted))
         if (folder / SWEEP).is_file():
-            raise FileNotFoundError(f"resume={wanted} is a sweep: python train.py --multirun {_resume(folder)}")
+            raise FileNotFoundError(
+                f"resume={wanted} is a sweep; continue it with: python train.py --multirun {_resume(folder)}"
+            )
         if not (folder / CONFIG).is_file():
-            raise FileNotFoundError(f"resume={wanted} is not a run: it holds no {CONFIG}; {_suggest_run(folder)}")
+            raise FileNotFoundError(f"resume={wanted} is not a run: it has no {CONFIG}; {_suggest_run(folder)}")
         run = _read_any(folder)
     _refuse_running(run, wanted)
     return run
 
 
 def _suggest_run(path: Path) -> str:
-    """Suggest a run for a path that is none: the one that it lies in, or up to three newest ones below it."""
+    """Suggest a run for a path that is not one: a run that contains it, or the three newest runs below it."""
     for folder in path.absolute().parents[:2]:
         if (folder / CONFIG).is_file() and (folder / STATUS).is_file():
             return f"did you mean {_resume(folder)}?"
-    # A run lies at most as deep as in multirun/DATE/TIME/JOB; the rest of a disk is not searched.
+    # At most as deep as multirun/DATE/TIME/JOB, so that not a whole disk is searched.
     runs = [_read_any(file.parent) for depth in (1, 2, 3) for file in path.glob("*/" * depth + STATUS)]
     if not runs:
-        return "write the folder of a run, or resume=latest for the newest"
+        return "type the folder of a run, or resume=latest for the newest"
     runs.sort(key=_sort_key, reverse=True)
     return f"the newest below it: {', '.join(_resume(run.folder) for run in runs[:3])}"
 
@@ -89,7 +92,7 @@ def _read_any(folder: Path) -> SavedRun:
 
 
 def _sort_key(run: SavedRun) -> tuple[float, str]:
-    """Return when a run started, in seconds since 1970, or, without a status, when its configuration was written."""
+    """Return when a run was started, in seconds since 1970; without a status, when its configuration was written."""
     started = 0.0
     with contextlib.suppress(OSError):
         started = (run.folder / CONFIG).stat().st_mtime
@@ -99,21 +102,21 @@ def _sort_key(run: SavedRun) -> tuple[float, str]:
 
 
 def _refuse_running(run: SavedRun, wanted: str) -> None:
-    """Raise ValueError where two processes would write one folder."""
+    """Raise ValueError if two processes would write to the same folder."""
     if run.status != "running":
         return
     facts = run.facts
     which = f" is {short_path(run.folder)}, which" if wanted.lower() == "latest" else ""
     running = f"resume={wanted}{which} is still running (process {facts.get('pid')} on host {facts.get('host')})"
-    if run.is_here():
+    if run.is_local():
         raise ValueError(f"{running}; stop it first")
     if facts.get("slurm_job") is not None and facts["slurm_job"] == os.environ.get("SLURM_JOB_ID"):
-        return  # the same job, requeued and started on another node: its first process is gone
-    sign = run.last_sign()
-    minutes = max(0, round((time.time() - sign) / 60))
-    until = datetime.fromtimestamp(sign + run.patience()).strftime("%Y-%m-%d %H:%M")
+        return  # the same SLURM job, requeued on another node: its earlier process has ended
+    written = run.last_write()
+    minutes = max(0, round((time.time() - written) / 60))
+    until = datetime.fromtimestamp(written + run.timeout()).strftime("%Y-%m-%d %H:%M")
     raise ValueError(
-        f"{running}: its last sign of life was {minutes} minutes ago; stop it first, or, if it is gone, resume it "
+        f"{running}: its last sign of life was {minutes} minutes ago; stop it first, or, if it has died, resume it "
         f"after {until}"
     )
 
@@ -124,11 +127,11 @@ def read_config(run: SavedRun) -> TrainConfig:
     try:
         return load_config(path)
     except (*USER_ERRORS, TypeError) as error:
-        raise ValueError(f"{path} is no configuration to continue from: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{path} is not a valid configuration: {str(error).splitlines()[0]}") from error
 
 
 def list_changes(saved: TrainConfig, config: TrainConfig) -> dict[str, tuple[Any, Any]]:
-    """Return the old and new value of each key that differs; `resume` and `sweep` do not count."""
+    """Return the old and new value of each key that differs, except `resume` and `sweep`."""
     before, after = flatten(asdict(saved)), flatten(asdict(config))
     pairs = {
         key: (before[key], value) for key, value in after.items() if key != "resume" and not key.startswith("sweep.")
@@ -137,19 +140,19 @@ def list_changes(saved: TrainConfig, config: TrainConfig) -> dict[str, tuple[Any
 
 
 def refuse_changes(run: SavedRun, saved: TrainConfig, config: TrainConfig) -> None:
-    """Raise ValueError if the configuration differs from the run's in what makes it another experiment."""
+    """Raise ValueError if the configuration differs from the run's in a key that may not change."""
     changed = {key: values for key, values in list_changes(saved, config).items() if not _is_changeable(key)}
     if changed:
         typed = " and ".join(f"{key}={show_value(value)}" for key, (_, value) in changed.items())
         had = " and ".join(show_value(value) for value, _ in changed.values())
         raise ValueError(
-            f"{typed} would make it another experiment: the run has {had}. "
-            f"Train a new run; init.weights={shlex.quote(str(run.folder))} starts from its weights"
+            f"{typed} would be a different experiment: the run has {had}. "
+            f"Start a new run; init.weights={shlex.quote(str(run.folder))} initializes it with the weights of this one"
         )
 
 
 def changes_nothing(key: str) -> bool:
-    """Tell whether a key says only where and how a training is done, so that its result is the same."""
+    """Return whether a key does not affect the result, only where and how it is computed."""
     return key in NEUTRAL or key.startswith("sweep.")
 
 
@@ -157,19 +160,19 @@ def _is_changeable(key: str) -> bool:
     return key not in FIXED and any(fnmatchcase(key, pattern) for pattern in CHANGEABLE)
 
 
-def nothing_left(folder: Path, config: TrainConfig) -> str | None:
-    """Return a sentence if the run is finished, with the typed keys that have no effect; None if there is work left.
+def explain_finished(folder: Path, config: TrainConfig) -> str | None:
+    """Return a message if the run is finished, with the typed keys that have no effect; None if it can continue.
 
-    Raises ValueError if fewer epochs are wanted than are done.
+    Raises ValueError if the run has trained more epochs already.
     """
     run = open_resumable(str(folder), [])
     done, epochs, ended = int(run.facts.get("epoch") or 0), config.training.epochs, run.facts.get("ended")
     if epochs < done:
-        raise ValueError(f"training.epochs={epochs}, but the run has already done {done}; choose {done} or more")
-    stands = ended in name_limits(config.training).values()
-    if run.status != "finished" or (epochs > done and not stands):
+        raise ValueError(f"training.epochs={epochs}, but the run has already trained {done}; choose {done} or more")
+    limited = ended in name_limits(config.training).values()
+    if run.status != "finished" or (epochs > done and not limited):
         return None
-    key, why = (str(ended).split("=")[0], f", ended by {ended}") if stands else ("training.epochs", "")
+    key, why = (str(ended).split("=")[0], f", ended by {ended}") if limited else ("training.epochs", "")
     epochs_done = "1 epoch" if done == 1 else f"{done} epochs"
     unused = _name_unused(load_config(folder / CONFIG), config)
     return f"the run is finished after {epochs_done}{why}: {folder}; a larger {key} continues it{unused}"
@@ -178,26 +181,26 @@ def nothing_left(folder: Path, config: TrainConfig) -> str | None:
 def _name_unused(saved: TrainConfig, config: TrainConfig) -> str:
     keys = set(list_changes(saved, config))
     if "training.lr" in keys:
-        keys -= {"optimizer.lr"}  # the same by another name
+        keys -= {"optimizer.lr"}  # the same value under another name
     return f"; {', '.join(sorted(keys))} {'was' if len(keys) == 1 else 'were'} not used" if keys else ""
 
 
 def describe_changes(saved: TrainConfig, config: TrainConfig, learning_rate: "LearningRate", step: int) -> list[str]:
-    """Return a line for each key that has changed since the run was left, and for a schedule that has.
+    """Return a line for each key that has changed since the last session, and one for a changed schedule.
 
-    learning_rate: that of `config`; step: the next one, counted over the whole run.
+    learning_rate: the schedule of `config`; step: the next one, counted over the whole run.
     """
     lines = [f"{key}: {_show(old, new)} → {_show(new, old)}" for key, (old, new) in list_changes(saved, config).items()]
     before = replace(learning_rate, config=saved.scheduler, peak=saved.optimizer.lr, epochs=saved.training.epochs)
     if before(step) != learning_rate(step):
         lines.append(
-            f"the learning rate goes on as if it had followed {config.scheduler.name} over {config.training.epochs} "
+            f"the learning rate continues as if it had followed {config.scheduler.name} over {config.training.epochs} "
             f"epochs from the start: {learning_rate(step):.1e} next, instead of {before(step):.1e}"
         )
     return lines
 
 
 def _show(value: Any, other: Any) -> str:
-    """Return a value for people: six digits of a number, unless it takes more to tell it from the other one."""
+    """Return a readable value: a number with six digits, or all of them if six are those of the other one, too."""
     same = isinstance(value, float) and isinstance(other, float) and f"{value:g}" == f"{other:g}"
     return f"{value:g}" if isinstance(value, float) and not same else str(value)

@@ -1,6 +1,6 @@
-"""From a command line to checked jobs in folders, and back to an exit code; Hydra's command line lives here alone.
+"""From a command line to checked jobs in folders, and back to an exit code. Only this package knows Hydra's CLI.
 
-`launch` is called by train.py and inference.py. `command` parses and checks what was typed, `composer` is Hydra while
-it composes, `expand` turns the words of a sweep into jobs, `plan` checks them, `reopen` continues an earlier sweep,
-`folders` claims the folder, `job` is what Hydra calls, `messages` explains errors.
+`launch` is called by train.py and inference.py. `command` parses and checks what was typed, `composer` composes
+configurations, `expand` turns the overrides of a sweep into jobs, `plan` checks them, `reopen` continues an earlier
+sweep, `folders` makes the folder, `job` is called by Hydra for each job, `messages` explains errors.
 """

@@ -1,4 +1,4 @@
-"""The command line: parsed once, checked once, and from then on a value that nothing changes."""
+"""The command line: parsed and checked once, then an immutable value."""
 
 import os
 import signal
@@ -26,15 +26,15 @@ from .messages import explain_flag
 from .plan import plan_sweep
 from .reopen import find_same, merge_typed, reopen_sweep
 
-PRIMARY = "configuration_of_the_run"  # the name of a resumed run's configuration in Hydra's ConfigStore
+RESUMED_CONFIG = "configuration_of_the_run"  # the name of a resumed run's configuration in Hydra's ConfigStore
 
 
 @dataclass(frozen=True)
 class Command:
-    """What was typed, and what Hydra is given in its place.
+    """What was typed, and the arguments that Hydra gets instead.
 
-    typed: the script's name and its words; flags, overrides: the words with and without dashes, for Hydra; run: the
-    one to continue; sweep: the one to carry out, new or continued; folder: of the run or sweep, where one is made.
+    typed: the script's name and arguments; flags, overrides: the arguments for Hydra with and without dashes; run: the
+    run to continue; sweep: the new or continued sweep; folder: of the run or sweep, None if the command needs none.
     """
 
     schema: type[Any]
@@ -53,19 +53,19 @@ class Command:
 
     @property
     def sweeps(self) -> bool:
-        """Whether it is a sweep of trainings."""
+        """Whether this is a sweep of training runs."""
         return self.trains and bool({"-m", "--multirun"} & set(self.flags))
 
     @property
     def words(self) -> list[str]:
-        """The words for Hydra."""
+        """The arguments for Hydra."""
         return [*self.flags, *self.overrides]
 
 
 def parse_command(argv: list[str], config_name: str, schema: type[Any], place: Place) -> Command:
-    """Return the command that was typed, every job of it composed and checked.
+    """Return the command that was typed, with all of its jobs composed and checked.
 
-    Raises what is wrong with it; no folder has been made then.
+    Raises an error if anything is wrong with them, before any folder is made.
     """
     flags = [word for word in argv[1:] if not _is_override(word)]
     typed = [word for word in argv[1:] if _is_override(word)]
@@ -97,7 +97,7 @@ def _is_override(word: str) -> bool:
 
 
 def _refuse_dashes(command: Command, parser: ArgumentParser) -> None:
-    """Refuse a setting typed with dashes, as other tools take it; what Hydra knows may be shortened."""
+    """Raise ValueError for a setting typed with dashes, as in other tools; flags of Hydra may be abbreviated."""
     options = list(parser._option_string_actions)
     for flag in command.flags:
         name = flag.split("=", 1)[0]
@@ -106,21 +106,21 @@ def _refuse_dashes(command: Command, parser: ArgumentParser) -> None:
 
 
 def _offer_latest() -> None:
-    """Let TAB complete `resume=latest`: Hydra offers the options of groups alone, so it is one for that moment."""
+    """Let TAB complete `resume=latest`: Hydra completes only options of groups, so `resume` becomes a group."""
     if os.environ.get("COMP_LINE", "").split(" ")[-1].startswith("resume="):
         ConfigStore.instance().store(group="resume", name="latest", node={})
 
 
 def _read_resume(typed: list[str]) -> str | None:
-    """Return the value of `resume=`, the last one where there are several; None where it is null or not typed.
+    """Return the value of `resume=`, the last one if there are several; None if it is null or not typed.
 
-    Raises ValueError where it is empty, as a script's unset variable leaves it.
+    Raises ValueError if it is empty, for example from an unset variable in a script.
     """
     values = [override.partition("=")[2] for override in typed if _is_resume(override)]
     value = values[-1] if values else "null"
     value = value[1:-1] if is_quoted(value) else value
     if not value:
-        raise ValueError("resume= has no value; write latest or a run's folder, or leave it out")
+        raise ValueError("resume= has no value; type latest or a run's folder, or leave it out")
     return None if value == "null" else value
 
 
@@ -133,7 +133,7 @@ def _drop_resume(overrides: list[str]) -> list[str]:
 
 
 def _reopen_sweep(command: Command, wanted: str) -> tuple[Command, tuple[Path, Plan]]:
-    """Return the command with the words that started the sweep in place of `resume=`, and folder and plan of it."""
+    """Return the command with the overrides that started the sweep instead of `resume=`; and its folder and plan."""
     folder, saved = open_sweep(wanted, Path("multirun"))
     overrides = merge_typed(saved, _drop_resume(command.overrides))
     flags = ["--multirun", *(_drop_multirun(command.flags) or saved.flags)]
@@ -145,12 +145,12 @@ def _drop_multirun(flags: list[str]) -> list[str]:
 
 
 def _check_resume(wanted: str, arguments: Namespace) -> None:
-    """Refuse what cannot go with `resume=`: another folder, options of groups, a check."""
+    """Raise ValueError for what cannot be combined with `resume=`: another folder, options of groups, a check."""
     resume = f"resume={wanted}"
     if any(override.startswith("hydra.mode=") for override in arguments.overrides):
-        raise ValueError(f"{resume} continues one run; for a sweep type --multirun, and no hydra.mode")
+        raise ValueError(f"{resume} continues one run; for a sweep, type --multirun instead of hydra.mode")
     if arguments.config_name:
-        raise ValueError(f"{resume} takes the run's own configuration; leave --config-name out")
+        raise ValueError(f"{resume} uses the run's own configuration; leave --config-name out")
     groups = {key for key, kind in get_type_hints(TrainConfig).items() if is_dataclass(kind)} - {"training", "init"}
     for override in arguments.overrides:
         key, value = name_key(override), override.partition("=")[2]
@@ -160,13 +160,13 @@ def _check_resume(wanted: str, arguments: Namespace) -> None:
             hint = f", e.g. {key}.KEY=VALUE" if key in groups else ""
             raise ValueError(f"{resume} takes single keys, not {override}, which sets a whole group{hint}")
         if key == "check" and value.lower() not in ("false", "no", "off", "0"):
-            raise ValueError(f"{resume} trains on and check=true ends without training; type only one")
+            raise ValueError(f"{resume} continues training, but check=true does not train; type only one of them")
 
 
 def _resume_run(command: Command, wanted: str) -> Command:
-    """Return the command with the run's configuration as the one that Hydra starts from.
+    """Return the command with the run's configuration as Hydra's primary configuration.
 
-    Its values are text to Hydra, never interpolated: the run may come from a stranger.
+    Its values are escaped, so that Hydra interpolates nothing: the run may come from a stranger.
     """
     found = open_resumable(wanted, ROOTS)
     run = replace(found, folder=found.folder.absolute())
@@ -180,14 +180,14 @@ def _resume_run(command: Command, wanted: str) -> Command:
         **escape({**asdict(read_config(run)), "resume": str(run.folder)}),
         "hydra": {"job": {"name": "train"}},
     }
-    ConfigStore.instance().store(name=PRIMARY, node=node)
-    return replace(command, run=run, config_name=PRIMARY, overrides=_drop_resume(command.overrides))
+    ConfigStore.instance().store(name=RESUMED_CONFIG, node=node)
+    return replace(command, run=run, config_name=RESUMED_CONFIG, overrides=_drop_resume(command.overrides))
 
 
 def _check(command: Command, plan: tuple[Path, Plan] | None, arguments: Namespace) -> Command:
-    """Compose and check every job; return the command with its folder, and its sweep.
+    """Compose and check all jobs; return the command with its folder and sweep.
 
-    plan: folder and plan of the sweep to continue.
+    plan: folder and plan of the sweep to continue, if any.
     """
     overrides: list[str] = arguments.overrides
     with Composer(command.schema, command.config_name, arguments, command.run) as composer:
@@ -210,27 +210,27 @@ def _check(command: Command, plan: tuple[Path, Plan] | None, arguments: Namespac
 
 
 def _refuse_sweep(overrides: list[str], composer: Composer) -> None:
-    """Refuse, without --multirun, several values of a key and settings of a sweep."""
+    """Raise ValueError for several values of a key and for settings of a sweep, which need --multirun."""
     for word, override in zip(overrides, composer.parser.parse_overrides(overrides), strict=True):
         if name_key(word).startswith("sweep."):
-            raise ValueError(f"{word} means nothing without --multirun")
+            raise ValueError(f"{word} has no effect without --multirun")
         if override.is_sweep_override():
             raise ValueError(
-                f"{word} gives several values: add --multirun to try each, or write [a,b] for one list and quote text "
-                "that holds a comma"
+                f"{word} gives several values: add --multirun to train with each, or type [a,b] for a list and quote "
+                "text that contains a comma"
             )
 
 
 def claim(command: Command, cleanup: ExitStack) -> Command:
-    """Return the command with the words that name this process's folder, which is made where it is new."""
+    """Make this process's folder if it is new, and return the command with overrides that tell Hydra to use it."""
     if command.folder is None:
         return command
     key = "hydra.run.dir" if command.sweep is None else "hydra.sweep.dir"
     folder, extra = command.folder, []
     if not command.place.main:
-        # The launcher ends the other processes of one that failed; before the training takes over, that would leave
-        # the temporary folder behind.
-        cleanup.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _leave))
+        # When a process fails, torchrun ends the others with SIGTERM. Until training handles that signal, it would
+        # leave the temporary folder behind.
+        cleanup.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _exit))
         prefix = f"rank-{command.place.rank}-"
         folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)))
         extra = ["hydra.output_subdir=null"]
@@ -242,5 +242,5 @@ def claim(command: Command, cleanup: ExitStack) -> Command:
     return replace(command, folder=folder, overrides=words)
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+def _exit(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)

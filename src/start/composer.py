@@ -1,4 +1,4 @@
-"""Hydra's Compose API for one command: words become configurations, and each is checked."""
+"""Hydra's Compose API for one command: overrides become configurations, which are checked."""
 
 import os
 import shlex
@@ -18,7 +18,7 @@ from ..run.saved import SavedRun
 
 
 class Composer:
-    """Compose configurations in a `with` block; with `run`, those that continue it."""
+    """Compose configurations in a `with` block; run: the one that they continue, if any."""
 
     def __init__(self, schema: type[Any], config_name: str, arguments: Namespace, run: SavedRun | None) -> None:
         self._schema, self._run = schema, run
@@ -37,16 +37,16 @@ class Composer:
         self._context.__exit__(*error)
 
     def compose(self, words: list[str]) -> DictConfig:
-        """Return what Hydra makes of the words, its own section included."""
+        """Return the configuration that Hydra composes, including its own section."""
         return hydra.compose(self._config_name, overrides=[*self._extra, *words], return_hydra_config=True)
 
     def check(self, words: list[str]) -> tuple[Any, DictConfig]:
-        """Return the checked configuration that the words give, and what Hydra made of them."""
+        """Return the checked configuration, and the one that Hydra composed."""
         cfg = self.compose(words)
         if self._run is not None and self._saved is not None:
             refuse_changes(self._run, self._saved, read_composed(TrainConfig, cfg))
         config = to_config(self._schema, cfg, words)
         if self._run is None and isinstance(config, TrainConfig) and config.resume is not None:
             resume = f"resume={config.resume}"
-            raise ValueError(f"{resume} stands in a file; it is typed: python train.py {shlex.quote(resume)}")
+            raise ValueError(f"{resume} is set in a file; type it instead: python train.py {shlex.quote(resume)}")
         return config, cfg

@@ -1,6 +1,6 @@
-"""From what is typed for a sweep to its jobs: values crossed, paired, drawn at random, or read from a file.
+"""The jobs of a sweep from what is typed: values are combined, paired, drawn at random, or read from a file.
 
-A job is the list of overrides that would train it alone. The same words give the same jobs.
+A job is the list of overrides that would train it alone. The same overrides give the same jobs.
 """
 
 import csv
@@ -24,13 +24,13 @@ from ..config.overrides import format_number, name_key, quote, quote_path
 from ..config.sweep import SweepConfig
 
 Overrides = list[str]
-LISTED = 100_000  # combinations up to which random ones are drawn without a repetition
+MAX_LISTED = 100_000  # up to so many combinations, random ones are drawn without repetition
 
 
 def expand(overrides: list[str], settings: SweepConfig | None, parser: OverridesParser) -> list[Overrides]:
     """Return the overrides of each job; settings: None for all combinations.
 
-    Raises ValueError, naming the key, for values that give no jobs: of unequal number, or an interval to be crossed.
+    Raises ValueError with the key if there are no jobs: values to pair differ in number, or one is an interval.
     """
     if settings is None:
         return _cross(_list_values(_parse(overrides, parser)))
@@ -53,10 +53,10 @@ def expand(overrides: list[str], settings: SweepConfig | None, parser: Overrides
 
 
 def add_params(overrides: list[str], settings: SweepConfig, parser: OverridesParser) -> Overrides:
-    """Return `sweep.params` as if they had been typed, and what was, which wins."""
+    """Return the overrides together with those of `sweep.params`; for the same key, the typed one wins."""
     typed = {name_key(override) for override in overrides}
     for key in settings.params:
-        check(not _is_for_sweep(key), f"sweep.params: {key} cannot be swept over; it says how the sweep is run")
+        check(not _is_for_sweep(key), f"sweep.params: {key} cannot be swept; it is a setting of the sweep itself")
     given = {key: value if isinstance(value, str) else _type_value(value) for key, value in settings.params.items()}
     return [f"{key}={value}" for key, value in given.items() if key not in typed] + overrides
 
@@ -71,7 +71,7 @@ def _parse(overrides: list[str], parser: OverridesParser) -> list[Override]:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Let Hydra's `shuffle(…)`, which draws from Python's generator, give the same order each time."""
+    """Seed Python's generator, which Hydra's `shuffle(…)` uses, so that the order is the same each time."""
     before = random.getstate()
     random.seed(seed)
     try:
@@ -81,7 +81,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _list_values(parsed: list[Override]) -> list[Overrides]:
-    """Return the overrides that each word stands for, in the words' order."""
+    """Return, for each key in the order typed, an override for each of its values."""
     lists = []
     for override in parsed:
         if override.is_discrete_sweep():
@@ -89,7 +89,7 @@ def _list_values(parsed: list[Override]) -> list[Overrides]:
         elif override.is_sweep_override():
             raise ValueError(
                 f"{override.input_line} is an interval, not a list of values: add sweep.random=20 to draw from it, "
-                "sweep.search=tpe to search it, or write range(…) or a,b,c"
+                "sweep.search=tpe to search it, or type range(…) or a,b,c"
             )
         else:
             lists.append([str(override.input_line)])
@@ -106,17 +106,19 @@ def _cross(lists: list[Overrides]) -> list[Overrides]:
 
 
 def _pair(lists: list[Overrides]) -> list[Overrides]:
-    """Take the first value of each key for the first job, and so on; what has one value has it in each."""
+    """Use the n-th value of each key for the n-th job; a key with one value has it in every job."""
     counts = {name_key(values[0]): len(values) for values in lists if len(values) > 1}
     if len(set(counts.values())) > 1:
         found = ", ".join(f"{key} has {count}" for key, count in counts.items())
-        raise ValueError(f"sweep.zip=true pairs the values of all keys, so each needs as many as the others: {found}")
+        raise ValueError(
+            f"sweep.zip=true pairs the values of all keys, so all keys need the same number of values: {found}"
+        )
     num_jobs = max(counts.values(), default=1)
     return [[values[number % len(values)] for values in lists] for number in range(num_jobs)]
 
 
 def _draw(parsed: list[Override], settings: SweepConfig) -> list[Overrides]:
-    """Draw `sweep.random` jobs, without a repetition where all can be listed; several seeds repeat each."""
+    """Draw `sweep.random` jobs, without repetition if all combinations can be listed; several seeds repeat each job."""
     assert settings.random is not None
     repeated = [override for override in parsed if override.is_discrete_sweep() and override.key_or_group == "seed"]
     drawn = [override for override in parsed if override not in repeated]
@@ -124,7 +126,7 @@ def _draw(parsed: list[Override], settings: SweepConfig) -> list[Overrides]:
     swept = [override for override in drawn if override.is_sweep_override()]
     check(bool(swept), "sweep.random draws from several values or an interval: type some, e.g. model.num_layers=4,6,8")
     size = math.prod(len(values) for values in lists if values)
-    if all(override.is_discrete_sweep() for override in swept) and size <= LISTED:
+    if all(override.is_discrete_sweep() for override in swept) and size <= MAX_LISTED:
         check(settings.random <= size, f"sweep.random={settings.random}, but there are only {size} combinations")
         combinations = _cross(_list_values(drawn))
         jobs = random.Random(settings.seed).sample(combinations, settings.random)
@@ -153,9 +155,9 @@ def _draw_one(override: Override, values: Overrides, generator: random.Random) -
 
 
 def read_interval(override: Override) -> tuple[float, float, bool, bool]:
-    """Return the ends of `interval(low, high)`, whether it is logarithmic, and whether of whole numbers.
+    """Return low and high of `interval(low, high)`, whether it is logarithmic, and whether it has whole numbers.
 
-    They are typed `tag(log, interval(1e-4, 1e-2))` and `int(interval(2, 8))`.
+    These are typed `tag(log, interval(1e-4, 1e-2))` and `int(interval(2, 8))`.
     """
     interval = override.value()
     assert isinstance(interval, IntervalSweep) and interval.start is not None and interval.end is not None
@@ -163,31 +165,31 @@ def read_interval(override: Override) -> tuple[float, float, bool, bool]:
     text = override.input_line
     unknown = ", ".join(sorted(interval.tags - {"log"}))
     check(not unknown, f"{text}: the tag {unknown} is not known; allowed: log")
-    check(low < high, f"{text}: the second number must be above the first")
-    check(low > 0 or not logarithmic, f"{text}: a logarithm needs numbers above 0")
+    check(low < high, f"{text}: the second number must be larger than the first")
+    check(low > 0 or not logarithmic, f"{text}: tag(log, …) needs numbers above 0")
     return low, high, logarithmic, isinstance(low, int) and isinstance(high, int)
 
 
 def _check_listed(word: str, file: str, parser: OverridesParser) -> None:
-    """Refuse a word of a file of experiments that is none, has several values, or is not for a job."""
+    """Raise ValueError if an override in a file is malformed, has several values, or is not for a job."""
     try:
         override = parser.parse_override(word)
     except HydraException as error:
         raise ValueError(f"sweep.file={file}: {word} cannot be read: {str(error).splitlines()[0]}") from error
     check(not override.is_sweep_override(), f"sweep.file={file}: {word} gives several values; write a line for each")
     key = name_key(word)
-    check(not _is_for_sweep(key), f"sweep.file={file}: {key} says how the sweep is run; type it instead")
+    check(not _is_for_sweep(key), f"sweep.file={file}: {key} is a setting of the sweep itself; type it instead")
 
 
 def read_experiments(path: Path) -> list[Overrides]:
-    """Read a file of experiments, one job each: a .yaml list (of `key: value`s, or of lines), a .csv table with a
-    column per key, or else lines of `key=value`s. Raises ValueError where it is none of these."""
+    """Read the jobs of a file: a .yaml list of mappings or lines, a .csv table with a column per key, or a text file
+    with a line of overrides per job. Raises ValueError if it is malformed."""
     check(path.is_file(), f"sweep.file={path} is not a file")
     try:
-        text = path.read_text(encoding="utf-8-sig")  # as spreadsheets write it, too
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets add a byte order mark
         if path.suffix.lower() in (".yaml", ".yml"):
             entries = yaml.safe_load(text)
-            check(isinstance(entries, list), f"sweep.file={path} must be a list: an item (- …) per experiment")
+            check(isinstance(entries, list), f"sweep.file={path} must be a list: an item (- …) for each job")
             jobs = [_read_entry(entry, path) for entry in entries]
         elif path.suffix.lower() == ".csv":
             jobs = _read_rows(text, path)
@@ -195,11 +197,11 @@ def read_experiments(path: Path) -> list[Overrides]:
             jobs = [shlex.split(line, comments=True) for line in text.splitlines()]
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"sweep.file={path} cannot be read: {error}") from error
-    except ValueError as error:  # of shlex: a quote that does not end
+    except ValueError as error:  # from shlex: an unclosed quote
         message = str(error)
         raise ValueError(message if message.startswith("sweep.file") else f"sweep.file={path}: {message}") from error
     jobs = [job for job in jobs if job]
-    check(bool(jobs), f"sweep.file={path} holds no experiment")
+    check(bool(jobs), f"sweep.file={path} contains no jobs")
     for override in (override for job in jobs for override in job):
         check(
             "=" in override or override.startswith("~"), f"sweep.file={path}: {override} is not of the form key=value"
@@ -216,7 +218,9 @@ def _read_rows(text: str, path: Path) -> list[Overrides]:
 def _read_entry(entry: Any, path: Path) -> Overrides:
     if isinstance(entry, str):
         return shlex.split(entry)
-    check(isinstance(entry, dict), f"sweep.file={path}: {entry} is neither `key: value`s nor a line of key=value")
+    check(
+        isinstance(entry, dict), f"sweep.file={path}: {entry} is neither a mapping (key: value) nor a line of key=value"
+    )
     return list(_flatten(entry))
 
 
@@ -229,7 +233,7 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _type_value(value: Any) -> str:
-    """Return a value as it would be typed."""
+    """Return a value as one would type it."""
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -1,13 +1,13 @@
-"""The folder of a new run or sweep, claimed so that no other process can get it."""
+"""The folder of a new run or sweep, made so that no other process can get the same one."""
 
 import itertools
 from pathlib import Path
 
 
 def claim_folder(wanted: Path, key: str, overrides: list[str]) -> Path:
-    """Make the folder and return it; where it is taken, another one beside it, unless the user named it.
+    """Make the folder and return it; if it exists, make one with a number added.
 
-    Two runs started in the same second get two folders. Raises ValueError for a folder that was typed and is in use.
+    So runs started in the same second get different folders. Raises ValueError if the user typed a folder in use.
     """
     typed = any(override.startswith(f"{key}=") for override in overrides)
     folder = wanted

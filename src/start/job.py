@@ -1,4 +1,4 @@
-"""A job of Hydra's: from a composed configuration to `main(config, job)`, and what becomes of its errors."""
+"""What Hydra calls for each job: from the composed configuration to `main(config, job)`, and error reports."""
 
 import os
 from collections.abc import Callable
@@ -20,16 +20,16 @@ from .messages import format_error
 
 
 def run_job(main: Callable[[Any, Job], Any], command: Command, cfg: DictConfig, **facts: Any) -> Any:
-    """Call `main` with the job's configuration; `facts` are further fields of its `Job`.
+    """Call `main` with the job's configuration; facts: further fields of its `Job`.
 
-    An error is reported to the user. That of a sweep's job is raised again, for the sweep to record; any other raises
-    JobFailed.
+    An error is reported to the user. In a sweep it is raised again, for the sweep to record; otherwise JobFailed is
+    raised.
     """
     runtime = HydraConfig.get()
     run = command.run
-    if command.sweeps and cfg.resume is not None:  # a job that was started before
+    if command.sweeps and cfg.resume is not None:  # a job that was started in an earlier session
         run = SavedRun(Path(cfg.resume), "stopped", {})
-    # Not asked of Hydra: it would interpolate the name of a folder.
+    # Not cfg.hydra.run.dir, because Hydra interpolates it.
     folder = command.run.folder if command.run and command.place.main else Path(runtime.runtime.output_dir)
     choices = run.choices() if run else dict(runtime.runtime.choices)
     job = Job(folder, list(runtime.overrides.task), choices, command.typed, **facts)
@@ -41,12 +41,12 @@ def run_job(main: Callable[[Any, Job], Any], command: Command, cfg: DictConfig, 
         if os.environ.get("HYDRA_FULL_ERROR") and command.place.size == 1 and not command.sweeps:
             raise
         report_error(format_error(error), command.place)
-        # Of several processes the others wait for this one; the launcher ends them when it has ended.
+        # Of several processes, the others wait for this one; torchrun ends them once this one has ended.
         if not command.sweeps or command.place.size > 1:
             raise JobFailed from None
         raise
     finally:
-        # What failed before the run started (broken images, say) leaves no folder; Hydra had made it.
+        # An error before the run starts, such as broken images, leaves no folder; Hydra has made one.
         new = command.trains and run is None and command.place.main
         if new and {path.name for path in folder.iterdir()} <= {".hydra"}:
             remove_folder(folder)

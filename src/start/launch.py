@@ -1,7 +1,7 @@
 """From a command line to jobs in folders, and back to an exit code: Hydra, with clear errors.
 
-Everything typed is composed and checked before Hydra starts: a mistake costs no data set, no folder and no traceback.
-Under a launcher of several processes (torchrun) the first one owns the folder, and a job that fails ends its process.
+Everything typed is composed and checked before Hydra starts, so that a mistake shows no traceback, makes no folder and
+loads no data. Under torchrun, rank 0 owns the folder, and a job that fails ends its process.
 """
 
 import os
@@ -25,18 +25,18 @@ from .command import claim, parse_command
 from .job import run_job
 from .messages import explain
 
-# Seconds that the other processes of a machine wait before they report a mistake that all of them meet: the first one
-# reports it, and then the launcher ends them. One that ended at once could have the first one ended before its message.
-PATIENCE = 10.0
+# If the command is wrong, all processes find out. The first one of each machine reports it; the others wait so many
+# seconds, because torchrun ends all processes as soon as one has ended, perhaps before the report.
+REPORT_DELAY = 10.0
 
 
 def launch(main: Callable[[Any, Job], Any], config_name: str, schema: type[AnyConfig]) -> int:
     """Compose `configs/<config_name>.yaml` with the command line, check it and call `main(config, job)`.
 
-    `resume=VALUE` continues a run: from its own configuration, in its folder, which is then `config.resume`.
+    `resume=VALUE` continues a run with its own configuration in its folder, which is then `config.resume`.
 
-    Returns the exit code: 0, 1 after an error (reported in one to three lines on stderr), 128 + the number of the
-    signal that ended the run: 130 for Ctrl-C.
+    Returns the exit code: 0; 1 after an error, which is reported on stderr; or 128 + the number of the signal that
+    ended the run, for example 130 for Ctrl-C.
     """
     place = Place()
     with ExitStack() as cleanup:
@@ -46,10 +46,10 @@ def launch(main: Callable[[Any, Job], Any], config_name: str, schema: type[AnyCo
                 command = claim(parse_command(sys.argv, config_name, schema, place), cleanup)
             except USER_ERRORS as error:
                 if place.local_rank > 0:
-                    time.sleep(PATIENCE)
+                    time.sleep(REPORT_DELAY)
                 report_error(f"error: {explain(error, schema, CONFIGS)}\n", place)
                 return 1
-            # The sweep goes to other processes with each job, so what a job needs of the command goes without it.
+            # A sweep is pickled for other processes with each job, so it must not contain itself.
             task: Any = partial(run_job, main, replace(command, sweep=None))
             if command.sweep is not None:
                 folder = Path(os.path.abspath(str(command.folder)))
@@ -61,14 +61,14 @@ def launch(main: Callable[[Any, Job], Any], config_name: str, schema: type[AnyCo
         except KeyboardInterrupt as error:
             number = getattr(error, "signal", signal.SIGINT)
             if number == signal.SIGINT:
-                print(file=sys.stderr)  # after the terminal's ^C
+                print(file=sys.stderr)  # ends the line with the terminal's ^C
             return 128 + int(number)
     return 0
 
 
 @contextmanager
 def _replaced_argv(words: list[str]) -> Iterator[None]:
-    """Let Hydra, which reads sys.argv itself, find these words there."""
+    """Replace the arguments in sys.argv, which Hydra reads."""
     typed = sys.argv
     sys.argv = [typed[0], *words]
     try:

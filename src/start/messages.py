@@ -1,4 +1,4 @@
-"""What a user reads after a mistake: the key, what is wrong with it, and what to type instead."""
+"""Error messages for users: the key, what is wrong with it, and what to type instead."""
 
 import difflib
 import os
@@ -20,18 +20,18 @@ from omegaconf.errors import (
 from ..config.compose import USER_ERRORS
 from ..config.keys import list_keys, suggest_keys
 
-# Hydra's launchers that configs/hydra/launcher/ builds on, and what installs them.
+# Launcher plugins used by configs/hydra/launcher/, and the arguments of pip that install them.
 LAUNCHERS = {
     **dict.fromkeys(("submitit_slurm", "submitit_local"), "-r requirements-sweep.txt"),
     "ray": "-r requirements-ray.txt",
 }
-# Options that earlier versions had, and what does the same now.
+# Options of earlier versions, and their replacements.
 REPLACED = {"hydra/launcher/processes": "sweep.isolate=true sweep.parallel=2"}
 KINDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def format_error(error: Exception) -> str:
-    """Return what a job's error says: a line for what a user can fix, a traceback for a defect of ours."""
+    """Return the report of a job's error: a line for what a user can fix, a traceback for a bug."""
     full = bool(os.environ.get("HYDRA_FULL_ERROR")) or not isinstance(error, USER_ERRORS)
     return "".join(traceback.format_exception(error)) if full else f"error: {error}\n"
 
@@ -50,7 +50,7 @@ def explain(error: BaseException, schema: type, configs: Path) -> str:
 
 
 def _explain(error: BaseException, schema: type, configs: Path) -> str:
-    # Our own checks and what the system says are clear already; but Hydra's errors may be OSErrors too.
+    # Errors of our checks and of the system are clear already. Hydra's may be OSErrors, too.
     if type(error) is ValueError or (isinstance(error, OSError) and not isinstance(error, HydraException)):
         return str(error)
     causes = list(_list_causes(error))
@@ -61,8 +61,8 @@ def _explain(error: BaseException, schema: type, configs: Path) -> str:
         if isinstance(cause, OverrideParseException) and "missing EQUAL" in cause.message:
             return f"'{cause.override}' is not of the form key=value"
     for cause in causes:
-        if isinstance(cause, OmegaConfBaseException) and (told := _explain_value(cause, schema, where)):
-            return told
+        if isinstance(cause, OmegaConfBaseException) and (text := _explain_value(cause, schema, where)):
+            return text
     lines = [line for cause in causes for line in str(cause).splitlines() if line.strip() and "hydra.cc" not in line]
     return "\n".join(dict.fromkeys(lines[:2])) + where
 
@@ -74,13 +74,13 @@ def _list_causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _name_file(causes: list[BaseException], configs: Path) -> str:
-    """Return the file that the error is in, which Hydra tells in its message alone; empty for what was typed."""
+    """Return the file with the error, which Hydra gives only in its message; "" for what was typed."""
     found = next((match for cause in causes if (match := re.match(r"In '([^']+)': \w+Error raised", str(cause)))), None)
     return f" (in {configs.name}/{found[1]}.yaml)" if found else ""
 
 
 def _explain_value(error: OmegaConfBaseException, schema: type, where: str) -> str:
-    """Return what is wrong with a key or its value; empty where the error does not tell."""
+    """Return what is wrong with a key or its value; "" if the error does not contain it."""
     key = error.full_key or ""
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
         return f"{key} is not a key{where}.{_did_you_mean(suggest_keys(key, schema))}"
@@ -95,7 +95,7 @@ def _explain_value(error: OmegaConfBaseException, schema: type, where: str) -> s
 
 
 def _name_kind(key: str, schema: type) -> str:
-    """Return in words what a key of the schema, or an item of its list, takes."""
+    """Return a description of the values that a key of the schema, or an item of its list, takes."""
     name, item, _ = key.partition("[")
     kind: Any = schema
     for part in name.split("."):
@@ -113,13 +113,13 @@ def _explain_option(error: MissingConfigException) -> str:
     if group == "hydra/launcher" and name in LAUNCHERS:
         return f"hydra/launcher={name} is not installed: pip install {LAUNCHERS[name]}"
     if replaced := REPLACED.get(f"{group}/{name}"):
-        return f"{group}={name} is no longer an option; type {replaced}"
+        return f"{group}={name} is no longer an option; use {replaced}"
     if not group:
         return f"configs/{name}.yaml does not exist"
     available = list(error.options or [])
     near = difflib.get_close_matches(name, available, n=1)
     hint = f" Did you mean {group}={near[0]}?" if near else ""
-    return f"{group}={name} is not an option.{hint}\n{group} can be: {', '.join(available) or 'nothing yet'}"
+    return f"{group}={name} is not an option.{hint}\n{group} can be: {', '.join(available) or 'nothing'}"
 
 
 def _did_you_mean(suggestions: list[str]) -> str:

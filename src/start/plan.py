@@ -1,4 +1,4 @@
-"""What a sweep is going to train; every job is checked before the first one starts."""
+"""The plan of a new sweep; all jobs are checked before the first one starts."""
 
 import json
 import sys
@@ -18,14 +18,14 @@ from ..sweep.plan import Plan, PlannedJob, Sweep
 from .composer import Composer
 from .expand import add_params, expand, list_choices, read_interval
 
-MANY = 50  # jobs that take some seconds to check, about a tenth of a second each
-EXTREMES = 64  # configurations checked before a search, one value of a key varied at a time; its jobs come later
+MANY_JOBS = 50  # take some seconds to check, about a tenth of a second each
+MAX_EXTREMES = 64  # configurations that are checked before a search, whose jobs are chosen later
 
 
 def plan_sweep(overrides: list[str], flags: list[str], composer: Composer) -> Sweep:
-    """Return a new sweep, every job of it checked.
+    """Return a new sweep with all of its jobs checked.
 
-    Raises the error of the first bad job, with its overrides and the number of other bad ones in a note.
+    Raises the error of the first bad job, with its overrides and the number of other bad jobs in notes.
     """
     hydra = [override for override in overrides if is_for_hydra(override)]
     typed = [override for override in overrides if not is_for_hydra(override)]
@@ -35,26 +35,26 @@ def plan_sweep(overrides: list[str], flags: list[str], composer: Composer) -> Sw
     if settings.search is None:
         plan.jobs = _check_jobs(expand(words, settings, composer.parser), hydra, composer)
         _refuse_shared_folders(plan.jobs)
-        _refuse_doubles(plan.jobs)
+        _refuse_duplicates(plan.jobs)
         _refuse_own_settings(plan.jobs, settings, {name_key(override) for override in typed})
     else:
         parsed = composer.parser.parse_overrides(add_params(words, settings, composer.parser))
         plan.space = _read_space(parsed, settings)
         plan.base = _check_jobs(_list_extremes(parsed), hydra, composer)[0]
     if (plan.base or plan.jobs[0]).config["check"]:
-        raise ValueError("check=true looks at one data set and trains nothing; leave --multirun out")
+        raise ValueError("check=true checks a data set and does not train; leave --multirun out")
     return Sweep(plan, settings, folder)
 
 
 def read_settings(overrides: list[str], composer: Composer) -> tuple[SweepConfig, Path]:
-    """Return the settings of `sweep`, and the folder that Hydra would give a new one."""
+    """Return the settings of `sweep`, and the folder that Hydra would use for a new sweep."""
     parsed = composer.parser.parse_overrides(overrides)
     one_valued = []
     for word, override in zip(overrides, parsed, strict=True):
         if not override.is_sweep_override():
             one_valued.append(word)
         elif name_key(word).startswith("sweep."):
-            raise ValueError(f"{word}: how a sweep is run has one value; a list is written in brackets, e.g. [1,2]")
+            raise ValueError(f"{word}: settings of a sweep take one value; write a list in brackets, e.g. [1,2]")
     cfg = composer.compose(one_valued)
     settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SweepConfig), cfg.sweep))
     assert isinstance(settings, SweepConfig)
@@ -67,7 +67,7 @@ def _read_space(parsed: list[Override], settings: SweepConfig) -> dict[str, dict
     for override in (override for override in parsed if override.is_sweep_override()):
         key = str(override.get_key_element())
         if key == "seed":
-            raise ValueError(f"{override.input_line}: a search trains each of its jobs once; type one seed")
+            raise ValueError(f"{override.input_line}: a search trains each job once; type one seed")
         if override.is_discrete_sweep():
             space[key] = {"choices": [choice.partition("=")[2] for choice in list_choices(override)]}
         else:
@@ -76,13 +76,13 @@ def _read_space(parsed: list[Override], settings: SweepConfig) -> dict[str, dict
     if not space:
         raise ValueError(
             f"sweep.search={settings.search} has nothing to choose from; type values, e.g. model.num_layers=4,6,8 "
-            "training.lr='tag(log,interval(1e-4,1e-2))', or name an experiment that has them (experiment=search_digits)"
+            "training.lr='tag(log,interval(1e-4,1e-2))', or use an experiment that has them (experiment=search_digits)"
         )
     return space
 
 
 def _list_extremes(parsed: list[Override]) -> list[list[str]]:
-    """Return jobs of a search that stand for all: every value at its first, then one at a time at another extreme."""
+    """Return jobs that represent all of a search: all keys at their first value, then one at a time at another."""
     fixed, extremes = [], []
     for override in parsed:
         key = override.get_key_element()
@@ -96,17 +96,17 @@ def _list_extremes(parsed: list[Override]) -> list[list[str]]:
     jobs = [[*fixed, *first]]
     for position, values in enumerate(extremes):
         jobs += [[*fixed, *first[:position], value, *first[position + 1 :]] for value in values[1:]]
-    return jobs[:EXTREMES]
+    return jobs[:MAX_EXTREMES]
 
 
 def _check_jobs(jobs: list[list[str]], hydra: list[str], composer: Composer) -> list[PlannedJob]:
-    if len(jobs) >= MANY:
+    if len(jobs) >= MANY_JOBS:
         print(f"checking  {len(jobs)} jobs", file=sys.stderr, flush=True)
     checked, errors = [], []
     for number, overrides in enumerate(jobs):
         try:
             checked.append(check_job(overrides, number, hydra, composer))
-        except Exception as error:  # whatever is wrong with it is told, with the job's overrides
+        except Exception as error:  # any error is reported with the job's overrides
             error.add_note(f"in the job {' '.join(overrides)}")
             errors.append(error)
     if errors:
@@ -123,11 +123,12 @@ def check_job(overrides: list[str], number: int, hydra: list[str], composer: Com
 
 
 def _check_images(dataset: DatasetConfig) -> None:
-    """Refuse a folder without class folders, which would be noticed only when its job starts."""
+    """Raise ValueError for a folder without class folders now, rather than when its job starts."""
     if dataset.name == "image_folder" and dataset.root is not None:
         root = Path(dataset.root)
-        there = any(path.is_dir() for path in root.iterdir())
-        check(there, f"dataset.root={root} holds no folders; each class has its own, e.g. {root / 'cat' / '1.jpg'}")
+        has_folders = any(path.is_dir() for path in root.iterdir())
+        example = root / "cat" / "1.jpg"
+        check(has_folders, f"dataset.root={root} contains no folders; each class needs its own, e.g. {example}")
 
 
 def _to_json(config: TrainConfig) -> dict[str, Any]:
@@ -139,29 +140,27 @@ def _refuse_shared_folders(jobs: list[PlannedJob]) -> None:
     for number, job in enumerate(jobs):
         if (other := folders.setdefault(job.folder, number)) != number:
             raise ValueError(
-                f"hydra.sweep.subdir gives jobs {other} and {number} one folder, {job.folder}; "
-                "leave it out, or let it hold ${hydra.job.num}"
+                f"hydra.sweep.subdir gives jobs {other} and {number} the same folder, {job.folder}; "
+                "leave it out, or use ${hydra.job.num} in it"
             )
 
 
 def _refuse_own_settings(jobs: list[PlannedJob], settings: SweepConfig, typed: set[str]) -> None:
-    """Refuse a job whose files say how a sweep is run: of several experiments, none decides that for all."""
+    """Raise ValueError if a setting of the sweep is in a file that only some jobs use: it would apply to all."""
     wanted = json.loads(json.dumps(asdict(settings)))
     for job in jobs:
         own = job.config["sweep"]
         if other := [key for key in wanted if f"sweep.{key}" not in typed and own[key] != wanted[key]]:
             raise ValueError(
-                f"sweep.{other[0]} is set by a file that only some jobs take; make a sweep of its own of them\n"
+                f"sweep.{other[0]} is set in a file that only some jobs use; run those as a separate sweep\n"
                 f"in the job {' '.join(job.overrides)}"
             )
 
 
-def _refuse_doubles(jobs: list[PlannedJob]) -> None:
-    """Refuse jobs that would train the same: as repeats they would show a deviation of none."""
+def _refuse_duplicates(jobs: list[PlannedJob]) -> None:
+    """Raise ValueError for identical jobs: as repeats, their standard deviation would be 0."""
     seen: dict[str, int] = {}
     for number, job in enumerate(jobs):
         if (other := seen.setdefault(json.dumps(job.config), number)) != number:
             first, second = (" ".join(same.overrides) for same in (jobs[other], job))
-            raise ValueError(
-                f"jobs {other} and {number} would train the same ({first}; {second}); repeats differ in their seed"
-            )
+            raise ValueError(f"jobs {other} and {number} are identical ({first}; {second}); vary seed to repeat a job")

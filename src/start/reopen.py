@@ -1,4 +1,4 @@
-"""An earlier sweep that is continued: found by the words that started it, and held against today's configuration."""
+"""Continue an earlier sweep: find it by the command that started it, check it against the current configuration."""
 
 import contextlib
 import os
@@ -15,9 +15,9 @@ from .plan import check_job, read_settings
 
 
 def find_same(sweep: Sweep, typed: bool) -> Sweep:
-    """Return the newest sweep that the same command has started, or else `sweep` itself.
+    """Return the newest sweep that the same command has started, or `sweep` itself if there is none.
 
-    typed: whether its folder was, so that no other one is meant.
+    typed: whether the user typed its folder, so that only that one is searched.
     """
     for folder in [sweep.folder] if typed else find_sweeps(sweep.folder.parent.parent):
         with contextlib.suppress(OSError, ValueError):
@@ -30,38 +30,38 @@ def find_same(sweep: Sweep, typed: bool) -> Sweep:
 def _is_same(saved: Plan, plan: Plan) -> bool:
     def identify(plan: Plan) -> Any:
         jobs = [plan.base] if plan.base else plan.jobs
-        return plan.space, [(job.overrides, _list_deciding(job)) for job in jobs]
+        return plan.space, [(job.overrides, _list_result_keys(job)) for job in jobs]
 
     return identify(saved) == identify(plan)
 
 
-def _list_deciding(job: PlannedJob) -> dict[str, Any]:
-    """Return the values that decide what a job gives, by their keys with dots."""
+def _list_result_keys(job: PlannedJob) -> dict[str, Any]:
+    """Return the values that affect a job's result, by dotted key."""
     return {key: value for key, value in flatten(job.config).items() if not changes_nothing(key)}
 
 
 def merge_typed(saved: Plan, typed: list[str]) -> list[str]:
-    """Return the overrides of a sweep that goes on: what was typed at its start, and what is typed for it now.
+    """Return the overrides of a continued sweep: those that started it, and those typed now.
 
-    Raises ValueError for what would make other jobs of it.
+    Raises ValueError for overrides that would change its jobs.
     """
     allowed = [f"sweep.{key}" for key in MANNERS]
     for override in typed:
         key = name_key(override)
         if not is_for_hydra(override) and key not in allowed or key.startswith("hydra.sweep."):
             raise ValueError(
-                f"--multirun resume=… goes on with the jobs of that sweep; leave {override} out "
-                f"(what may be typed: {', '.join(allowed)}, hydra/launcher)"
+                f"--multirun resume=… continues the jobs of that sweep; leave {override} out "
+                f"(allowed: {', '.join(allowed)}, hydra/launcher)"
             )
     keys = {name_key(override) for override in typed}
     dropped = keys | {"sweep.only", "sweep.new"}
-    began = _translate(saved.overrides + saved.hydra)
-    kept = [override for override in began if name_key(override) not in dropped | {"hydra.sweep.dir"}]
+    earlier = _translate(saved.overrides + saved.hydra)
+    kept = [override for override in earlier if name_key(override) not in dropped | {"hydra.sweep.dir"}]
     return kept + typed
 
 
 def _translate(overrides: list[str]) -> list[str]:
-    """Replace `hydra/launcher=processes`, which earlier versions had, by what does the same now."""
+    """Replace `hydra/launcher=processes` of earlier versions by the settings that do the same now."""
     if "hydra/launcher=processes" not in overrides:
         return overrides
     counts = [override.partition("=")[2] for override in overrides if name_key(override) == "hydra.launcher.n_jobs"]
@@ -73,16 +73,16 @@ def _translate(overrides: list[str]) -> list[str]:
 
 
 def reopen_sweep(saved: Plan, folder: Path, overrides: list[str], composer: Composer) -> Sweep:
-    """Return a sweep that goes on; overrides: all of them, as `merge_typed` has put them together.
+    """Return the sweep to continue; overrides: those returned by `merge_typed`.
 
-    Raises ValueError where one of its jobs would be another one by now.
+    Raises ValueError if the current configuration would change one of its jobs.
     """
     settings, _ = read_settings(overrides, composer)
     hydra = [override for override in overrides if is_for_hydra(override)]
     sweep = Sweep(saved, settings, folder, is_new=False)
     sweep.check_numbers()
     for number in settings.only or range(len(saved.jobs)):
-        before = saved.base or saved.jobs[number]  # of a search only what it starts from is known
+        before = saved.base or saved.jobs[number]  # of a search, only the base is known
         _refuse_change(number, before, check_job(before.overrides, number, hydra, composer))
         if saved.base:
             break
@@ -90,11 +90,11 @@ def reopen_sweep(saved: Plan, folder: Path, overrides: list[str], composer: Comp
 
 
 def _refuse_change(number: int, before: PlannedJob, after: PlannedJob) -> None:
-    old, new = _list_deciding(before), _list_deciding(after)
+    old, new = _list_result_keys(before), _list_result_keys(after)
     changed = [key for key in old if key in new and old[key] != new[key]]
     if changed:
-        told = ", ".join(f"{key} was {show_value(old[key])}, is {show_value(new[key])}" for key in changed[:3])
+        values = ", ".join(f"{key} was {show_value(old[key])}, is {show_value(new[key])}" for key in changed[:3])
         raise ValueError(
-            f"job {number} of the sweep is another one by now ({told}): a file of configs/ has changed, "
-            "or the folder where you stand; undo that, or begin a new sweep"
+            f"job {number} of the sweep has changed ({values}), because of an edited file in configs/ or another "
+            "working directory; undo that, or start a new sweep"
         )

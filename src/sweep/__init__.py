@@ -1,7 +1,6 @@
-"""A sweep: its jobs are run, each once, whatever is killed on the way, and ranked.
+"""Run the jobs of a sweep, each once, whatever gets killed on the way, and rank them.
 
-`plan` is which jobs there are. `carry_out` goes from there to finished jobs: one after the other in this process,
-through one of Hydra's launchers (`launchers`), or in processes of their own (`processes`). `job` is what happens where
-a job runs, `queue` gives out the next one, `search` chooses it by the results so far, `state` reads how far each is,
-`ledger` ranks them.
+`plan` holds the jobs. `carry_out` runs them: one after the other in this process, through one of Hydra's launchers
+(`launchers`), or each in a process of its own (`processes`). `job` is the part that runs where a job runs, `queue` says
+which job is next, `search` chooses jobs by the results so far, `state` reads how far each one is, `ledger` ranks them.
 """

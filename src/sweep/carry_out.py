@@ -1,4 +1,4 @@
-"""Carry a sweep out: one job after the other in this process, or in others."""
+"""Run a sweep: its jobs one after the other in this process, or in other processes."""
 
 import contextlib
 import os
@@ -26,14 +26,14 @@ from .state import FAILED, read_states
 
 
 def run_sweep(sweep: Sweep, launcher: Launcher) -> None:
-    """Run what is left of a sweep and rank all of it. Raises JobFailed, with all said, where a job has failed."""
+    """Run the jobs that are left and rank all of them. Raises JobFailed, after printing the errors, if one failed."""
     try:
-        _check_manner(sweep)
-        if not sweep.place.main:
+        _check_settings(sweep)
+        if not sweep.place.main:  # follows the main process, job by job
             for number in sweep.settings.only or range(len(sweep.plan.jobs)):
                 launch_jobs(sweep, launcher, [number])
             complete = True
-        elif os.environ.get(JOB_PROCESS):  # another process carries the sweep out, this one its job
+        elif os.environ.get(JOB_PROCESS):  # another process runs the sweep, this one a single job
             complete = "failed" not in launch_jobs(sweep, launcher, sweep.settings.only)
         else:
             complete = _carry_out(sweep, launcher)
@@ -46,7 +46,8 @@ def run_sweep(sweep: Sweep, launcher: Launcher) -> None:
         raise JobFailed
 
 
-def _check_manner(sweep: Sweep) -> None:
+def _check_settings(sweep: Sweep) -> None:
+    """Raise ValueError for settings that contradict each other or this machine."""
     settings = sweep.settings
     own = f"sweep.gpus={settings.gpus}" if settings.gpus else "sweep.isolate=true"
     if sweep.place.size > 1 and (settings.separate or settings.search):
@@ -59,11 +60,10 @@ def _check_manner(sweep: Sweep) -> None:
 
 
 def _carry_out(sweep: Sweep, launcher: Launcher) -> bool:
-    """Run the jobs that are left; return whether all that were to be run have finished."""
-    folder = sweep.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    with _hold(folder), Interrupts(terminal.announce_end):
-        (folder / SWEEP_STOP).unlink(missing_ok=True)
+    """Run the jobs that are left; return whether all requested jobs are done."""
+    sweep.folder.mkdir(parents=True, exist_ok=True)
+    with _lock(sweep.folder), Interrupts(terminal.announce_end):
+        (sweep.folder / SWEEP_STOP).unlink(missing_ok=True)
         search = Search(sweep) if sweep.settings.search else None
         sweep.store()
         refresh_ledger(sweep, redraw_after=None)
@@ -76,7 +76,7 @@ def _carry_out(sweep: Sweep, launcher: Launcher) -> bool:
             elif sweep.shared:
                 started = run_by_launcher(queue, sweep, launcher)
             elif sweep.place.size > 1:
-                _run_together(sweep, launcher)
+                _run_under_torchrun(sweep, launcher)
             else:
                 _run_here(queue, sweep, launcher)
         finally:
@@ -85,7 +85,7 @@ def _carry_out(sweep: Sweep, launcher: Launcher) -> bool:
 
 
 @contextlib.contextmanager
-def _hold(folder: Path) -> Iterator[None]:
+def _lock(folder: Path) -> Iterator[None]:
     lock = FileLock(folder / SWEEP_LOCK)
     try:
         lock.acquire(timeout=0)
@@ -104,7 +104,7 @@ def _describe_start(sweep: Sweep) -> str:
     where = f"sweep     {short_path(sweep.folder)}"
     if sweep.settings.search:
         return f"{where}: up to {sweep.settings.trials} jobs, {len(states)} so far"
-    done = " and nothing is left to do; sweep.new=true starts over" if all(state.done for state in states) else ""
+    done = "; nothing is left to do, sweep.new=true starts over" if all(state.done for state in states) else ""
     return f"{where}: {count_states(states)}{done}"
 
 
@@ -112,13 +112,13 @@ def _run_here(queue: Queue, sweep: Sweep, launcher: Launcher) -> None:
     while (numbers := queue.take(1)) or queue.wait():
         if numbers:
             launch_jobs(sweep, launcher, numbers)
-            queue.ended(numbers[0])
+            queue.report_end(numbers[0])
 
 
-def _run_together(sweep: Sweep, launcher: Launcher) -> None:
-    """Run as many jobs as the other processes of torchrun do, which are told at its start which job it is.
+def _run_under_torchrun(sweep: Sweep, launcher: Launcher) -> None:
+    """Run all requested jobs, done ones too: the other processes of torchrun go through the same list.
 
-    What is done is gone through again, at no cost; what has failed comes last, as its next failure ends all processes.
+    A job that is done returns at once. Jobs that failed before come last, as another failure ends all processes.
     """
     states = read_states(sweep.folder, sweep.plan)
     numbers = sweep.settings.only or range(len(states))
@@ -131,7 +131,7 @@ def _rank(sweep: Sweep, search: Search | None) -> None:
     if search:
         try:
             search.draw()
-        except Exception as error:  # whatever it is, no search ends for a picture
+        except Exception as error:  # whatever it is, a picture does not end a search
             terminal.say(f"warning   the search could not be drawn: {type(error).__name__}: {error}")
     states = read_states(sweep.folder, sweep.plan)
     if any(state.status != "pending" for state in states):

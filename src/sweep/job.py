@@ -1,4 +1,4 @@
-"""A job of a sweep in the process that runs it: started once, continued where it stopped, its failure recorded."""
+"""A job of a sweep, in the process that runs it: started once, continued where it stopped, its errors recorded."""
 
 import contextlib
 import gc
@@ -14,35 +14,35 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from .. import terminal
-from ..config.overrides import split_override
 from ..machine.disk import read_object, write_json
 from ..run.environment import now
 from ..run.files import CONFIG, JOB_CLAIM, LOG, STATUS, SWEEP_STOP
 from ..run.job import JobFailed
-from .ledger import REDRAWN, write_ledger
+from .ledger import REDRAW_AFTER, write_ledger
 from .plan import Sweep
-from .search import open_judge
+from .search import open_pruner
 from .state import JobState, read_state
 
-POLL = 1.0  # seconds between two looks at a job that another process holds
+POLL = 1.0  # seconds between two attempts to claim a job that another process is running
 
 
 def run_planned_job(sweep: Sweep, cfg: DictConfig) -> str:
-    """Run the job that Hydra has composed, unless it is done or running elsewhere; return its status, as in `state`."""
+    """Run the job that Hydra composed, unless it is done or another process runs it; return its status."""
     assert sweep.run_job is not None
-    if not sweep.place.main:  # works in a folder of its own, and follows the first process
+    if not sweep.place.main:  # works in a temporary folder, and follows the main process
         sweep.run_job(cfg)
         return "finished"
     folder = Path(HydraConfig.get().runtime.output_dir)
     number = [sweep.folder / job.folder for job in sweep.plan.jobs].index(folder)
     with _claim(folder, number):
         state = read_state(sweep.folder, number, sweep.plan.jobs[number])
-        # Of several processes the others go through a job that is done as well.
+        # The other processes of torchrun run a done job again, so this one has to run it with them.
         skipped = state.status == "running" or (state.done and sweep.place.size == 1)
         if skipped or (sweep.folder / SWEEP_STOP).exists():
             return state.status
-        terminal.say(describe_job(sweep, number, state.beginning()))
-        _prepare(sweep, folder, cfg)
+        terminal.say(describe_job(sweep, number, state.describe_start()))
+        _prepare(state, cfg)
+        refresh_ledger(sweep, redraw_after=None)
         status = _run(sweep, state, cfg)
         if status == "failed" and sweep.settings.on_error == "stop":
             (sweep.folder / SWEEP_STOP).touch()
@@ -51,7 +51,7 @@ def run_planned_job(sweep: Sweep, cfg: DictConfig) -> str:
 
 @contextlib.contextmanager
 def _claim(folder: Path, number: int) -> Iterator[None]:
-    """Hold the job for this process, once no other does. A kill releases it."""
+    """Hold the job's lock, after waiting for another process that has it. A killed process releases it."""
     lock = FileLock(folder / JOB_CLAIM, poll_interval=POLL)
     try:
         lock.acquire(timeout=0)
@@ -64,46 +64,47 @@ def _claim(folder: Path, number: int) -> Iterator[None]:
         lock.release()
 
 
-def _prepare(sweep: Sweep, folder: Path, cfg: DictConfig) -> None:
-    """Let a job that was started before go on; of one that failed before it had a configuration nothing is left."""
-    if (folder / CONFIG).is_file():
-        cfg.resume = str(folder)
+def _prepare(state: JobState, cfg: DictConfig) -> None:
+    """Continue a job that was started before; if it failed before writing its configuration, remove the status."""
+    if (state.folder / CONFIG).is_file():
+        cfg.resume = str(state.folder)
     else:
-        (folder / STATUS).unlink(missing_ok=True)
-    refresh_ledger(sweep, redraw_after=None)
+        (state.folder / STATUS).unlink(missing_ok=True)
 
 
 def _run(sweep: Sweep, state: JobState, cfg: DictConfig) -> str:
+    """Train the job and return its status. Raises only what ends the whole sweep."""
     before = read_object(state.folder / STATUS)
     failed = False
     try:
         _train(sweep, state, cfg)
     except (JobFailed, KeyboardInterrupt) as error:
         _record(state, error, before)
-        # An interrupt in a launcher's worker ends its job; in the sweep's own process it ends the sweep.
+        # An interrupt in a launcher's worker ends only its job; in the sweep's own process it ends the sweep.
         if isinstance(error, JobFailed) or os.getpid() == sweep.pid:
             refresh_ledger(sweep)
             raise
     except (Exception, SystemExit) as error:
         _record(state, error, before)
         failed = True
-    terminal.console.quiet = False  # as it was before the job
-    _release()
+    terminal.console.quiet = False  # the job may have set it
+    _free_memory()  # out here, where no traceback refers to the job's tensors any more
     refresh_ledger(sweep)
     status = read_state(sweep.folder, state.number, state.planned).status
-    # A main that leaves no status has done what it had to when it returns.
-    return status if status != "pending" else "failed" if failed else "finished"
+    if status == "pending":  # the main function writes no status
+        return "failed" if failed else "finished"
+    return status
 
 
 def _train(sweep: Sweep, state: JobState, cfg: DictConfig) -> None:
     assert sweep.run_job is not None
-    judge = open_judge(sweep, state.number)
+    should_prune = open_pruner(sweep, state.number)
     stop = sweep.folder / SWEEP_STOP if sweep.shared else None
-    sweep.run_job(cfg, quiet=sweep.shared, stop=stop, judge=judge)
+    sweep.run_job(cfg, quiet=sweep.shared, stop=stop, should_prune=should_prune)
 
 
 def _record(state: JobState, error: BaseException, before: dict) -> None:
-    """Write down an error that came before the run could: while data was read, or a checkpoint was looked at."""
+    """Write an error to log and status unless the run has done so: it came while data or a checkpoint was read."""
     folder, config = state.folder, state.planned.config
     if isinstance(error, KeyboardInterrupt) or read_object(folder / STATUS) != before:
         return
@@ -125,26 +126,26 @@ def _record(state: JobState, error: BaseException, before: dict) -> None:
         write_json(folder / STATUS, facts)
 
 
-def _release() -> None:
-    """Give back what a job leaves in a process that the next one shares: memory, compiled code."""
+def _free_memory() -> None:
+    """Free what a job leaves behind in a process that the next job shares: GPU memory, compiled code."""
     gc.collect()
     if "torch" in sys.modules:
         torch = sys.modules["torch"]
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
-        if "torch._dynamo" in sys.modules:  # after eight networks it would compile no further one
+        if "torch._dynamo" in sys.modules:  # it stops compiling after eight models
             torch._dynamo.reset()
 
 
 def describe_job(sweep: Sweep, number: int, what: str) -> str:
-    """Return a line about a job, with the settings that are not the same in all."""
-    values, swept = dict(map(split_override, sweep.plan.jobs[number].overrides)), sweep.plan.list_swept()
+    """Return a line about a job, with the settings that are not the same in all jobs."""
+    values, swept = sweep.plan.jobs[number].texts(), sweep.plan.list_swept()
     settings = " ".join(f"{key}={values[key]}" for key in swept if key in values)
     return f"job {number:<5} {what}  {settings}"
 
 
-def refresh_ledger(sweep: Sweep, redraw_after: float | None = REDRAWN) -> None:
-    """Write how far all jobs are. No sweep ends for that: the next try may succeed, and runs record themselves."""
+def refresh_ledger(sweep: Sweep, redraw_after: float | None = REDRAW_AFTER) -> None:
+    """Write the ledger. An error is only reported: the next attempt may succeed, and jobs keep their own records."""
     try:
         write_ledger(sweep.folder, sweep.plan, redraw_after)
     except OSError as error:

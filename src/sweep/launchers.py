@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -16,72 +17,67 @@ from .job import refresh_ledger
 from .plan import Sweep
 from .queue import Queue
 
-ATTEMPTS = 2  # of a job whose launcher broke down, maybe through another job's fault
+ATTEMPTS = 2  # per job if the launcher fails: another job may have been the cause
 
 
 def launch_jobs(sweep: Sweep, launcher: Launcher, numbers: list[int]) -> list[str]:
-    """Let a launcher run jobs, each in the folder of its number; return their statuses."""
+    """Run jobs through a launcher, each in its own folder; return their statuses."""
     jobs = [sweep.plan.jobs[number] for number in numbers]
     words = [[*job.overrides, f"hydra.sweep.subdir={quote(job.folder)}"] for job in jobs]
     return [result.return_value for result in launcher.launch(words, initial_job_idx=numbers[0])]
 
 
 def run_by_launcher(queue: Queue, sweep: Sweep, launcher: Launcher) -> bool:
-    """Hand over all jobs at once, of a search `sweep.parallel` at a time; return False where the launcher cannot begin.
+    """Submit all jobs at once, or `sweep.parallel` at a time in a search; return False if the launcher cannot start.
 
-    A worker that dies can take others with it, with some launchers; those get a second attempt.
+    With some launchers a worker that dies takes others with it, so unfinished jobs get a second attempt.
     """
     search = sweep.settings.search
     _let_workers_import()
     _start_ray(launcher)
-    if not search:  # each worker gets the plan; the configurations are in sweep.json, too
+    if not search:  # the plan is sent to each worker, which does not need the configurations; sweep.json has them
         sweep.plan.jobs = [replace(job, config={}) for job in sweep.plan.jobs]
-    attempts: dict[int, int] = {}
+    attempts: Counter[int] = Counter()
     with _Relay(sweep.folder) as relay:
         while (numbers := queue.take(sweep.settings.parallel if search else None)) or queue.wait():
-            if numbers and not _run_once(queue, sweep, launcher, numbers, attempts):
+            if not numbers:
+                continue
+            numbers.sort(key=attempts.__getitem__)  # those that have failed before come last
+            completed = _submit(sweep, launcher, numbers)
+            states = [queue.report_end(number) for number in numbers]
+            if not completed and all(state.status == "pending" for state in states):
                 return False
+            attempts.update(numbers)
+            for state in states:
+                if not completed and not state.done and state.status != "failed":
+                    retry = attempts[state.number] < ATTEMPTS
+                    (queue.give_back if retry else queue.give_up)(state.number)
+            refresh_ledger(sweep)
         if relay.received is not None:
             raise Interrupted(relay.received)
     return True
 
 
-def _run_once(queue: Queue, sweep: Sweep, launcher: Launcher, numbers: list[int], attempts: dict[int, int]) -> bool:
-    """Hand over the jobs; what a launcher that broke down has left is given back to the queue.
-
-    attempts: how often each job was handed over. Return False where the launcher broke down before any of them.
-    """
-    numbers.sort(key=lambda number: attempts.get(number, 0))
-    terminal.say(f"launcher  {type(launcher).__name__} takes {len(numbers)}; {SWEEP_TABLE} tells how far they are")
-    broken = False
+def _submit(sweep: Sweep, launcher: Launcher, numbers: list[int]) -> bool:
+    """Wait until the launcher has run the jobs; return False if it raised an error, which is printed."""
+    terminal.say(f"launcher  {type(launcher).__name__} runs {len(numbers)}; {SWEEP_TABLE} shows their progress")
     try:
         launch_jobs(sweep, launcher, numbers)
-    except Exception as error:  # of whatever kind the launcher's are
+    except Exception as error:  # each launcher has its own
         terminal.say(f"launcher  {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
-        broken = True
-    states = [queue.ended(number) for number in numbers]
-    if broken and all(state.status == "pending" for state in states):
         return False
-    for state in states:
-        attempts[state.number] = attempts.get(state.number, 0) + 1
-        unfinished = broken and not state.done and state.status != "failed"
-        if unfinished and attempts[state.number] < ATTEMPTS:
-            queue.give_back(state.number)
-        elif unfinished:
-            queue.give_up(state.number)
-    refresh_ledger(sweep)
     return True
 
 
 def _let_workers_import() -> None:
-    """Let workers that start elsewhere find `src`."""
+    """Let workers that start in other folders or on other machines find `src`."""
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
 
 
 def _start_ray(launcher: Launcher) -> None:
-    """Start Ray, if that is the launcher, before the relay: it takes the signals for itself when it starts."""
+    """Start Ray if it is the launcher; it installs signal handlers when it starts, which `_Relay` then replaces."""
     if type(launcher).__name__ == "RayLauncher":
         from hydra_plugins.hydra_ray_launcher._launcher_util import start_ray
 
@@ -89,9 +85,9 @@ def _start_ray(launcher: Launcher) -> None:
 
 
 class _Relay:
-    """Ask the jobs that a launcher runs, wherever, to end at a signal, and let no further one begin.
+    """At a signal, ask the running jobs to save and stop, wherever they run, and let no new one start.
 
-    The launcher is not interrupted: it would kill its workers before they have saved. A second signal does.
+    The launcher itself is not interrupted: it would kill its workers before they have saved. A second signal does.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -110,5 +106,5 @@ class _Relay:
         if self.received is not None:
             raise Interrupted(number)
         self.received = number
-        self._stop.write_text(name_signal(number))  # what is written makes the running jobs end too
+        self._stop.write_text(name_signal(number))  # not empty: running jobs stop too
         terminal.announce_end(name_signal(number))

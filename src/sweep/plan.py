@@ -1,5 +1,6 @@
-"""A sweep's plan: which jobs there are, as `sweep.json` holds it, and how they are carried out this time."""
+"""A sweep's plan: its jobs, as `sweep.json` stores them, and how they are run this time."""
 
+import functools
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -7,33 +8,52 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from ..config.overrides import split_override
+from ..config.overrides import name_key, split_override
 from ..config.sweep import SweepConfig
 from ..distributed.torchrun import Place
 from ..machine.disk import write_json
 from ..run.files import SWEEP
+from ..tables import list_differing
 
-# Settings of `sweep` that do not decide which jobs there are: they may be typed anew when a sweep goes on.
+# Settings of `sweep` that say how the jobs are run, not which jobs there are: they may change when a sweep continues.
 MANNERS = ("trials", "on_error", "isolate", "gpus", "parallel", "only")
 
 
 @dataclass
 class PlannedJob:
-    """A job of a sweep: the overrides that train it alone, its folder below the sweep's, its checked configuration."""
+    """A job of a sweep: the overrides that train it alone, its folder in the sweep's, its checked configuration."""
 
     overrides: list[str]
     folder: str
     config: dict[str, Any]
 
+    def texts(self) -> dict[str, str]:
+        """Return the values of the overrides by key, as typed."""
+        return dict(map(split_override, self.overrides))
+
+    def values(self) -> dict[str, Any]:
+        """Return the values of the overrides by key, as Hydra reads them: 1e-3 and 0.001 are equal."""
+        return {name_key(override): _read_value(override) for override in self.overrides}
+
+
+@functools.cache
+def _read_value(override: str) -> Any:
+    try:
+        return OverridesParser.create().parse_override(override).value()
+    except HydraException:  # in a plan that was edited by hand
+        return split_override(override)[1]
+
 
 @dataclass
 class Plan:
-    """A sweep as sweep.json holds it.
+    """A sweep as stored in sweep.json.
 
-    overrides: as typed; hydra: those for Hydra itself; flags: the words with dashes. `space` holds the values of each
-    key that a search chooses from, and `base` what it starts from; its jobs are added as they are chosen.
+    overrides: as typed; hydra: those for Hydra itself; flags: the words with dashes; space: for a search, the values
+    that it chooses from, by key; base: what a search starts from. Jobs of a search are added as they are chosen.
     """
 
     overrides: list[str]
@@ -44,19 +64,16 @@ class Plan:
     base: PlannedJob | None = None
 
     def list_swept(self) -> list[str]:
-        """Return the keys whose values are not the same in all jobs."""
-        values = [dict(split_override(override) for override in job.overrides) for job in self.jobs]
-        keys = dict.fromkeys([*self.space, *(key for job in values for key in job)])
-        return [key for key in keys if key in self.space or len({job.get(key) for job in values}) > 1]
+        """Return the keys whose values are not equal in all jobs."""
+        return list(dict.fromkeys([*self.space, *list_differing([job.values() for job in self.jobs])]))
 
 
 @dataclass
 class Sweep:
-    """A plan, and how it is carried out this time; what Hydra's launchers call for each job, in whatever process.
+    """A plan and how it is run this time. Hydra's launchers call it for each job, in this process or another.
 
-    folder: where it is, or, in a new one, will be; is_new: whether that folder is still to be made; run_job: trains
-    the job of a composed configuration; shared: whether other jobs run at the same time, so that little is shown;
-    pid: the process that carries the sweep out.
+    folder: exists already unless `is_new`; run_job: trains the job of a composed configuration; shared: other jobs run
+    at the same time, so that a job prints little; pid: of the process that runs the sweep.
     """
 
     plan: Plan
@@ -70,16 +87,16 @@ class Sweep:
 
     def __call__(self, cfg: DictConfig) -> str:
         """Run a job and return its status."""
-        from .job import run_planned_job  # not above: it needs rich, and a typo does not wait for that
+        from .job import run_planned_job  # not at the top: it needs rich, and errors in a command are to show at once
 
         return run_planned_job(self, cfg)
 
     def store(self) -> None:
-        """Write the plan."""
+        """Write the plan to sweep.json."""
         write_json(self.folder / SWEEP, asdict(self.plan))
 
     def check_numbers(self) -> None:
-        """Refuse `sweep.only` numbers that the sweep does not have, or a search not yet."""
+        """Raise ValueError for numbers in `sweep.only` of jobs that do not exist, or not yet in a search."""
         count = len(self.plan.jobs)
         if wrong := [number for number in self.settings.only or [] if number >= count]:
             has = f"the jobs 0 to {count - 1}" if count else "no jobs yet"
@@ -87,7 +104,7 @@ class Sweep:
 
 
 def read_plan(folder: Path) -> Plan:
-    """Read a sweep's sweep.json. Raises FileNotFoundError or ValueError where the folder is not a sweep."""
+    """Read a sweep's sweep.json. Raises FileNotFoundError or ValueError if the folder is not a sweep."""
     path = folder / SWEEP
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is not a sweep: it holds no {SWEEP}")
@@ -101,25 +118,20 @@ def read_plan(folder: Path) -> Plan:
 
 
 def open_sweep(wanted: str, root: Path) -> tuple[Path, Plan]:
-    """Return the folder and plan of `--multirun resume=latest`, the newest below `root`, or `resume=<folder>`."""
+    """Return folder and plan for `--multirun resume=latest` (the newest below `root`) or `resume=<folder>`."""
+    hint = "leave --multirun out to continue a single run"
     if wanted.lower() == "latest":
         folder = next(find_sweeps(root), None)
         if folder is None:
-            raise FileNotFoundError(
-                f"--multirun resume=latest: no sweeps in {root} below {os.getcwd()}; "
-                "leave --multirun out to continue a single run"
-            )
+            raise FileNotFoundError(f"--multirun resume=latest: no sweeps in {root} below {os.getcwd()}; {hint}")
     else:
         folder = Path(os.path.expanduser(wanted))
         if not (folder / SWEEP).is_file():
-            raise FileNotFoundError(
-                f"--multirun resume={wanted} is not a sweep: it holds no {SWEEP}; "
-                "leave --multirun out to continue a single run"
-            )
+            raise FileNotFoundError(f"--multirun resume={wanted} is not a sweep: it holds no {SWEEP}; {hint}")
     return folder, read_plan(folder)
 
 
 def find_sweeps(root: Path) -> Iterator[Path]:
-    """Yield the sweeps up to two folders below `root`, the one that was last active first."""
+    """Yield the sweeps up to two folders below `root`, the last active one first."""
     folders = [path.parent for depth in ("*", "*/*") for path in root.glob(f"{depth}/{SWEEP}")]
     yield from sorted(folders, key=lambda folder: (folder.stat().st_mtime, folder), reverse=True)

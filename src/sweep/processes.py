@@ -1,4 +1,4 @@
-"""Each job of a sweep in a process of its own: none can take another with it, and several GPUs are kept busy."""
+"""Each job of a sweep in a process of its own, so that none can take others down and several GPUs are kept busy."""
 
 import contextlib
 import os
@@ -14,20 +14,21 @@ from ..machine.disk import read_object, write_json
 from ..run.environment import now
 from ..run.files import LOG, STATUS, STDERR, SWEEP_STOP
 from ..signals import Interrupted, Interrupts
+from ..tables import format_percent
 from .job import describe_job, refresh_ledger
 from .plan import Sweep
 from .queue import Queue
 from .state import FAILED, JobState
 
-POLL = 0.2  # seconds between two looks at the processes
+POLL = 0.2  # seconds between two checks of the processes
 JOB_PROCESS = "VIT_SWEEP_JOB"  # set in the environment of a process that runs one job of a sweep
-FAREWELL = 10.0  # seconds for jobs to leave after a second Ctrl-C
+GRACE = 10.0  # seconds that the jobs have to exit after a second Ctrl-C
 
 
 def run_in_processes(queue: Queue, sweep: Sweep) -> None:
     """Keep `sweep.parallel` jobs running, or one on each of `sweep.gpus`, until none is left.
 
-    A signal is passed on: the jobs are saved as stopped, the others stay pending. Raises Interrupted then.
+    A signal is passed on: the running jobs save and stop, the others stay pending. Raises Interrupted then.
     """
     pool = _Pool(queue, sweep)
     passed_on = False
@@ -44,18 +45,18 @@ def run_in_processes(queue: Queue, sweep: Sweep) -> None:
                 if not pool.children and (interrupts.received or not queue.has_more()):
                     break
                 time.sleep(POLL)
-        except BaseException as error:  # a second Ctrl-C leaves at once; after anything else the jobs are saved
+        except BaseException as error:  # a second Ctrl-C makes the jobs quit at once; at any other error they save
             pool.signal(signal.SIGINT if isinstance(error, Interrupted) else signal.SIGTERM)
-            pool.wait(FAREWELL)
+            pool.wait(GRACE)
             raise
         if interrupts.received:
             raise Interrupted(interrupts.received)
 
 
 class _Pool:
-    """Processes, each with a job, by their places: a CUDA device each, or any.
+    """A fixed number of slots, each for a process with one job; a slot may have a CUDA device.
 
-    `children` holds the number and the process of each place, `_before` what a job's status.json held before.
+    children: by slot, the job's number and its process; _before: by job, what its status.json held at the start.
     """
 
     def __init__(self, queue: Queue, sweep: Sweep) -> None:
@@ -63,63 +64,64 @@ class _Pool:
         self.children: dict[int, tuple[int, subprocess.Popen]] = {}
         self._before: dict[int, dict[str, Any]] = {}
         self._queue, self._sweep = queue, sweep
-        self._places: list[int | None] = [*settings.gpus] if settings.gpus else [None] * settings.parallel
-
-    @property
-    def _alone(self) -> bool:
-        return len(self._places) == 1
+        self._gpus: list[int | None] = [*settings.gpus] if settings.gpus else [None] * settings.parallel
+        self._single = len(self._gpus) == 1  # the job itself prints to the terminal
 
     def fill(self) -> None:
-        for place in (place for place in range(len(self._places)) if place not in self.children):
-            for number in self._queue.take(1):
-                self.children[place] = number, self._start(number, self._places[place])
+        """Start a job in each free slot, as long as there are jobs."""
+        for slot, gpu in enumerate(self._gpus):
+            if slot not in self.children:
+                for number in self._queue.take(1):
+                    self.children[slot] = number, self._start(number, gpu)
 
     def _start(self, number: int, gpu: int | None) -> subprocess.Popen:
-        """Start a process for one job, out of reach of the terminal's Ctrl-C, which it gets from here, once."""
-        state = self._queue.look(number)
+        """Start a process for one job, in a session of its own: Ctrl-C reaches it through `signal`, once."""
+        state = self._queue.read(number)
         state.folder.mkdir(parents=True, exist_ok=True)
-        if not self._alone:
+        if not self._single:
             where = "" if gpu is None else f" on CUDA device {gpu}"
-            terminal.say(describe_job(self._sweep, number, f"{state.beginning()}{where}"))
+            terminal.say(describe_job(self._sweep, number, f"{state.describe_start()}{where}"))
         self._before[number] = read_object(state.folder / STATUS)
         with (state.folder / STDERR).open("ab") as errors:
             return subprocess.Popen(
                 build_command(self._sweep, number),
                 env=build_environment(dict(os.environ), gpu),
-                stdout=None if self._alone else subprocess.DEVNULL,
+                stdout=None if self._single else subprocess.DEVNULL,
                 stderr=errors,
                 start_new_session=True,
             )
 
     def reap(self) -> None:
-        """Write down what became of the processes that have ended, and free their places."""
-        for place, (number, process) in list(self.children.items()):
+        """Record how the processes that have exited did so, and free their slots."""
+        for slot, (number, process) in list(self.children.items()):
             if process.poll() is not None:
-                del self.children[place]
+                del self.children[slot]
                 self._finish(number, process.returncode)
 
     def _finish(self, number: int, code: int) -> None:
-        state = self._queue.ended(number)
+        state = self._queue.report_end(number)
         silent = state.status == "killed" or read_object(state.folder / STATUS) == self._before[number]
         if code != 0 and silent and not state.done:
-            _record_end(state, code)
-            state = self._queue.look(number)
+            _record_exit(state, code)
+            state = self._queue.read(number)
         with contextlib.suppress(OSError):
             if (state.folder / STDERR).stat().st_size == 0:
                 (state.folder / STDERR).unlink()
         if state.status in FAILED and self._sweep.settings.on_error == "stop":
             (self._sweep.folder / SWEEP_STOP).touch()
-        if not self._alone or state.error:
-            accuracy = "" if state.val_acc is None else f", validation accuracy {state.val_acc:.2%}"
+        if not self._single or state.error:
+            accuracy = "" if state.val_acc is None else f", validation accuracy {format_percent(state.val_acc)}"
             terminal.say(f"job {number:<5} {state.status}{accuracy}{state.error and f': {state.error}'}")
         refresh_ledger(self._sweep)
 
     def signal(self, number: int) -> None:
+        """Send a signal to all processes."""
         for _, process in self.children.values():
             with contextlib.suppress(OSError):
                 process.send_signal(number)
 
     def wait(self, seconds: float) -> None:
+        """Wait until all processes have exited, for so many seconds at most."""
         deadline = time.monotonic() + seconds
         for _, process in self.children.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -127,7 +129,7 @@ class _Pool:
 
 
 def check_gpus(gpus: list[int]) -> None:
-    """Refuse devices that are not there: a job would train on the CPU instead, without a word."""
+    """Raise ValueError for devices that do not exist: their jobs would train on the CPU without a warning."""
     import torch
 
     count = torch.cuda.device_count()
@@ -136,13 +138,14 @@ def check_gpus(gpus: list[int]) -> None:
 
 
 def build_command(sweep: Sweep, number: int) -> list[str]:
+    """Return the command that runs one job of the sweep in its own process."""
     settings = [f"sweep.only={number}", "sweep.isolate=false", "sweep.gpus=null"]
     settings += [f"sweep.on_error={sweep.settings.on_error}"]
     return [sys.executable, sys.argv[0], "--multirun", f"resume={sweep.folder}", *settings]
 
 
 def build_environment(environment: dict[str, str], gpu: int | None) -> dict[str, str]:
-    """Return the environment of a job that sees one CUDA device, `gpu` of those that this process sees."""
+    """Return the environment of a job that sees one CUDA device: number `gpu` of those that this process sees."""
     environment |= {JOB_PROCESS: "1", "PYTHONFAULTHANDLER": "1"}  # a crash leaves its traceback in stderr.log
     if gpu is not None:
         visible = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
@@ -150,14 +153,13 @@ def build_environment(environment: dict[str, str], gpu: int | None) -> dict[str,
     return environment
 
 
-def _record_end(state: JobState, code: int) -> None:
-    """Write down what a process could not, as it was killed or crashed."""
+def _record_exit(state: JobState, code: int) -> None:
+    """Write to log and status why a process exited that could not do so itself, as it was killed or crashed."""
     if code < 0:
-        name = signal.Signals(-code).name
-        hint = ", as the system does when memory is short" if -code == signal.SIGKILL else ""
-        error, status = f"its process was ended by {name}{hint}", "killed"
+        hint = ", which the system sends when it runs out of memory" if -code == signal.SIGKILL else ""
+        error, status = f"its process was killed by {signal.Signals(-code).name}{hint}", "killed"
     else:
-        error, status = f"its process ended with code {code}: {_last_line(state.folder / STDERR)}", "failed"
+        error, status = f"its process exited with code {code}: {_read_last_line(state.folder / STDERR)}", "failed"
     facts: dict[str, Any] = {"started": now(), "epoch": 0, **read_object(state.folder / STATUS)}
     with contextlib.suppress(OSError):
         with (state.folder / LOG).open("a", encoding="utf-8") as log:
@@ -165,7 +167,7 @@ def _record_end(state: JobState, code: int) -> None:
         write_json(state.folder / STATUS, {**facts, "status": status, "error": error})
 
 
-def _last_line(path: Path) -> str:
+def _read_last_line(path: Path) -> str:
     with contextlib.suppress(OSError):
         lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return lines[-1] if lines else ""

@@ -1,7 +1,7 @@
-"""The search for good settings: Optuna proposes the next job from what came of those before, and ends hopeless ones.
+"""The search for good settings: Optuna proposes the next job from earlier results, and prunes unpromising jobs.
 
-Its study is a file in the sweep's folder, trial n is job n. Only the validation accuracy is told to it, never the
-test's. Optuna is imported when a search is made: most sweeps need none.
+Its study is a file in the sweep's folder; trial n is job n. It is told validation accuracies only, never those on the
+test images. Optuna is imported only for a search, as most sweeps do not need it.
 """
 
 import warnings
@@ -19,12 +19,12 @@ from .state import JobState
 if TYPE_CHECKING:
     import optuna
 
-STARTUP = 10  # random trials before the model of TPE is trusted; fewer where a third of the trials is less
+STARTUP = 10  # random trials before TPE uses its model; at most a third of all trials
 NAME = "sweep"
 
 
 class Search:
-    """A study and the plan whose jobs it chooses; the plan's list of them is that of the study's trials.
+    """An Optuna study that chooses the jobs of a plan; the plan lists them in the order of the study's trials.
 
     Tree-structured Parzen estimator: Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011.
     """
@@ -33,21 +33,23 @@ class Search:
         folder = sweep.folder
         self._folder, self._plan, self._settings = folder, sweep.plan, sweep.settings
         if self._plan.jobs and not (folder / STUDY).exists():
-            raise ValueError(f"{folder / STUDY}, what the search knows, is gone; begin a new one: sweep.new=true")
+            raise ValueError(
+                f"{folder / STUDY}, the record of the search, is missing; start a new search: sweep.new=true"
+            )
         _cut_torn_line(folder / STUDY)
         self._study = _open_study(folder, self._settings, create=True)
-        # A kill can come within a proposal, and between it and the writing of the plan.
+        # The sweep may have been killed during a proposal, or after it and before the plan was written.
         self._plan.jobs = [self._plan_job(number) for number in range(len(self._study.trials))]
 
     def ask(self) -> int:
-        """Add a job to the plan and return its number; what is drawn is a function of seed and number."""
+        """Add a job to the plan and return its number; random draws depend only on the seed and the number."""
         number = len(self._plan.jobs)
         self._study.ask()
         self._plan.jobs.append(self._plan_job(number))
         return number
 
     def _plan_job(self, number: int) -> PlannedJob:
-        """Return the job of a trial, with a value for each key, those that it has already, or proposed now."""
+        """Return the job of a trial, with a value for each key of the space; Optuna proposes missing ones now."""
         assert self._plan.base is not None
         fixed = [word for word in self._plan.base.overrides if word.partition("=")[0] not in self._plan.space]
         trial = self._study.trials[number]
@@ -60,7 +62,7 @@ class Search:
         return PlannedJob([*fixed, *typed], str(number), {})
 
     def tell(self, state: JobState) -> None:
-        """Let the study know what came of a job; one that failed, or was stopped, may still come to its end."""
+        """Tell the study the result of a job that is done; a failed or stopped one may still finish later."""
         import optuna
 
         if not state.done or self._study.trials[state.number].state.is_finished():
@@ -71,7 +73,7 @@ class Search:
             self._study.tell(state.number, state.val_acc)
 
     def draw(self) -> None:
-        """Draw the trials in their order, and how much of the accuracy each setting decides."""
+        """Draw the trials in order, and the importance of each setting."""
         import optuna
 
         from ..plots.search import plot_importances, plot_search_history
@@ -80,36 +82,36 @@ class Search:
         pruned = [trial.state == optuna.trial.TrialState.PRUNED for trial in trials]
         if trials:
             plot_search_history([trial.value for trial in trials], pruned, self._folder / SEARCH_HISTORY)
-        values = {trial.value for trial, ended in zip(trials, pruned, strict=True) if not ended}
+        values = {trial.value for trial, was_pruned in zip(trials, pruned, strict=True) if not was_pruned}
         if len(values) > 1:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of few trials it says that they are few
-                shares = optuna.importance.get_param_importances(self._study)
-            plot_importances(shares, self._folder / SEARCH_IMPORTANCE)
+                warnings.simplefilter("ignore")  # about the small number of trials
+                importances = optuna.importance.get_param_importances(self._study)
+            plot_importances(importances, self._folder / SEARCH_IMPORTANCE)
 
 
-def open_judge(sweep: Sweep, number: int) -> Callable[[int, float], bool] | None:
-    """Return what tells of a job of a search, after each epoch, whether it is hopeless; None where nothing does."""
+def open_pruner(sweep: Sweep, number: int) -> Callable[[int, float], bool] | None:
+    """Return `should_prune` for a job of a search, to be called after each epoch; None without a pruner."""
     if not sweep.plan.space or sweep.settings.pruner is None:
         return None
     trial = _open_trial(_open_study(sweep.folder, sweep.settings, create=False), number)
 
-    def judge(epoch: int, val_acc: float) -> bool:
+    def should_prune(epoch: int, val_acc: float) -> bool:
         trial.report(val_acc, epoch)
         return trial.should_prune()
 
-    return judge
+    return should_prune
 
 
 def _cut_torn_line(path: Path) -> None:
-    """Cut off what a kill, or a full disk, has left of a line, which Optuna would refuse."""
+    """Remove an incomplete last line, as a kill or a full disk leaves it; Optuna would not read the file."""
     content = path.read_bytes() if path.exists() else b""
     if content and not content.endswith(b"\n"):
         write_bytes(path, content[: content.rfind(b"\n") + 1])
 
 
 def _open_trial(study: "optuna.Study", number: int) -> "optuna.Trial":
-    """Return a trial that was asked for, maybe by another process, for which Optuna has no public way."""
+    """Return a trial that another process may have created; Optuna has no public function for that."""
     import optuna
 
     return optuna.trial.Trial(study, study.trials[number]._trial_id)
@@ -154,7 +156,7 @@ def _build_sampler(settings: SweepConfig, number: int) -> "optuna.samplers.BaseS
 
 
 def _build_pruner(settings: SweepConfig) -> "optuna.pruners.BasePruner":
-    """Median: ends what is below the median of the others at its epoch. Hyperband: arXiv 1603.06560."""
+    """Median: prunes a job that is below the median of the others at its epoch. Hyperband: arXiv 1603.06560."""
     from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner
 
     if settings.pruner == "median":

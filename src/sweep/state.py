@@ -1,4 +1,4 @@
-"""How far a job of a sweep has come, as its folder tells; nothing else is kept about it."""
+"""How far each job of a sweep is, as read from its folder; nothing else is stored about it."""
 
 import contextlib
 import statistics
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.overrides import split_override
 from ..run.files import CONFIG
 from ..run.limits import PRUNED
 from ..run.saved import SavedRun, read_run
@@ -18,7 +17,7 @@ FAILED = ("failed", "killed")
 
 @dataclass
 class JobState:
-    """A job and its status: pending, running, stopped, failed, killed, finished, or pruned: ended as hopeless."""
+    """A job and its status: pending, running, stopped, failed, killed, finished, or pruned (stopped as unpromising)."""
 
     number: int
     planned: PlannedJob
@@ -30,13 +29,13 @@ class JobState:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What status.json holds, empty where there is none."""
+        """The content of status.json, empty if there is none."""
         return self.run.facts
 
     @property
     def status(self) -> str:
-        ended = self.run.status == "finished" and self.facts.get("ended") == PRUNED
-        return "pruned" if ended else self.run.status
+        pruned = self.run.status == "finished" and self.facts.get("ended") == PRUNED
+        return "pruned" if pruned else self.run.status
 
     @property
     def done(self) -> bool:
@@ -44,28 +43,24 @@ class JobState:
 
     @property
     def val_acc(self) -> float | None:
-        return self.facts.get("best_val_acc")
+        return self.run.number("best_val_acc")
 
     @property
     def error(self) -> str:
-        """The first line of what went wrong, empty where nothing did."""
+        """The first line of the error, empty if there is none."""
         if self.status == "killed" and not self.facts.get("error"):
-            return "its process is gone without a word"
+            return "its process is gone and left no reason"
         lines = str(self.facts.get("error") or "").strip().splitlines() if self.status in FAILED else []
         return lines[0] if lines else ""
 
-    def beginning(self) -> str:
-        """Say what happens to the job when it is run now."""
+    def describe_start(self) -> str:
+        """Return what happens to the job if it is run now."""
         if self.done:
             return f"is {self.status}"
-        return "begins" if self.status == "pending" else f"was {self.status}, goes on"
-
-    def values(self) -> dict[str, str]:
-        """Return key -> value of the job's overrides."""
-        return dict(map(split_override, self.planned.overrides))
+        return "starts" if self.status == "pending" else f"was {self.status}, continues"
 
     def curve(self) -> tuple[list[float], list[float]]:
-        """Return the epochs, and the validation accuracy of each, of the averaged weights where they were better."""
+        """Return the epochs and the validation accuracy after each, the better one of the weights and their average."""
         columns = self._columns()
         plain, averaged = columns.get("val_acc", []), columns.get("ema_val_acc", [])
         best = [max(pair) for pair in zip(plain, averaged, strict=True)] if averaged else plain

@@ -1,0 +1,43 @@
+"""The options of a group are its files in `configs/`, and an option has the keys that its file has."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .checks import check, check_fields
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+GROUPS = ("dataset", "optimizer", "scheduler")  # whose options differ in their keys
+
+
+def list_options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+@functools.cache
+def option_keys(group: str, option: str) -> frozenset[str]:
+    """Return the keys that an option has besides `name`: those of its file and of the files that it inherits.
+
+    An inherited key that the file sets to null does not apply. Any other null is a value, explained in the file.
+    """
+    values: dict[str, Any] = yaml.safe_load((CONFIGS / group / f"{option}.yaml").read_text(encoding="utf-8"))
+    bases = [base for base in values.pop("defaults", []) if base != "_self_"]
+    inherited = frozenset[str]().union(*(option_keys(group, base) for base in bases))
+    unused = {key for key in inherited & values.keys() if values[key] is None}
+    return (inherited | values.keys()) - unused - {"name"}
+
+
+def check_option(group: str, config: Any) -> None:
+    """Refuse the keys that the option `config.name` does not have, and check those that it has.
+
+    An old run may name an option whose file is gone: then its keys are those with a value. That an option which is to
+    be trained has a file is checked in `resolve.py`.
+    """
+    given = [key for key, value in vars(config).items() if value is not None and key != "name"]
+    keys = option_keys(group, config.name) if config.name in list_options(group) else given
+    known = ", ".join(sorted(keys))
+    for key in given:
+        check(key in keys, f"{group}.{key} means nothing for {group}={config.name}; its keys: {known}")
+    check_fields(group, config, keys)
