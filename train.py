@@ -66,6 +66,8 @@ def train(config: TrainConfig, job: Job) -> float:
         log.info(f"run       {short_path(folder)}")
         # The largest micro-batch that fits into memory; then the last checkpoint, if there is one.
         fit = fit_memory(trainer, data.train, look, len(data.val) * training.compile)
+        if training.compile:
+            log.info(f"compiled  in {fit.first_seconds:.1f} s, first steps and evaluations included")
         progress, ended = build.restore(trainer, run, data.train, pruned=job.should_prune is not None)
         drawing = write_augmentations(folder, trainer, data)
         # Time for the end of the run: evaluations, and six figures that take about as long as this one or longer.

@@ -1,11 +1,11 @@
-"""Images per second from files to normalised batches: this repository against the usual loader, in the same run.
+"""Images per second from files to normalized batches: this repository against a standard loader, in the same process.
 
     python benchmarks/data_speed.py [--device cuda] [--images 600] [--rounds 5]
 
-The usual loader decodes with PIL and augments with torchvision's v2 transforms, image by image, in a DataLoader with 0
-and 2 persistent workers. The images are cut out of scikit-learn's two sample photographs: JPEG files of 500x375 px
-for 224 px, an array of 32 px images for the other half. Rounds take turns; the table shows medians and their ratios.
-First epochs begin with nothing: workers are started, or all images decoded into the cache.
+The standard loader decodes with PIL and augments with torchvision's v2 transforms, image by image, in a DataLoader with
+0 and 2 persistent workers. The images are crops of scikit-learn's two sample photographs: JPEG files of 500x375 px for
+224 px, and an array of 32 px images. In each round, all loaders run once; the table has the medians and their ratios.
+First epochs include starting the workers, or decoding all images into the cache.
 """
 
 import argparse
@@ -40,11 +40,11 @@ from src.seeding import generator_for
 BATCH, SMALL_BATCH = 64, 256
 WORKERS = (0, 2)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-Epoch = Callable[[int], int]  # epoch -> number of images gone through
+Epoch = Callable[[int], int]  # epoch -> number of images loaded
 
 
 class UsualDataset(Dataset[tuple[torch.Tensor, int]]):
-    """What a torchvision data set does: open a file, or wrap an array, then transform."""
+    """As in torchvision's data sets: open a file, or convert an array, then transform."""
 
     def __init__(self, items: list[Path] | np.ndarray, transform: v2.Transform) -> None:
         self.items, self.transform = items, transform
@@ -59,7 +59,7 @@ class UsualDataset(Dataset[tuple[torch.Tensor, int]]):
 
 
 def cut_photographs(count: int, width: int, height: int) -> Iterator[np.ndarray]:
-    """Yield pieces (height,width,3) of two photographs, at their full detail where they are large enough to crop."""
+    """Yield crops (height,width,3) of two photographs, not resized if they are larger than 100 px."""
     from sklearn.datasets import load_sample_images
 
     photographs = [Image.fromarray(image) for image in load_sample_images().images]
@@ -74,7 +74,7 @@ def cut_photographs(count: int, width: int, height: int) -> Iterator[np.ndarray]
 
 
 def usual(items: list[Path] | np.ndarray, first: list[v2.Transform], policy: str, workers: int, batch: int) -> Epoch:
-    """Return the usual loader's epoch."""
+    """Return an epoch of the standard loader."""
     policies = {"": [], "trivialaugment": [v2.TrivialAugmentWide()], "randaugment": [v2.RandAugment(2, 9)]}
     transform = v2.Compose(
         [*first, *policies[policy], v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
@@ -85,7 +85,7 @@ def usual(items: list[Path] | np.ndarray, first: list[v2.Transform], policy: str
 
 
 def ours(split: Split, augmentation: Augmentation, batch: int, device: torch.device) -> Epoch:
-    """Return this repository's epoch over a split that is decoded already."""
+    """Return an epoch of this repository over a decoded split."""
 
     def run(epoch: int) -> int:
         count = 0
@@ -104,7 +104,7 @@ def ours(split: Split, augmentation: Augmentation, batch: int, device: torch.dev
 
 
 def measure(epochs: dict[str, Epoch], rounds: int, warm: bool = True) -> dict[str, float]:
-    """Return the median images/s of each; rounds take turns. `warm` leaves a first round out."""
+    """Return the median images/s of each; warm: do not measure the first round."""
     rates: dict[str, list[float]] = {name: [] for name in epochs}
     for number in range(rounds + warm):
         for name, epoch in epochs.items():
@@ -132,7 +132,7 @@ def save_photographs(folder: Path, count: int) -> list[Path]:
 
 
 def compare_photographs(files: list[Path], folder: Path, policy: str, rounds: int, device: torch.device) -> None:
-    """Print the rows for JPEG files of 500x375 px at 224 px, with a policy of augmentation."""
+    """Print the rows for JPEG files of 500x375 px at 224 px, with an augmentation policy."""
     augmentation = Augmentation(
         size=(224, 224), mean=MEAN, std=STD, num_classes=4, random_resized_crop=0.08, horizontal_flip=0.5,
         policy=policy or None,
@@ -141,7 +141,7 @@ def compare_photographs(files: list[Path], folder: Path, policy: str, rounds: in
     configs = [configure(root, folder / f"cache {policy} {number}") for number in range(rounds)]
 
     def begin(number: int) -> int:
-        """Decode everything into a new cache, then go through the training split."""
+        """Decode all images into a new cache, then load the training split."""
         data = load_data(configs[number], (224, 224), no_bar, device, augmentation.stored_size)
         ours(data.train, augmentation, BATCH, device)(0)
         return sum(len(split) for split in data.splits().values())
@@ -159,7 +159,7 @@ def compare_photographs(files: list[Path], folder: Path, policy: str, rounds: in
 
 
 def configure(root: Path, cache_dir: Path) -> DatasetConfig:
-    """Return the configuration of a folder of images, nearly all of them for training."""
+    """Return the configuration of a folder of images, almost all of them for training."""
     overrides = ["dataset=image_folder", f"dataset.root='{root}'", f"dataset.cache_dir='{cache_dir}'"]
     return compose_config(*overrides, "dataset.val_share=0.01", "dataset.test_share=0.01").dataset
 
@@ -171,10 +171,10 @@ def no_bar(items: Iterable[Any], total: int, description: str) -> Iterator[Any]:
 def compare_small(count: int, rounds: int, device: torch.device) -> None:
     """Print the rows for 32 px images."""
     pixels = np.stack(list(cut_photographs(count, 32, 32)))
-    held = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().to(device)
-    split = Split(Images(held), torch.zeros(count, dtype=torch.long))
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().to(device)
+    split = Split(Images(images), torch.zeros(count, dtype=torch.long))
     for policy, title in (
-        ("", "normalise"),
+        ("", "normalize"),
         ("trivialaugment", "TrivialAugment"),
         ("randaugment", "RandAugment(2, 9)"),
     ):
@@ -198,11 +198,11 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     device = torch.device(arguments.device)
-    keep_freed_memory()  # as train.py does; for the usual loader too
-    torch.set_num_threads(1)  # the usual setting beside DataLoader workers; our pool uses all cores
+    keep_freed_memory()  # as in train.py; also for the standard loader
+    torch.set_num_threads(1)  # common with DataLoader workers; our thread pool uses all cores
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, Python {platform.python_version()}"
     print(f"{versions}, {device}")
-    print("\n| images/s | usual, 0 workers | 2 workers | ours | ratio to 0 | to 2 |\n|---|---|---|---|---|---|")
+    print("\n| images/s | standard, 0 workers | 2 workers | ours | ratio to 0 | to 2 |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         files = save_photographs(Path(folder, "photos"), arguments.images)
         for policy in ("", "trivialaugment"):

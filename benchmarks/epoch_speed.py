@@ -2,23 +2,23 @@
 
     python benchmarks/epoch_speed.py [--device cuda] [--sizes 32 224] [--augment light medium] [--rounds 5]
 
-Both run as commands of their own, one after the other in each round: same images, batch, augmentation, precision and
-a model of the same size. The images are cut out of scikit-learn's two sample photographs: PNG files of 32 px, for more
-than 64 px JPEG files of 500x375 px. Rates are those that the programs write down, first epochs left out. The table has
+Both run as commands, one after the other in each round, with the same images, batch, augmentation, precision and model
+size. The images are crops of scikit-learn's two sample photographs: PNG files at 32 px; JPEG files of 500x375 px for
+sizes above 64 px. Rates are those that the programs report, without the first epoch. The table has
 
 - training: images/s while training;
-- whole epochs: seconds with evaluation (train.py's on val/, the rival's on test/, equally large) and what is written:
-  metrics, checkpoints, curves, TensorBoard;
-- command: seconds from start to end, with imports and decoding, for train.py with test and figures as well;
-- no step: the share of training in which no step is computed, as far as can be told from outside: 1 - rate / rate of
-  bare steps on a batch that is ready, which are timed in a process of their own in each round. It holds whatever is
-  not the step, and is below 0 where steps were slower when they were timed alone;
-- wait: the share in which the rival waits for its DataLoader. train.py's loading is within its "no step".
+- whole epochs: seconds with evaluation (by train.py on val/, by the rival on test/, equally large) and everything that
+  is written: metrics, checkpoints, curves, TensorBoard;
+- command: seconds from start to end, with imports and decoding, and for train.py with test and figures;
+- no step: the fraction of training time in which no step is computed, estimated from outside: 1 - rate / rate of bare
+  steps on a batch in memory, which are timed in a separate process in each round. It is everything that is not the
+  step, and negative if the bare steps happened to be slower;
+- wait: the fraction of time in which the rival waits for its DataLoader. For train.py, loading is part of "no step".
 
-Ratios are medians of the rounds' own ratios, in brackets the smallest and largest.
+Ratios are computed in each round; the table has their median, with minimum and maximum in brackets.
 
-On a CPU the rival's threads decide much: where other programs run as well, two of them that wait by spinning were seen
-to make it ten times slower than one. Measure on an idle machine, with --threads 0 and 1, and believe the smaller ratio.
+On a CPU, the rival's number of threads matters: where other programs run too, two threads that wait by spinning made it
+ten times slower than one. Measure on an idle machine, with --threads 0 and 1, and use the smaller ratio.
 """
 
 import argparse
@@ -46,25 +46,30 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import rival
-from data_speed import cut_photographs
 
-from src.config.compose import compose_config
-from src.engine.evaluation import count_gflops
-from src.machine.devices import choose_kernels, limit_threads
-from src.machine.memory import keep_freed_memory
-from src.model import VisionTransformer
-from src.optim import build_optimizer
+USERS_SPINCOUNT = os.environ.get("GOMP_SPINCOUNT")
+
+from data_speed import cut_photographs  # noqa: E402
+
+from src import build  # noqa: E402
+from src.config.compose import compose_config  # noqa: E402
+from src.config.resolve import complete  # noqa: E402
+from src.data.images import Preprocessing  # noqa: E402
+
+# src/__init__.py has set it. The rival must run without it, unless the user has set it.
+if USERS_SPINCOUNT is None:
+    del os.environ["GOMP_SPINCOUNT"]
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_CLASSES = 4
-EVALUATED_SHARE = 0.2  # of the number of training images, in val/ and test/ each
-STEP_SECONDS = 3.0  # that bare steps are timed for
-ENVIRONMENT = {"GOMP_SPINCOUNT": "1000"}  # what train.py sets before torch is imported, where the user has not
+EVALUATED_SHARE = 0.2  # images in val/ and in test/, relative to the number of training images
+STEP_SECONDS = 3.0  # duration of a measurement of bare steps
+ENVIRONMENT = {"GOMP_SPINCOUNT": "1000"}  # of train.py, set by src/__init__.py before torch is imported
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is compared: one row of the table."""
+    """The setting of a row of the table."""
 
     image_size: int
     augment: str
@@ -87,7 +92,7 @@ class Setting:
 
 @dataclass
 class Result:
-    """Of one command; rates and waits are medians over its epochs after the first."""
+    """The results of one command; rates and waits are medians over its epochs after the first."""
 
     images_per_second: float
     epoch_seconds: float
@@ -99,12 +104,12 @@ class Result:
 class Round:
     own: Result
     usual: Result
-    own_bare: float  # images/s of steps alone
+    own_bare: float  # images/s of bare steps
     usual_bare: float
 
 
 def make_images(folder: Path, size: int, count: int) -> None:
-    """Write train/, val/ and test/ with a folder per class."""
+    """Write train/, val/ and test/, with a folder per class."""
     evaluated = max(NUM_CLASSES, round(EVALUATED_SHARE * count))
     splits = ["train"] * count + ["val"] * evaluated + ["test"] * evaluated
     small = size <= 64
@@ -137,7 +142,7 @@ def list_overrides(setting: Setting) -> list[str]:
 
 
 def list_options(setting: Setting) -> list[str]:
-    """Return the rival's options for the same."""
+    """Return the same setting as options of the rival."""
     values = {
         "image-size": setting.image_size,
         "patch-size": setting.patch_size,
@@ -158,7 +163,7 @@ def list_options(setting: Setting) -> list[str]:
 
 
 def run_own(setting: Setting, images: Path, scratch: Path) -> Result:
-    """Run train.py in a new folder, so that it decodes everything."""
+    """Run train.py in a new folder, so that it has to decode all images."""
     folder = scratch / "run"
     paths = [f"dataset.root={images}", f"dataset.cache_dir={scratch / 'cache'}", f"hydra.run.dir={folder}"]
     words = [str(ROOT / "train.py"), "dataset=image_folder", *paths, *list_overrides(setting)]
@@ -179,7 +184,7 @@ def run_usual(setting: Setting, images: Path, scratch: Path) -> Result:
 
 
 def average_epoch(ends: list[float]) -> float:
-    """Return the mean seconds from the end of an epoch to the next one's."""
+    """Return the mean seconds from the end of an epoch to the end of the next."""
     return (ends[-1] - ends[0]) / (len(ends) - 1)
 
 
@@ -191,8 +196,8 @@ def run_command(words: list[str], folder: Path) -> float:
     return time.perf_counter() - started
 
 
-def time_apart(function: Callable[[Setting], float], setting: Setting, environment: dict[str, str]) -> float:
-    """Call in a process of its own: threads, kernels and the device's memory are left as they were."""
+def time_in_process(function: Callable[[Setting], float], setting: Setting, environment: dict[str, str]) -> float:
+    """Call the function in a separate process, so that threads, kernels and device memory here do not change."""
     added = {key: value for key, value in environment.items() if key not in os.environ}
     os.environ.update(added)
     try:
@@ -206,21 +211,14 @@ def time_apart(function: Callable[[Setting], float], setting: Setting, environme
 def time_own_steps(setting: Setting) -> float:
     """Return the images/s of bare steps with the model, optimizer, threads and kernels of train.py."""
     config = compose_config("dataset=digits", *list_overrides(setting))
-    device = torch.device(setting.device)
-    keep_freed_memory()
-    model = VisionTransformer(
-        image_size=setting.image_size,
-        patch_size=setting.patch_size,
-        num_classes=NUM_CLASSES,
-        embedding_dim=setting.dim,
-        num_layers=setting.depth,
-        num_heads=setting.heads,
-        pooling="cls",
-    ).to(device)
-    work = 3 * count_gflops(model) * setting.batch_size
-    limit_threads(device, work)
-    choose_kernels(device, work, model.num_tokens)
-    return time_steps(model, build_optimizer(model, config.optimizer), setting)
+    device, precision, world = build.open_device(config)
+    mean, std = [0.5] * 3, [0.25] * 3
+    config = complete(config, setting.num_images, num_classes=NUM_CLASSES, in_channels=3, mean=mean, std=std)
+    look = Preprocessing(config.model.image_size, "crop", "bicubic", 3, tuple(mean), tuple(std))
+    model = build.build_model(config, device)
+    labels = torch.zeros(setting.num_images, dtype=torch.long)
+    trainer = build.build_trainer(config, model, look, labels, precision, world)
+    return time_steps(trainer.network, trainer.optimizer, setting)
 
 
 def time_usual_steps(setting: Setting) -> float:
@@ -229,16 +227,16 @@ def time_usual_steps(setting: Setting) -> float:
     options.device = torch.device(setting.device)
     rival.prepare(options)  # type: ignore[arg-type]
     model = rival.build_model(options, NUM_CLASSES).to(options.device)  # type: ignore[arg-type]
+    if setting.compile:
+        model.compile()
     return time_steps(model, rival.build_optimizer(model, 1e-3), setting)
 
 
 def time_steps(model: torch.nn.Module, optimizer: torch.optim.Optimizer, setting: Setting) -> float:
-    """Return the images/s of steps on one ready batch: forward, loss, backward, clipping, update."""
+    """Return the images/s of steps on a batch in memory: forward, loss, backward, clipping, update."""
     device, size = torch.device(setting.device), setting.image_size
     images = torch.randn(setting.batch_size, 3, size, size, device=device)
     labels = torch.arange(setting.batch_size, device=device) % NUM_CLASSES
-    if setting.compile:
-        model.compile()
     model.train()
 
     def run(count: int) -> float:
@@ -255,15 +253,15 @@ def time_steps(model: torch.nn.Module, optimizer: torch.optim.Optimizer, setting
 
 
 def compare(setting: Setting, images: Path, folder: Path, number: int) -> Round:
-    """Run everything once; which command goes first alternates."""
+    """Run everything once; the order of the two commands alternates."""
     scratch = folder / f"{setting.image_size} {setting.augment} {number}"
     scratch.mkdir()
     if number % 2:
         usual, own = run_usual(setting, images, scratch), run_own(setting, images, scratch)
     else:
         own, usual = run_own(setting, images, scratch), run_usual(setting, images, scratch)
-    own_bare = time_apart(time_own_steps, setting, ENVIRONMENT)
-    return Round(own, usual, own_bare, time_apart(time_usual_steps, setting, {}))
+    own_bare = time_in_process(time_own_steps, setting, ENVIRONMENT)
+    return Round(own, usual, own_bare, time_in_process(time_usual_steps, setting, {}))
 
 
 def format_row(setting: Setting, rounds: list[Round]) -> str:
@@ -302,7 +300,7 @@ def list_settings(arguments: argparse.Namespace) -> list[Setting]:
     device = arguments.device
     counts = arguments.images or [choose_count(size, device) for size in arguments.sizes]
     if len(counts) != len(arguments.sizes):
-        raise SystemExit("--images: as many numbers as --sizes")
+        raise SystemExit("--images needs as many numbers as --sizes")
     return [
         Setting(
             image_size=size,
@@ -325,7 +323,7 @@ def list_settings(arguments: argparse.Namespace) -> list[Setting]:
 
 
 def choose_count(size: int, device: str) -> int:
-    """Return a number of images that gives epochs of some seconds."""
+    """Return a number of images for epochs of a few seconds."""
     if device == "cuda":
         return 50_000 if size <= 64 else 5_000
     return 1024 if size <= 64 else 256
@@ -340,9 +338,9 @@ def describe_machine(device: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[32, 224], help="pixels")
-    parser.add_argument("--images", type=int, nargs="+", help="for training, a number for each size")
+    parser.add_argument("--images", type=int, nargs="+", help="training images, a number for each size")
     parser.add_argument("--augment", nargs="+", choices=("light", "medium"), default=["light"])
-    parser.add_argument("--epochs", type=int, default=3, help="the first one is left out")
+    parser.add_argument("--epochs", type=int, default=3, help="the first one is not measured")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--precision", choices=("float32", "bf16"), help="default: bf16 on cuda, else float32")
@@ -352,10 +350,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--workers", type=int, default=2, help="of the rival's DataLoader")
     parser.add_argument("--threads", type=int, default=0, help="of torch in the rival; 0: its own default")
-    parser.add_argument("--compile", action="store_true", help="both")
+    parser.add_argument("--compile", action="store_true", help="compile both models")
     arguments = parser.parse_args()
     if arguments.epochs < 2:
-        parser.error("--epochs must be at least 2, as the first one is left out")
+        parser.error("--epochs must be at least 2, because the first one is not measured")
     settings = list_settings(arguments)
     print(f"python {' '.join(sys.argv)}\n{describe_machine(arguments.device)}")
     for setting in settings:

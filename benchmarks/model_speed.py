@@ -1,15 +1,16 @@
-"""Images per second of a training step and of inference: this ViT against others of equal dimensions, in one process.
+"""Images per second in training and inference: this ViT against others with the same dimensions, in one process.
 
     python benchmarks/model_speed.py [--device cuda] [--sizes 32px tiny] [--batch 16] [--rounds 7] [--compile]
 
-A step is forward, backward and AdamW, without data, clipping or averaged weights. Rounds take turns, every other one
-backwards; the tables show medians, and ratios are medians of the ratios within a round (least to most). The peers are
-in `requirements-bench.txt`, timm among them, and run as they ship: AdamW(parameters) and torch's own kernels. For timm
-there are rows with the fused AdamW and the kernels that train.py chooses, too, and one of ours with torch's kernels.
+A step is forward, backward and AdamW, without data loading, clipping or averaged weights. In each round, all models are
+measured in turn, in reverse order every other round; the tables have medians, and ratios are medians of the ratios in
+each round (minimum to maximum). The peers are in `requirements-bench.txt`, including timm, and run with their defaults:
+AdamW(parameters) and torch's default kernels. timm also has rows with the fused AdamW and with the kernels that
+train.py chooses, and our model has one with torch's kernels.
 
-The share is that of the fastest large matrix product measured in the same precision. Operations are counted on our
-model (a step is three forward passes) and taken for all, by whether they have 1 token beside the patches or none. All
-run with the allocator set as train.py sets it (`keep_freed_memory`).
+"share" is the fraction of the throughput of the fastest large matrix product in the same precision. FLOPs are counted
+for our model (a step costs three forward passes) and used for all, with or without a class token. All run with
+train.py's allocator setting (`keep_freed_memory`).
 """
 
 import argparse
@@ -40,14 +41,14 @@ from src.model import VisionTransformer
 from src.optim import parameter_groups
 
 REQUIREMENTS = "requirements-bench.txt"
-LEARNING_RATE = 1e-5  # the same images again and again: weights hardly move, so the numbers stay ordinary
+LEARNING_RATE = 1e-5  # small, so that weights stay realistic although the images are always the same
 WEIGHT_DECAY = 0.05
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class Size:
-    """The dimensions that all contestants of a table have; `batches` are the defaults for the CPU and for CUDA."""
+    """The dimensions of all models in a table; batches: the defaults for the CPU and for CUDA."""
 
     title: str
     image_size: int
@@ -69,9 +70,9 @@ SIZES = {
 
 @dataclass(eq=False)
 class Contestant:
-    """A row. `model` and `optimizer` may be those of other rows, too; `network` is the model, or compiled of it.
+    """A row. It may share `model` and `optimizer` with other rows; `network` is the model, or its compiled version.
 
-    own_kernels: as train.py chooses them, else as torch does; plain: without a class token.
+    own_kernels: those that train.py chooses, instead of torch's default; plain: without a class token.
     """
 
     name: str
@@ -81,12 +82,12 @@ class Contestant:
     precision: torch.dtype
     own_kernels: bool = False
     plain: bool = False
-    calls: dict[bool, int] = field(default_factory=dict)  # training or not -> calls that fill a measurement
+    calls: dict[bool, int] = field(default_factory=dict)  # training or not -> calls per measurement
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a contestant is given, and what it costs: 10^9 operations of an image's forward pass, by `plain`."""
+    """The input of a contestant, and its cost: GFLOPs of the forward pass of an image, by `plain`."""
 
     images: Tensor  # (B,3,H,W)
     labels: Tensor  # (B,)
@@ -132,7 +133,7 @@ def build_torchvision(size: Size) -> nn.Module:
 
 
 class Transformers(nn.Module):
-    """Hugging Face's ViT, its logits alone."""
+    """Hugging Face's ViT, reduced to its logits."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -154,7 +155,7 @@ class Transformers(nn.Module):
 
 
 class TorchEncoder(nn.Module):
-    """What one writes around torch's own nn.TransformerEncoder to have a ViT."""
+    """A ViT around torch's nn.TransformerEncoder."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -176,7 +177,7 @@ class TorchEncoder(nn.Module):
 
 @dataclass(frozen=True)
 class Peer:
-    """A package, its module to look for, and its models by the name of their row."""
+    """A package, its module, and its models by the name of their row."""
 
     package: str
     module: str
@@ -198,7 +199,7 @@ PEERS = {
     "torch": Peer("torch", "torch", {"nn.TransformerEncoder": TorchEncoder}),
 }
 PLAIN = {"lucidrains SimpleViT"}
-# Pairs (ours, theirs) set out below each table, as far as both are in it.
+# Pairs (ours, theirs) that are compared below each table, if both are in it.
 PAIRS = (
     ("ours, torch's kernels", "timm, fused AdamW"),
     ("ours", "timm"),
@@ -209,60 +210,75 @@ PAIRS = (
 )
 
 
+@dataclass
+class Lineup:
+    """The rows of a table. Rows that differ only in settings share a model, to save memory."""
+
+    device: torch.device
+    precision: torch.dtype
+    compiled: bool
+    contestants: list[Contestant] = field(default_factory=list)
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.device.type == "cpu"
+
+    def enter(self, name: str, model: nn.Module, optimizer: torch.optim.Optimizer, **options: Any) -> None:
+        options = {"precision": self.precision} | options
+        self.contestants.append(Contestant(name, model, model, optimizer, **options))
+
+    def enter_compiled(self, name: str, model: nn.Module, optimizer: torch.optim.Optimizer, **options: Any) -> None:
+        if self.compiled:
+            self.enter(f"{name}, compiled", model, optimizer, **options)
+            self.contestants[-1].network = torch.compile(model, backend=own_backend())
+
+    def enter_peer(self, name: str, model: nn.Module) -> None:
+        optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE)
+        self.enter(name, model, optimizer, plain=name in PLAIN)
+        if name == "timm" or not self.on_cpu:
+            self.enter_compiled(name, model, optimizer, plain=name in PLAIN)
+        if name == "timm":
+            fused = torch.optim.AdamW(model.parameters(), LEARNING_RATE, fused=True)
+            self.enter("timm, fused AdamW", model, fused)
+            if self.on_cpu:
+                self.enter("timm, our settings", model, fused, own_kernels=True)
+            self.enter_compiled("timm, our settings", model, fused, own_kernels=True)
+
+    def enter_ours(self, size: Size) -> None:
+        model = build_ours(size, "cls").to(self.device)
+        timm = next(contestant.model for contestant in self.contestants if contestant.name == "timm")
+        assert count_parameters(model) == count_parameters(timm)
+        optimizer = build_own_optimizer(model)
+        if self.on_cpu:
+            self.enter("ours, torch's kernels", model, optimizer)
+        self.enter("ours", model, optimizer, own_kernels=True)
+        if self.on_cpu and self.precision == torch.float32:
+            self.enter("ours, bf16", model, optimizer, own_kernels=True, precision=torch.bfloat16)
+        self.enter_compiled("ours", model, optimizer, own_kernels=True)
+        model = build_ours(size, "mean").to(self.device)
+        self.enter("ours, mean pooling", model, build_own_optimizer(model), own_kernels=True, plain=True)
+
+
 def build_contestants(
     size: Size, peers: list[str], device: torch.device, precision: torch.dtype, compiled: bool
 ) -> list[Contestant]:
-    """Return the rows of a table; those that differ in settings alone share one model, and so its memory."""
-    contestants = []
-    on_cpu = device.type == "cpu"
-
-    def enter(name: str, model: nn.Module, optimizer: torch.optim.Optimizer, **options: Any) -> None:
-        contestants.append(Contestant(name, model, model, optimizer, **({"precision": precision} | options)))
-
-    def enter_compiled(name: str, model: nn.Module, optimizer: torch.optim.Optimizer, **options: Any) -> None:
-        if compiled:
-            enter(name, model, optimizer, **options)
-            contestants[-1].network = torch.compile(model, backend=own_backend())
-
+    lineup = Lineup(device, precision, compiled)
     for peer in peers:
         for name, build in PEERS[peer].builders.items():
-            model = build(size).to(device)
-            plain = name in PLAIN
-            shipped = torch.optim.AdamW(model.parameters(), LEARNING_RATE)
-            enter(name, model, shipped, plain=plain)
-            if name == "timm" or not on_cpu:
-                enter_compiled(f"{name}, compiled", model, shipped, plain=plain)
-            if name == "timm":
-                reference = model
-                fused = torch.optim.AdamW(model.parameters(), LEARNING_RATE, fused=True)
-                enter("timm, fused AdamW", model, fused)
-                if on_cpu:
-                    enter("timm, our settings", model, fused, own_kernels=True)
-                enter_compiled("timm, our settings, compiled", model, fused, own_kernels=True)
-
-    model = build_ours(size, "cls").to(device)
-    assert count_parameters(model) == count_parameters(reference)
-    optimizer = build_own_optimizer(model)
-    if on_cpu:
-        enter("ours, torch's kernels", model, optimizer)
-    enter("ours", model, optimizer, own_kernels=True)
-    if on_cpu and precision == torch.float32:
-        enter("ours, bf16", model, optimizer, own_kernels=True, precision=torch.bfloat16)
-    enter_compiled("ours, compiled", model, optimizer, own_kernels=True)
-    model = build_ours(size, "mean").to(device)
-    enter("ours, mean pooling", model, build_own_optimizer(model), own_kernels=True, plain=True)
-    return contestants
+            lineup.enter_peer(name, build(size).to(device))
+    lineup.enter_ours(size)
+    return lineup.contestants
 
 
 def build_own_optimizer(model: nn.Module) -> torch.optim.Optimizer:
-    """Return AdamW as train.py builds it, but for the learning rate."""
+    """Return AdamW as train.py builds it, except for the learning rate."""
     return torch.optim.AdamW(parameter_groups(model, WEIGHT_DECAY), LEARNING_RATE, fused=True)
 
 
 def own_backend() -> Callable[..., Any]:
-    """Return inductor as an object of its own.
+    """Return inductor as a new object.
 
-    What is compiled is kept by code and backend, not by the kernels chosen then: rows would get each other's graphs.
+    Compiled graphs are cached by code and backend, not by the kernels: rows would get the graphs of other rows.
     """
     from torch._inductor.compile_fx import compile_fx
 
@@ -279,7 +295,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def set_kernels(contestant: Contestant, work: Work) -> bool:
-    """Set the flags of the whole process for a contestant; return whether they differ from torch's."""
+    """Set the kernels of the process for a contestant; return whether they differ from torch's default."""
     gflops = 3 * work.gflops[contestant.plain] * len(work.images) if contestant.own_kernels else 0.0
     return choose_kernels(work.device, gflops, work.num_tokens)
 
@@ -299,7 +315,7 @@ def infer(contestant: Contestant, work: Work) -> None:
 
 
 def time_calls(contestant: Contestant, work: Work, training: bool, calls: int) -> float:
-    """Return the seconds of `calls` steps or inferences, after one that does not count."""
+    """Return the seconds of `calls` steps or inferences, after a warm-up call."""
     set_kernels(contestant, work)
     contestant.model.train(training)
     call = train_step if training else infer
@@ -317,7 +333,7 @@ def time_calls(contestant: Contestant, work: Work, training: bool, calls: int) -
 def measure(
     contestants: list[Contestant], work: Work, rounds: int, seconds: float
 ) -> dict[bool, dict[str, list[float]]]:
-    """Return for training (True) and inference the images/s of each contestant in each round."""
+    """Return, for training (True) and inference (False), the images/s of each contestant in each round."""
     for contestant, training in itertools.product(contestants, (True, False)):
         contestant.calls[training] = max(1, math.ceil(seconds / time_calls(contestant, work, training, 1)))
     rates: dict[bool, dict[str, list[float]]] = {
@@ -333,7 +349,7 @@ def measure(
 
 
 def measure_peak(device: torch.device, precision: torch.dtype, repeats: int) -> float:
-    """Return the GFLOP/s of the fastest of several large products; on the CPU with torch's kernels and with ours."""
+    """Return the GFLOP/s of the fastest of several large matrix products, on the CPU with torch's kernels and ours."""
     best = 0.0
     for width in (1024, 2048) if device.type == "cpu" else (4096, 8192):
         left, right = torch.randn(2, width, width, device=device).to(precision)
@@ -350,7 +366,7 @@ def measure_peak(device: torch.device, precision: torch.dtype, repeats: int) -> 
 
 
 def describe_ratio(own: list[float], other: list[float]) -> str:
-    """Return the median of the ratios within a round, and the least and the most of them."""
+    """Return the median of the ratios in each round, with minimum and maximum."""
     ratios = [mine / theirs for mine, theirs in zip(own, other, strict=True)]
     return f"{statistics.median(ratios):.2f}× ({min(ratios):.2f}–{max(ratios):.2f})"
 
@@ -391,7 +407,7 @@ def compare(size: Size, batch: int, peers: list[str], arguments: argparse.Namesp
         {plain: count_gflops(model) for plain, model in counted.items()},
         counted[False].num_tokens,
     )
-    # Before and after, as another program may have run for a while.
+    # Measured before and after, because another program may slow down one of the two.
     dtypes = sorted({row.precision for row in contestants}, key=str)
     before = [measure_peak(device, dtype, arguments.repeats) for dtype in dtypes]
     rates = measure(contestants, work, arguments.rounds, arguments.seconds)
@@ -407,7 +423,7 @@ def compare(size: Size, batch: int, peers: list[str], arguments: argparse.Namesp
 
 
 def find_peers(wanted: list[str]) -> list[str]:
-    """Return the wanted peers that are installed, in the order of the rows; say which are not."""
+    """Return the wanted peers that are installed, in the order of the rows; print those that are not."""
     found = []
     for name, peer in PEERS.items():
         if name not in wanted and name != "timm":
@@ -415,9 +431,9 @@ def find_peers(wanted: list[str]) -> list[str]:
         if importlib.util.find_spec(peer.module):
             found.append(name)
         elif name == "timm":
-            raise SystemExit(f"timm, which all is compared with, is not installed: pip install -r {REQUIREMENTS}")
+            raise SystemExit(f"timm, the reference, is not installed: pip install -r {REQUIREMENTS}")
         else:
-            print(f"{name} is left out, as {peer.package} is not installed: pip install -r {REQUIREMENTS}")
+            print(f"{name} is left out, because {peer.package} is not installed: pip install -r {REQUIREMENTS}")
     return found
 
 
@@ -428,7 +444,7 @@ def name_device(device: torch.device, threads: int) -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-    except OSError:  # no Linux
+    except OSError:  # not on Linux
         pass
     return f"{name} ({torch.backends.cpu.get_cpu_capability()}), {threads} thread{'s' if threads > 1 else ''}"
 
@@ -436,14 +452,14 @@ def name_device(device: torch.device, threads: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
+    parser.add_argument("--threads", type=int, default=1, help="of torch on the CPU")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
-    parser.add_argument("--batch", type=int, help="images; by default the size's own")
+    parser.add_argument("--batch", type=int, help="images per batch; by default that of the size")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a measurement, at least one step long")
-    parser.add_argument("--repeats", type=int, default=10, help="matrix products of which the fastest is the peak")
-    parser.add_argument("--compile", action="store_true", help="add compiled models; on CUDA of all peers")
-    parser.add_argument("--peers", default=",".join(PEERS), help=f"beside timm, of {','.join(PEERS)}")
+    parser.add_argument("--seconds", type=float, default=1.0, help="per measurement, which has at least one step")
+    parser.add_argument("--repeats", type=int, default=10, help="matrix products; the fastest is the peak")
+    parser.add_argument("--compile", action="store_true", help="add compiled models, on CUDA of all peers")
+    parser.add_argument("--peers", default=",".join(PEERS), help=f"in addition to timm: {','.join(PEERS)}")
     parser.add_argument("--precision", choices=PRECISIONS, help="by default float32 on the CPU, bf16 on CUDA")
     arguments = parser.parse_args()
     wanted = [name for name in arguments.peers.split(",") if name]
@@ -457,10 +473,10 @@ def main() -> None:
         import torch._dynamo.config as dynamo
         import torch._inductor.config as inductor
 
-        # Of each class several rows are compiled, for training and inference; none may fall back unseen.
+        # Several rows of a class are compiled, for training and inference; none may fall back to eager unnoticed.
         dynamo.recompile_limit = 64
         dynamo.fail_on_recompile_limit_hit = True
-        # What is kept on disk is not looked up by the kernels chosen either: attention came back as another row had it.
+        # The cache on disk does not distinguish kernels either: it returned another row's attention.
         inductor.force_disable_caches = True
 
     print(f"python benchmarks/model_speed.py {' '.join(sys.argv[1:])}".rstrip())

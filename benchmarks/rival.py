@@ -1,16 +1,16 @@
-"""The usual training loop, to measure this repository against: timm, torchvision's v2 transforms, a DataLoader.
+"""A standard training loop to compare this repository with: timm, torchvision's v2 transforms, a DataLoader.
 
     python benchmarks/rival.py --data FOLDER [--epochs 10] [--minutes M] [--augment medium] [--log FILE.jsonl]
 
-FOLDER holds train/<class>/ and test/<class>/. It is a program of its own that uses nothing of this repository, written
-as one would write it with care today: workers that stay, pinned memory, bf16 where there is a GPU, nothing read from
-the device within an epoch. Small images are decoded once, as torchvision's CIFAR10 holds an array. Each epoch prints
-a line of JSON; its `seconds` count from the start of the process.
+FOLDER has train/<class>/ and test/<class>/. The program uses nothing of this repository and follows current practice:
+persistent workers, pinned memory, bf16 on a GPU, no synchronization with the device within an epoch. Small images are
+decoded once, like torchvision's CIFAR10, which is an array in memory. Each epoch prints a line of JSON; its `seconds`
+count from the start of the process.
 """
 
 import time
 
-STARTED = time.perf_counter()  # before torch is imported, which is part of what a user waits for
+STARTED = time.perf_counter()  # before torch is imported, which is part of the time that a user waits
 
 import argparse  # noqa: E402
 import json  # noqa: E402
@@ -36,13 +36,13 @@ LABEL_SMOOTHING, CLIP_NORM, WEIGHT_DECAY = 0.1, 1.0, 0.05
 LARGEST_IN_MEMORY = 64  # pixels
 
 
-class HeldImages(Dataset[tuple[Tensor, int]]):
+class ImagesInMemory(Dataset[tuple[Tensor, int]]):
     """The images of a folder, decoded once."""
 
     def __init__(self, folder: Path, transform: v2.Transform) -> None:
         files = ImageFolder(folder)
         self.classes, self.transform = files.classes, transform
-        with ThreadPoolExecutor() as pool:  # PIL decodes without Python's lock
+        with ThreadPoolExecutor() as pool:  # PIL releases the GIL while decoding
             self.images = list(pool.map(files.loader, (path for path, _ in files.samples)))
         self.labels = files.targets
 
@@ -74,7 +74,7 @@ def to_tensor() -> list[v2.Transform]:
 
 
 class FitTo(v2.Transform):
-    """Shorter side to size, center crop; nothing for an image that has the size already."""
+    """Resize the shorter side to `size` and crop the center; an image of that size is unchanged."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -86,8 +86,8 @@ class FitTo(v2.Transform):
 
 
 def make_loader(folder: Path, transform: v2.Transform, options: argparse.Namespace, shuffle: bool) -> DataLoader:
-    held = options.image_size <= LARGEST_IN_MEMORY if options.in_memory is None else options.in_memory
-    dataset: Any = HeldImages(folder, transform) if held else ImageFolder(folder, transform)
+    in_memory = options.image_size <= LARGEST_IN_MEMORY if options.in_memory is None else options.in_memory
+    dataset: Any = ImagesInMemory(folder, transform) if in_memory else ImageFolder(folder, transform)
     return DataLoader(
         dataset,
         options.batch_size,
@@ -113,7 +113,7 @@ def build_model(options: argparse.Namespace, num_classes: int) -> nn.Module:
 
 
 def build_optimizer(model: nn.Module, lr: float) -> torch.optim.Optimizer:
-    """Return AdamW with decay on weight matrices only: not on vectors, tokens and position embeddings."""
+    """Return AdamW with weight decay only on matrices, not on vectors, tokens and position embeddings."""
     skipped = model.no_weight_decay()  # type: ignore[operator]
     groups = timm.optim.param_groups_weight_decay(model, WEIGHT_DECAY, skipped)
     return torch.optim.AdamW(groups, lr)
@@ -132,11 +132,11 @@ def take_step(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor
 
 @dataclass
 class Schedule:
-    """Warm-up, then half a cosine to 0, over all steps or over the time that there is: whichever ends first."""
+    """Warm-up, then cosine decay to 0, over all steps or the available time, whichever ends first."""
 
     lr: float
     steps: int
-    warmup_share: float  # of the run
+    warmup_share: float  # fraction of the run
 
     def rate(self, step: int, time_share: float) -> float:
         share = max((step + 1) / self.steps, min(1.0, time_share))
@@ -147,13 +147,13 @@ class Schedule:
 
 
 class Clock:
-    """What part of the time for training is over, when an evaluation is still to come."""
+    """The time for training, with some reserved for the last evaluation."""
 
     def __init__(self, minutes: float | None) -> None:
         self.minutes, self.reserved = minutes, 0.0
 
     def share(self) -> float:
-        """Return 1 or more when it is time to end, 0 without a limit."""
+        """Return the fraction of the time that has passed: 1 or more ends training, 0 without a limit."""
         if self.minutes is None:
             return 0.0
         return seconds() / max(1e-9, 60 * self.minutes - self.reserved)
@@ -172,7 +172,7 @@ def train_epoch(
     clock: Clock,
     options: argparse.Namespace,
 ) -> dict[str, float]:
-    """Train until the epoch or the time is over."""
+    """Train until the epoch ends, or the time is up."""
     model.train()
     loss_sum = torch.zeros((), device=options.device)
     seen, step, waited, began = 0, first_step, 0.0, time.perf_counter()
@@ -190,7 +190,7 @@ def train_epoch(
         seen, step = seen + len(images), step + 1
         if clock.share() >= 1:
             break
-    loss = loss_sum.item() / seen  # waits for the device, so it is part of the time
+    loss = loss_sum.item() / seen  # waits for the device, so that its time is included
     taken = time.perf_counter() - began
     return {"images_per_second": seen / taken, "wait_share": waited / taken, "train_loss": loss}
 
@@ -213,7 +213,7 @@ def evaluate(model: nn.Module, loader: DataLoader, options: argparse.Namespace) 
 
 @torch.no_grad()
 def estimate_evaluation(model: nn.Module, loader: DataLoader, options: argparse.Namespace) -> float:
-    """Return about how long an evaluation takes, by a batch of noise: the first epoch may be all there is time for."""
+    """Estimate the seconds of an evaluation with a batch of noise, because the time may end in the first epoch."""
     model.eval()
     noise = torch.randn(options.batch_size, 3, options.image_size, options.image_size, device=options.device)
 
@@ -229,7 +229,7 @@ def estimate_evaluation(model: nn.Module, loader: DataLoader, options: argparse.
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="holds train/<class>/ and test/<class>/")
+    parser.add_argument("--data", type=Path, required=True, help="folder with train/<class>/ and test/<class>/")
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--patch-size", type=int, default=4)
     parser.add_argument("--dim", type=int, default=192)
@@ -238,25 +238,25 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--pool", choices=("token", "avg"), default="token")
     parser.add_argument("--drop-path", type=float, default=0.0)
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--minutes", type=float, help="end by then, the schedule scaled to the time")
+    parser.add_argument("--minutes", type=float, help="time limit, to which the schedule is scaled")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--warmup-epochs", type=float, help="default: a tenth of the epochs")
     parser.add_argument("--augment", choices=("light", "medium"), default="light")
     parser.add_argument("--in-memory", action=argparse.BooleanOptionalAction, help="default: up to 64 px")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=0, help="of torch; 0: its own default")
+    parser.add_argument("--threads", type=int, default=0, help="of torch; 0: its default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--precision", choices=("auto", "float32", "bf16"), default="auto", help="auto: bf16 on cuda")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--evaluate", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--log", type=Path, help="file of JSON lines, written anew")
+    parser.add_argument("--log", type=Path, help="file for the JSON lines, overwritten")
     return resolve(parser.parse_args())
 
 
 def resolve(options: argparse.Namespace) -> argparse.Namespace:
-    """Fill in what the device decides."""
+    """Fill in defaults that depend on the device."""
     if options.device == "auto":
         options.device = "cuda" if torch.cuda.is_available() else "cpu"
     options.device = torch.device(options.device)
@@ -266,7 +266,7 @@ def resolve(options: argparse.Namespace) -> argparse.Namespace:
 
 
 def prepare(options: argparse.Namespace) -> None:
-    """Set torch up as is usual for the device."""
+    """Set common options of torch for the device."""
     if options.threads:
         torch.set_num_threads(options.threads)
     if options.device.type == "cuda":
@@ -305,7 +305,7 @@ def main() -> None:
 
 
 def open_log(path: Path | None) -> Callable[[dict[str, Any]], None]:
-    """Return what prints a row, and appends it to the file, if there is one."""
+    """Return a function that prints a row, and appends it to the file if there is one."""
     if path is not None:
         path.write_text("")
 

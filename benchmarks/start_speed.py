@@ -1,11 +1,11 @@
-"""How long commands take to answer: --help, TAB, the first training step, the table of runs; each a whole process.
+"""How long commands take: --help, TAB completion, the first training step, the table of runs; whole processes.
 
     python benchmarks/start_speed.py [--rounds 7] [train.py's settings, such as training.compile=true]
 
---help and TAB are compared with a bare Hydra application that has the same groups and options, each of one line; the
-others with `python -c "import torch"`. Rounds take turns; the table shows medians, and medians of the differences
-within a round. Bytecode is compiled and files are in memory by a first round that does not count. The first step is
-the digits' unless settings say otherwise: its process ends as soon as `train_steps` has yielded once.
+--help and TAB are compared with a bare Hydra application that has the same groups and options, each with one line; the
+others with `python -c "import torch"`. In each round, all commands run once; the table has the medians, and the medians
+of the differences within a round. A first round, which is not measured, compiles bytecode and fills the file cache. The
+first step is on the digits unless the settings are others; the process ends when `train_steps` has yielded once.
 """
 
 import argparse
@@ -32,13 +32,13 @@ def main(config):
 
 main()
 """
-# `src.engine` is wrapped when train.py imports it, so that nothing is imported earlier than it would be.
+# `src.engine.epoch` is patched when train.py imports it, so that nothing is imported earlier than usual.
 FIRST_STEP = """
 import importlib.util, os, runpy, sys
 
 class EndAfterFirstStep:
     def find_spec(self, name, path, target=None):
-        if name != "src.engine":
+        if name != "src.engine.epoch":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -60,7 +60,7 @@ sys.path.insert(0, os.path.dirname(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 SHORT_RUN = ("training.epochs=1", "training.tensorboard=false")
-# name -> what it is compared with
+# Command -> the command that it is compared with.
 COMPARED = {
     "train.py --help": "bare Hydra --help",
     "train.py, TAB": "bare Hydra, TAB",
@@ -100,7 +100,7 @@ def list_commands(folder: Path, settings: list[str]) -> dict[str, list[str]]:
 
 
 def run(command: list[str], folder: Path) -> tuple[float, str]:
-    """Return the seconds of a command and what it printed. Raises RuntimeError, with its words, where it fails."""
+    """Return the seconds of a command and its output. Raises RuntimeError, with the output, if it fails."""
     line = "python train.py model=vit_"
     environment = os.environ | {"COMP_LINE": line, "COMP_POINT": str(len(line))}
     started = time.perf_counter()
@@ -112,7 +112,7 @@ def run(command: list[str], folder: Path) -> tuple[float, str]:
 
 
 def check_answers(answers: dict[str, str]) -> None:
-    """See to it that each command did what it is measured for."""
+    """Check that each command did what it is measured for."""
     wanted = {name: "vit_nano" if "TAB" in name else "dataset" for name in answers}
     wanted |= {"import torch": "", "train.py, to the first step": "first step", "inference.py task=list": "digits"}
     for name, word in wanted.items():
@@ -122,7 +122,7 @@ def check_answers(answers: dict[str, str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("settings", nargs="*", help="of the training whose first step is waited for")
+    parser.add_argument("settings", nargs="*", help="overrides for the run whose first step is timed")
     arguments = parser.parse_args()
     print(f"`python benchmarks/start_speed.py {' '.join(sys.argv[1:])}`, {datetime.now():%Y-%m-%d}", end=", ")
     print(f"torch {version('torch')}, hydra {version('hydra-core')}, Python {platform.python_version()}", end=", ")

@@ -1,10 +1,10 @@
-"""What each lever on a training step gains: one change at a time, base and change measured in turns.
+"""What each change to a training step gains: one change at a time, measured in turns with the baseline.
 
     python benchmarks/step_levers.py [--device cpu] [--threads 1] [--size 32px|tiny|small] [--batch 16] [--rounds 7]
                                      [--steps 2] [--levers all|bf16,…]
 
-The base is the step of `step.py`, with freed memory kept as train.py keeps it. The ratio, of images per second, is the
-median of the paired ones: above 1 a change gains, below 1 it loses, and what the base has is worth having.
+The baseline is the step of `step.py`, with `keep_freed_memory` as in train.py. Ratios are of images per second, the
+median over rounds: above 1 the change is faster, below 1 slower, so that what the baseline does instead pays off.
 """
 
 import argparse
@@ -23,36 +23,36 @@ from src.machine.memory import keep_freed_memory
 
 
 def list_levers(base: Setting) -> dict[str, tuple[str, Setting | None]]:
-    """Return the levers: name -> what is tried, the changed setting; None where the device has no such thing."""
+    """Return the changes by name: a description and the changed setting, None if the device does not support it."""
     cuda, bf16 = base.device.type == "cuda", torch.bfloat16
     on_cpu: Callable[[Setting], Setting | None] = lambda setting: None if cuda else setting  # noqa: E731
     on_cuda: Callable[[Setting], Setting | None] = lambda setting: setting if cuda else None  # noqa: E731
     threads = 2 if base.threads == 1 else 1
     return {
         "bf16": ("bf16 autocast", replace(base, precision=bf16)),
-        "bf16-attention": ("bf16, whole attention", on_cpu(replace(base, precision=bf16, kernels="attention"))),
-        "kernels": ("choose_kernels: oneDNN, attention in whole products", on_cpu(replace(base, kernels="ours"))),
-        "host-augmentation": ("augmentation on the host, float images moved", on_cuda(replace(base, host_images=True))),
+        "bf16-attention": ("bf16, attention not fused", on_cpu(replace(base, precision=bf16, kernels="attention"))),
+        "kernels": ("choose_kernels: oneDNN, attention not fused", on_cpu(replace(base, kernels="ours"))),
+        "host-augmentation": ("augmentation on the CPU, float images copied", on_cuda(replace(base, host_images=True))),
         "compile": ("compiled model", replace(base, compiled=True)),
         "lr-tensor": ("learning rate in a tensor, capturable AdamW", on_cuda(replace(base, graph="tensor"))),
-        "cuda-graph": ("lr in a tensor, step in a CUDA graph", on_cuda(replace(base, graph="captured"))),
+        "cuda-graph": ("learning rate in a tensor, step in a CUDA graph", on_cuda(replace(base, graph="captured"))),
         "micro-batches": ("two micro-batches", replace(base, micro_batches=2)),
         **{f"batch-{n}": (f"batch {n}", replace(base, batch=n)) for n in (8, 16, 32, 64, 128) if n != base.batch},
-        "adamw-default": ("AdamW, no option given", replace(base, optimizer="default")),
+        "adamw-default": ("AdamW with default options", replace(base, optimizer="default")),
         "adamw-foreach": ("AdamW, foreach", replace(base, optimizer="foreach")),
-        "ema-loop": ("EMA, a loop over parameters", replace(base, looped="EMA")),
-        "clip-loop": ("clipping, a loop over parameters", replace(base, looped="clip")),
+        "ema-loop": ("EMA in a loop over parameters", replace(base, looped="EMA")),
+        "clip-loop": ("clipping in a loop over parameters", replace(base, looped="clip")),
         "read-loss": ("loss read after each step", replace(base, read_loss=True)),
         "cls": ("a class token", replace(base, pooling="cls")),
-        "patch-dropout": ("patch dropout of a half", replace(base, patch_dropout=0.5)),
-        "muon": ("Muon in place of AdamW", replace(base, optimizer="muon")),
+        "patch-dropout": ("patch dropout 0.5", replace(base, patch_dropout=0.5)),
+        "muon": ("Muon instead of AdamW", replace(base, optimizer="muon")),
         "threads": (f"{threads} thread{'s' * (threads > 1)}", on_cpu(replace(base, threads=threads))),
         "denormals": ("denormals flushed", on_cpu(replace(base, flush=True))),
     }  # fmt: skip
 
 
 def compare(first: Callable[[], float], second: Callable[[], float], rounds: int) -> str:
-    """Return a row's numbers; both are called once a round, each one first in half of the rounds."""
+    """Return the numbers of a row. Both functions are called once per round, in alternating order."""
     rates: tuple[list[float], list[float]] = [], []
     for number in range(rounds):
         for position in (0, 1) if number % 2 == 0 else (1, 0):
@@ -63,7 +63,7 @@ def compare(first: Callable[[], float], second: Callable[[], float], rounds: int
 
 
 def try_lever(text: str, setting: Setting, base: Runner, rounds: int, steps: int) -> None:
-    """Print a lever's row, or why there is none: a compiler may be missing, memory too small."""
+    """Print the row of a change, or why it failed: a missing compiler, out of memory."""
     try:
         if setting.compiled:
             text += f" ({count_breaks(setting)} graph breaks)"
@@ -84,7 +84,7 @@ def count_breaks(setting: Setting) -> int:
 
 
 def try_memory(base: Setting, rounds: int, steps: int) -> None:
-    """Print the row of freed memory given back to the system; as that cannot be undone, in two processes."""
+    """Print the row without `keep_freed_memory`; in two processes, because it cannot be undone."""
     command = [sys.executable, __file__, "--device", str(base.device), "--size", base.size, "--steps", str(steps)]
     command += ["--threads", str(base.threads), "--batch", str(base.batch), "--serve"]
     workers = [subprocess.Popen([*command, kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -97,14 +97,14 @@ def try_memory(base: Setting, rounds: int, steps: int) -> None:
 
     try:
         numbers = compare(lambda: ask(workers[0]), lambda: ask(workers[1]), rounds)
-        print(f"| freed memory given back to the system | {numbers} |", flush=True)
+        print(f"| freed memory returned to the system | {numbers} |", flush=True)
     finally:
         for worker in workers:
             worker.communicate()
 
 
 def serve(base: Setting, steps: int) -> None:
-    """Answer each line with images per second."""
+    """Answer each line on stdin with images per second."""
     runner = Runner(base)
     for _ in sys.stdin:
         print(runner.rate(steps), flush=True)
@@ -112,7 +112,7 @@ def serve(base: Setting, steps: int) -> None:
 
 @torch.no_grad()
 def orthogonalize(stacked: Tensor, dtype: torch.dtype) -> Tensor:
-    """Do torch.optim.Muon's five Newton–Schulz steps on matrices (n,a,b) at once."""
+    """Return the result of torch.optim.Muon's five Newton–Schulz steps for a batch of matrices (n,a,b)."""
     tall = stacked.shape[1] > stacked.shape[2]
     x = (stacked.mT if tall else stacked).to(dtype)
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
@@ -124,7 +124,7 @@ def orthogonalize(stacked: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def batch_muon(groups: list[list[Tensor]], momenta: list[Tensor], dtype: torch.dtype) -> None:
-    """Take a step of Muon on groups of matrices of one shape; momenta (n,a,b), one for each group."""
+    """Take a step of Muon on groups of matrices with the same shape; momenta: (n,a,b) for each group."""
     with torch.no_grad():
         for parameters, momentum in zip(groups, momenta, strict=True):
             gradients = torch.stack([parameter.grad for parameter in parameters if parameter.grad is not None])
@@ -135,7 +135,7 @@ def batch_muon(groups: list[list[Tensor]], momenta: list[Tensor], dtype: torch.d
 
 
 def try_muon(base: Setting, rounds: int) -> None:
-    """Print what batching equal matrices makes of Muon's step alone: steps per second, without the model's."""
+    """Print what batching matrices of the same shape gains for Muon's step alone, in optimizer steps per second."""
     runner = Runner(replace(base, optimizer="muon"))
     muon = next(part for part in runner.trainer.optimizer.parts if isinstance(part, torch.optim.Muon))  # type: ignore[attr-defined]
     for group in muon.param_groups:
@@ -166,8 +166,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=2, help="of base and lever in each round")
-    parser.add_argument("--levers", default="all", help="all or names; a wrong one lists them")
+    parser.add_argument("--steps", type=int, default=2, help="per measurement")
+    parser.add_argument("--levers", default="all", help="all, or names separated by commas; an unknown name lists them")
     parser.add_argument("--serve", choices=("keep", "give"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     base = read_base(given)
@@ -180,21 +180,21 @@ def main() -> None:
     names = [*levers, "memory", "muon-batched"]
     wanted = names if given.levers == "all" else given.levers.split(",")
     if unknown := set(wanted) - set(names):
-        parser.error(f"--levers: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+        parser.error(f"--levers: unknown: {', '.join(sorted(unknown))}; allowed: all, {', '.join(names)}")
 
     cuda = base.device.type == "cuda"
     print_header(base)
     runner = Runner(base)
-    print("| lever | images/s, base | tried | median ratio (min–max) |\n|---|---|---|---|")
+    print("| change | images/s, baseline | changed | median ratio (min–max) |\n|---|---|---|---|")
     for name in wanted:
         if name == "memory" and cuda:
-            print("| freed memory given back to the system | | | needs a CPU: not tried |")
+            print("| freed memory returned to the system | | | needs a CPU: not measured |")
         elif name == "memory":
             try_memory(base, given.rounds, given.steps)
         elif name == "muon-batched":
             try_muon(base, given.rounds)
         elif (setting := levers[name][1]) is None:
-            print(f"| {levers[name][0]} | | | needs a {'CPU' if cuda else 'GPU'}: not tried |")
+            print(f"| {levers[name][0]} | | | needs a {'CPU' if cuda else 'GPU'}: not measured |")
         else:
             try_lever(levers[name][0], setting, runner, given.rounds, given.steps)
 

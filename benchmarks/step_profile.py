@@ -1,9 +1,9 @@
-"""Where the time of a training step goes: milliseconds of its parts, as torch ships and as train.py runs it.
+"""Where the time of a training step goes: milliseconds of its parts, with torch's defaults and as in train.py.
 
     python benchmarks/step_profile.py [--device cpu] [--threads 1] [--size 32px|tiny|small] [--batch 16]
 
-The base is the step of `step.py`; "as train.py" has the precision and the kernels that train.py would choose here.
-What gains, and what loses, is in `step_levers.py`.
+The baseline is the step of `step.py`; "as train.py" has the precision and kernels that train.py chooses on this
+machine. `step_levers.py` measures what each choice gains.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from src.machine.devices import choose_precision
 from src.machine.memory import keep_freed_memory
 
 PROFILED, PEAK_SIDE = 3, 1024
-# Groups of what is in no phase, by part of a name of the operator or of those that called it.
+# Groups of operators outside the phases, by a part of their name or of the names of their callers.
 KINDS = {
     "attention": ("scaleddotproduct", "scaled_dot_product", "flash_attention", "efficient_attention", "aten::bmm",
                   "bmmbackward", "aten::softmax", "aten::_softmax", "safe_softmax", "softmaxbackward"),
@@ -37,7 +37,7 @@ KINDS = {
 
 
 def record(runner: Runner) -> tuple[dict[str, float], float]:
-    """Return the milliseconds of each group in a profiled step, and its operators without those that others call."""
+    """Return the milliseconds of each group in a profiled step, and its number of outermost operators."""
     trainer, device = runner.trainer, runner.setting.device
     methods = [(trainer.augmentation, name, "augmentation") for name in ("draw", "move_and_color", "finish", "targets")]
     functions = [("grad_norm", "clip"), ("clip_gradients", "clip"), ("weighted_cross_entropy", "loss")]
@@ -55,9 +55,9 @@ def record(runner: Runner) -> tuple[dict[str, float], float]:
     for event in events:
         if device.type == "cuda":
             times[group_of(event)] += event.self_device_time_total
-        elif event.thread == whole.thread:  # the others' time is in what waits for them
+        elif event.thread == whole.thread:  # the time of other threads is part of what waits for them
             times[group_of(event)] += event.self_cpu_time_total
-    if device.type == "cuda":  # kernels run while Python goes on: the rest is when none does
+    if device.type == "cuda":  # kernels run asynchronously; the rest is time without any kernel
         times["Python, idle"] = whole.cpu_time_total - sum(times.values())
     callers = [event.cpu_parent and event.cpu_parent.name for event in events if event.name.startswith("aten::")]
     outermost = sum(not (caller or "").startswith("aten::") for caller in callers)
@@ -73,7 +73,7 @@ def named(function: Callable, phase: str) -> Callable:
 
 
 def group_of(event: Any) -> str:
-    """Return the phase that an operator belongs to, or what kind it is, of those it was called by if not by itself."""
+    """Return the phase of an operator, or else its kind, by its own name or those of its callers."""
     names, parent = [], event
     while parent is not None:
         names.append(parent.name)
@@ -87,7 +87,7 @@ def group_of(event: Any) -> str:
 
 
 def peak_gflops(setting: Setting, runner: Runner) -> float:
-    """Return 10^9 operations per second of a large matrix product, the best of ten, in the setting's precision."""
+    """Return the GFLOP/s of a large matrix product in the setting's precision, the best of ten."""
     side = PEAK_SIDE * (8 if setting.device.type == "cuda" else 1)
     left, right = torch.randn(2, side, side, device=setting.device).to(setting.precision)
     seconds = []
@@ -102,21 +102,21 @@ def peak_gflops(setting: Setting, runner: Runner) -> float:
 
 
 def print_profile(base: Setting) -> None:
-    """Print the groups of the base's step and of the step that train.py takes."""
+    """Print the groups of the baseline's step and of train.py's step."""
     columns, facts = {}, []
     chosen = replace(base, precision=choose_precision("auto", base.device), kernels="ours")
-    for name, setting in (("base", base), ("as train.py", chosen)):
+    for name, setting in (("baseline", base), ("as train.py", chosen)):
         runner = Runner(setting)
         milliseconds = 1000 * setting.batch / statistics.median(runner.rate(2) for _ in range(5))
         times, operators = record(runner)
         peak, rate = peak_gflops(setting, runner), 1000 * runner.gflops / milliseconds
         columns[name] = times
         facts.append(
-            f"- {name}: {milliseconds:.1f} ms a step, {sum(times.values()):.1f} ms under the profiler; {operators:.0f} "
-            f"operators; {runner.gflops:.1f} GFLOP, {rate:.0f} GFLOP/s, {rate / peak:.0%} of the {peak:.0f} that a "
-            f"large product of {str(setting.precision).removeprefix('torch.')} matrices reaches"
+            f"- {name}: {milliseconds:.1f} ms per step, {sum(times.values()):.1f} ms in the profiler; {operators:.0f} "
+            f"operators; {runner.gflops:.1f} GFLOP, {rate:.0f} GFLOP/s, {rate / peak:.0%} of the {peak:.0f} of a "
+            f"large matrix product in {str(setting.precision).removeprefix('torch.')}"
         )
-    print("| part of a step | base, ms | % | as train.py, ms | % |\n|---|---|---|---|---|")
+    print("| part of a step | baseline, ms | % | as train.py, ms | % |\n|---|---|---|---|---|")
     first, second = columns.values()
     for group in sorted(first | second, key=lambda group: -first.get(group, 0)):
         cells = [f"{t.get(group, 0):.2f} | {t.get(group, 0) / sum(t.values()):.1%}" for t in (first, second)]

@@ -1,10 +1,11 @@
-"""Kill jobs of a sweep, and the sweep, and compare what is left with the same runs alone.
+"""Kill jobs of a sweep, and the sweep itself, and compare its results with those of the same runs alone.
 
     python benchmarks/sweep_test.py [--in-process]
 
-Twelve jobs on the digits from a file of experiments. With a bad value in one of them nothing begins. With that mended,
-one raises (its learning rate is 1e20), one is killed with SIGKILL, and so is the whole sweep, twice, the second time
-without its jobs. Then the same command goes on to the end. About ten minutes; ends with 1 where anything differs.
+Twelve jobs on the digits, from a file of experiments. With an invalid value in one of them, no job starts. With that
+fixed, one job raises an error (its learning rate is 1e20), one is killed with SIGKILL, and the whole sweep is killed
+twice, the second time without its jobs. Then the same command continues to the end. Takes about ten minutes; the exit
+code is 1 if anything differs.
 """
 
 import argparse
@@ -35,7 +36,7 @@ TIMES = {"seconds", "images_per_second"}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--in-process", action="store_true", help="all jobs in one: each kill is the sweep's")
+    parser.add_argument("--in-process", action="store_true", help="run all jobs in the sweep's own process")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -50,7 +51,7 @@ def run(in_process: bool) -> bool:
 
     Path("experiments.txt").write_text("\n".join([*lines[:BAD], f"{lines[BAD]} model.num_heads=7", *lines[BAD + 1 :]]))
     ended = subprocess.run(command(*words), capture_output=True, text=True)
-    print(f"a bad value: exit {ended.returncode}, folders made: {len(list(Path().glob('multirun*')))}")
+    print(f"invalid value: exit code {ended.returncode}, folders made: {len(list(Path().glob('multirun*')))}")
     print(*(f"  {line}" for line in ended.stderr.splitlines()), sep="\n")
     early = ended.returncode == 1 and not Path("multirun").exists()
 
@@ -58,7 +59,8 @@ def run(in_process: bool) -> bool:
     start_and_kill(words, 5, whole=True, job=KILLED)
     start_and_kill(words, 8, whole=False)
     ended = subprocess.run(command(*words), capture_output=True, text=True)
-    print(f"the third start ended with {ended.returncode} and this\n{ended.stdout[ended.stdout.index('rank  job') :]}")
+    table = ended.stdout[ended.stdout.index("rank  job") :]
+    print(f"third session: exit code {ended.returncode}, table:\n{table}")
     again = subprocess.run(command(*words, "sweep.only=[0,1,2]"), capture_output=True, text=True)
     done_once = again.returncode == 0 and "epoch 1/" not in again.stdout
     return all([early, done_once, ended.returncode == 1, compare(lines)])
@@ -81,7 +83,7 @@ def count(wanted: str) -> int:
 
 
 def start_and_kill(words: list[str], finished: int, whole: bool, job: int | None = None) -> None:
-    """Start the sweep, kill a job in its second epoch, then the sweep (`whole`: and its jobs) with so many finished."""
+    """Start the sweep, kill a job in its second epoch, and the sweep (whole: with its jobs) after `finished` jobs."""
     process = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if job is not None:
         wait_until(lambda: status(job).get("epoch", 0) >= 2)
@@ -100,7 +102,7 @@ def wait_until(ready: Callable[[], bool]) -> None:
 def kill(what: str, pids: Collection[int]) -> None:
     print(f"killed: {what}, with {count('finished')} jobs finished")
     for pid in pids:
-        with contextlib.suppress(ProcessLookupError):  # in one process, a job is the sweep
+        with contextlib.suppress(ProcessLookupError):  # with --in-process, the job is the sweep
             os.kill(pid, signal.SIGKILL)
 
 
@@ -108,7 +110,7 @@ def compare(lines: list[str]) -> bool:
     with (sweep_folder() / "sweep.csv").open() as file:
         rows = {int(row["job"]): row for row in csv.DictReader(file)}
     right = True
-    print("job  status    epochs  equal to the same run alone")
+    print("job  status    epochs  equal to a single run")
     for number, line in enumerate(lines):
         row, epochs = rows[number], read_rows(sweep_folder() / str(number))
         equal = "-"

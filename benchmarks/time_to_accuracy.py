@@ -1,31 +1,32 @@
-"""Test accuracy from scratch within a time: this repository against a plain loop with the same model (rival.py).
+"""Test accuracy from scratch within a time limit: this repository against a plain loop with the same model (rival.py).
 
     python benchmarks/time_to_accuracy.py --data FOLDER                          (train/<class>/…, test/<class>/…)
     python benchmarks/time_to_accuracy.py --data FOLDER --minutes 0.5 1 2 4 8 --seeds 0 1 2 --compile --out FILE.json
     python benchmarks/time_to_accuracy.py --data FOLDER --minutes 0.5 --dim 64 --depth 2 --heads 2 --per-class-train 50
 
-Data: both train on all of train/. The test images are handed to train.py as its validation split, so that each row of
-metrics.csv holds the test accuracy of that epoch's weights. Only the last row counts, never the best one, and there is
-no test-time augmentation; with training.ema in --ours it is that of the averaged weights, and the table says so. What
-train.py then calls its test, of its best epoch, is used nowhere: it gets one image of each class. On a CPU, 100 test
-images of each class are the default, the first by name, since 10,000 would take a good part of the time.
+Data: both train on all of train/. train.py gets the test images as its validation split, so that each row of
+metrics.csv has the test accuracy of that epoch's weights. Only the last row counts, not the best one, and there is no
+test-time augmentation; with training.ema in --ours, it is the accuracy of the averaged weights, and the table says so.
+train.py's own test, of its best epoch, is not used and gets one image per class. On a CPU, the default is 100 test
+images per class, the first by name, because 10,000 images would take much of the time.
 
-Time: seconds from the start of the process to the moment its last row is written, imports, decoding of all images and
-compilation included; unless --warm, every process finds empty caches of images and kernels. The modification time of
-the file is that moment; the `seconds` column of the rows tells the earlier ones. What comes after the last row, such
-as figures and the test of another epoch's weights, is left out here and shown as "process s".
+Time: seconds from the start of the process until its last row is written, with imports, decoding of all images, and
+compilation; without --warm, each process starts with empty caches of images and kernels. The end is the modification
+time of the file; times of earlier rows are from its `seconds` column. Everything after the last row, such as figures
+and the test of another epoch's weights, does not count; "process s" includes it.
 
-Budget: training.max_minutes counts from the moment the images are decoded and keeps time for the end of the run, so
-both contestants are first tried once (--probe-minutes) and then given a limit shorter or longer by what that run missed
-its time by. What is still missed is in the column "wall s". More epochs are asked for than anyone reaches; both loops
-then scale their schedules to the time, of which --warmup-share is the warm-up, a recipe's too. The last epoch may be a
-part of one; the rival's counts as a whole one in the table. OMP_NUM_THREADS sets the threads of both.
+Budget: training.max_minutes starts when the images are decoded, and reserves time for the end of the run. So both
+contestants first run once as a probe (--probe-minutes), and their limits are then corrected by the seconds that the
+probe was off. The remaining error is visible in the column "wall s". The number of epochs is set out of reach; both
+loops scale their schedules to the time, of which --warmup-share is the warm-up, also with a recipe. The last epoch may
+be incomplete; for the rival, the table counts it as a whole one. OMP_NUM_THREADS sets the threads of both.
 
-Runs take turns: seed by seed, budget by budget, one contestant after the other.
+Runs alternate: for each seed and budget, one contestant after the other.
 """
 
 import argparse
 import csv
+import itertools
 import json
 import os
 import platform
@@ -36,7 +37,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -45,16 +46,16 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 RIVAL = Path(__file__).with_name("rival.py")
-EPOCHS = 10_000  # asked for: out of reach, so that the schedules follow the time alone
+EPOCHS = 10_000  # out of reach, so that the schedules follow the time limit
 LONGEST_PROBE = 8.0  # minutes
 
 
 @dataclass
 class Result:
-    """A finished run. `curve` holds the seconds since the process began and the test accuracy after each epoch.
+    """A finished run. curve: seconds since the start of the process and test accuracy, after each epoch.
 
-    epochs: those trained, the last perhaps in part; weights: whose accuracy it is, "plain" or "averaged"; wall: seconds
-    to the last row; process: seconds to the end of the process.
+    epochs: trained, the last one perhaps in part; weights: those of the accuracy, "plain" or "averaged"; wall: seconds
+    until the last row; process: seconds until the process ended.
     """
 
     contestant: str
@@ -76,45 +77,22 @@ class Result:
 
 @dataclass
 class Benchmark:
-    """What all runs have in common; `folder` holds the links to the images and a folder for each run."""
+    """What all runs share; folder: contains links to the images, and a folder per run."""
 
     options: argparse.Namespace
     folder: Path
     num_train: int
 
     def run(self, contestant: str, minutes: float, shift: float, seed: int, name: str) -> Result:
-        """Train once, with a limit that is `shift` seconds shorter than the budget."""
+        """Train once, with a limit `shift` seconds shorter than the budget."""
         folder = self.folder / "runs" / name
         folder.mkdir(parents=True)
         limit = max(0.02, minutes - shift / 60)
         command = COMMANDS[contestant](self.options, limit, seed)
-        caches = self.folder / "caches" if self.options.warm else folder / "caches"
-        (folder / "cache").symlink_to(caches)
-        environment = os.environ | {
-            "TORCHINDUCTOR_CACHE_DIR": str(caches / "inductor"),
-            "TRITON_CACHE_DIR": str(caches / "triton"),
-        }
-        log = folder / "output.txt"
-        caches.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as file:
-            started = time.time()
-            process = subprocess.run(
-                command,
-                cwd=folder,
-                env=environment,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                timeout=300 * minutes + 1800,
-            )
-            seconds = time.time() - started
-        if process.returncode:
-            end = log.read_text(errors="replace")[-2000:]
-            raise RuntimeError(f"exit code {process.returncode} of {shlex.join(command)}:\n{end}")
-        if not self.options.warm:
-            shutil.rmtree(caches)
+        started, seconds = self._run_command(command, folder, timeout=300 * minutes + 1800)
         path = folder / ("run/metrics.csv" if contestant == "ours" else "log.jsonl")
         rows, weights, epochs = READERS[contestant](path, self.num_train)
-        begun = path.stat().st_mtime - started - rows[-1][0]  # on the clock of the rows
+        begun = path.stat().st_mtime - started - rows[-1][0]  # seconds before the clock of the rows started
         rates = [rate for _, _, rate in rows]
         return Result(
             contestant=contestant,
@@ -124,22 +102,57 @@ class Benchmark:
             accuracy=rows[-1][1],
             weights=weights,
             epochs=epochs,
-            # The first epoch is that of warming up, where there are others.
+            # Without the first epoch, a warm-up, if there are others.
             images_per_second=statistics.median(rates[1:] or rates),
             wall=begun + rows[-1][0],
             process=seconds,
             curve=[(begun + row[0], row[1]) for row in rows],
         )
 
+    def _run_command(self, command: list[str], folder: Path, timeout: float) -> tuple[float, float]:
+        """Run a command in a folder, with the shared caches if --warm, else with empty ones.
+
+        Returns when it was started, in seconds since 1970, and how many seconds it took.
+        """
+        caches = self.folder / "caches" if self.options.warm else folder / "caches"
+        (folder / "cache").symlink_to(caches)
+        caches.mkdir(parents=True, exist_ok=True)
+        environment = os.environ | {
+            "TORCHINDUCTOR_CACHE_DIR": str(caches / "inductor"),
+            "TRITON_CACHE_DIR": str(caches / "triton"),
+        }
+        log = folder / "output.txt"
+        with log.open("wb") as file:
+            started = time.time()
+            process = subprocess.run(
+                command, cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT, timeout=timeout
+            )
+            seconds = time.time() - started
+        if process.returncode:
+            end = log.read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"exit code {process.returncode} of {shlex.join(command)}:\n{end}")
+        if not self.options.warm:
+            shutil.rmtree(caches)
+        return started, seconds
+
+    def run_all(self, shifts: dict[str, float]) -> Iterator[Result]:
+        """Yield a result for each seed, budget and contestant, the contestants in turn."""
+        options = self.options
+        for seed, minutes, name in itertools.product(options.seeds, options.minutes, options.contestants):
+            result = self.run(name, minutes, shifts[name], seed, f"{name}-{minutes:g}-{seed}")
+            line = f"{name}, {60 * minutes:g} s, seed {seed}: {result.accuracy:.2%} after {result.wall:.1f} s"
+            print(line, file=sys.stderr, flush=True)
+            yield result
+
     def find_shift(self, contestant: str) -> float:
-        """Return by how many seconds a run is late, or with a minus sign early, whose limit is its budget."""
+        """Return by how many seconds a run is late (early if negative) if its limit is its budget."""
         minutes = self.options.probe_minutes
         while minutes:
             probe = self.run(contestant, minutes, 0.0, 0, f"probe-{contestant}-{minutes:g}")
             late = probe.wall - 60 * minutes
-            # With no time for more than a step the run tells what a start takes, not how it ends.
+            # A run of a single step only measures the start, not the end.
             trained = probe.epochs * self.num_train > self.options.batch_size
-            print(f"{contestant}, {minutes:g} minutes on trial: {late:+.1f} s", file=sys.stderr, flush=True)
+            print(f"{contestant}, probe of {minutes:g} minutes: {late:+.1f} s", file=sys.stderr, flush=True)
             if trained and late < 15 * minutes:
                 return late
             if minutes >= LONGEST_PROBE:
@@ -164,7 +177,7 @@ def build_our_command(options: argparse.Namespace, minutes: float, seed: int) ->
         "training.precision": options.precision,
         "training.compile": str(options.compile).lower(),
     }
-    if "experiment" in extra:  # a recipe decides these
+    if "experiment" in extra:  # the recipe sets these
         words = {}
     words |= {
         "scheduler.warmup_epochs": options.warmup_share * EPOCHS,
@@ -182,7 +195,7 @@ def build_our_command(options: argparse.Namespace, minutes: float, seed: int) ->
 
 
 def split_words(text: str) -> dict[str, str]:
-    """Return key -> value of overrides; Hydra takes no group twice, so that one key has one word."""
+    """Return key -> value of overrides: Hydra accepts a group only once, so keys must be unique."""
     pairs = (word.partition("=") for word in shlex.split(text))
     return {key: value for key, _, value in pairs}
 
@@ -213,11 +226,11 @@ def build_rival_command(options: argparse.Namespace, minutes: float, seed: int) 
     return [sys.executable, str(RIVAL), *listed, *["--compile"] * options.compile, *shlex.split(options.rival)]
 
 
-Row = tuple[float, float, float]  # seconds on the run's own clock, test accuracy, images per second
+Row = tuple[float, float, float]  # seconds on the run's clock, test accuracy, images per second
 
 
 def read_ours(path: Path, num_train: int) -> tuple[list[Row], str, float]:
-    """Return the rows of metrics.csv, whose weights they tell of, and the number of epochs trained."""
+    """Return the rows of metrics.csv, the weights that they are of, and the number of epochs trained."""
     with path.open(newline="") as file:
         lines = list(csv.DictReader(file))
     averaged = "ema_val_acc" in lines[-1]
@@ -243,7 +256,7 @@ READERS: dict[str, Callable[[Path, int], tuple[list[Row], str, float]]] = {"ours
 def link_images(data: Path, folder: Path, per_class_train: int | None, per_class_test: int | None) -> tuple[int, int]:
     """Make a folder of links for each contestant; return the numbers of training and test images.
 
-    Two folders, as train.py gets the test images under the name of val/, and next to nothing as its test/.
+    For train.py, the test images are in val/, and test/ has one image per class.
     """
     train = list_images(data / "train", per_class_train)
     test = list_images(data / "test", per_class_test)
@@ -259,7 +272,7 @@ def link_images(data: Path, folder: Path, per_class_train: int | None, per_class
 
 
 def list_images(folder: Path, most: int | None) -> dict[str, list[Path]]:
-    """Return class -> files, the first `most` of each by name."""
+    """Return class -> files, only the first `most` of each by name."""
     classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     return {path.name: sorted(file for file in path.iterdir() if file.is_file())[:most] for path in classes}
 
@@ -292,8 +305,8 @@ def print_accuracies(results: list[Result]) -> None:
 
 
 def print_targets(results: list[Result], targets: list[float]) -> None:
-    """Print the strict time to each accuracy, and the lenient one."""
-    print("\n| | target | smallest budget that ends there or above, s | seeds that do | first crossed on the way, s |")
+    """Print, for each target accuracy, the smallest sufficient budget and when it was first crossed."""
+    print("\n| | target | smallest budget that ends at or above it, s | seeds that do | first crossed after, s |")
     print("|---|---|---|---|---|")
     for contestant in dict.fromkeys(run.contestant for run in results):
         budgets = [minutes for name, minutes in order(results) if name == contestant]
@@ -311,13 +324,13 @@ def print_targets(results: list[Result], targets: list[float]) -> None:
                 f"| {sum(run.accuracy >= target for run in runs)} of {len(runs)} | {crossed} |"
             )
     print(
-        "\nThe budget is that of the mean over the seeds. Seeds and crossings are those of its runs, of the longest "
-        "budget's where none reaches the target; a run of a longer schedule crosses later than it could."
+        "\nA budget is sufficient if the mean over seeds reaches the target. Seeds and crossings are of its runs, or "
+        "those of the longest budget if none is sufficient; with a longer schedule, a run crosses later than it could."
     )
 
 
 def order(results: list[Result]) -> list[tuple[str, float]]:
-    """Return the contestants with their budgets, each once, the shortest budget first."""
+    """Return each contestant with each of its budgets, the shortest first."""
     first_seen = list(dict.fromkeys(run.contestant for run in results))
     pairs = {(run.contestant, run.minutes) for run in results}
     return sorted(pairs, key=lambda pair: (first_seen.index(pair[0]), pair[1]))
@@ -341,28 +354,18 @@ def main() -> None:
         folder = Path(options.folder or temporary).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         sizes = link_images(options.data, folder, options.per_class_train, options.per_class_test)
-        kept = f"{sizes[0]:,} training and {sizes[1]:,} test images of {options.image_size} px"
-        caches = "caches kept from run to run" if options.warm else "caches empty at each start"
-        print(f"{kept}; {options.precision}, compile {'on' if options.compile else 'off'}; {caches}", flush=True)
+        images = f"{sizes[0]:,} training and {sizes[1]:,} test images of {options.image_size} px"
+        caches = "caches kept between runs" if options.warm else "caches empty at each start"
+        print(f"{images}; {options.precision}, compile {'on' if options.compile else 'off'}; {caches}", flush=True)
         benchmark = Benchmark(options, folder, sizes[0])
         shifts = {name: benchmark.find_shift(name) for name in options.contestants}
+        facts = {"command": sys.argv, "torch": torch.__version__, "device": device, "images": sizes, "shifts": shifts}
         results: list[Result] = []
-        for seed in options.seeds:
-            for minutes in options.minutes:
-                for name in options.contestants:
-                    run = benchmark.run(name, minutes, shifts[name], seed, f"{name}-{minutes:g}-{seed}")
-                    results.append(run)
-                    line = f"{name}, {60 * minutes:g} s, seed {seed}: {run.accuracy:.2%} after {run.wall:.1f} s"
-                    print(line, file=sys.stderr, flush=True)
-                    if options.out:  # as it stands, since hours may be lost
-                        facts: dict[str, object] = {
-                            "command": sys.argv,
-                            "torch": torch.__version__,
-                            "device": device,
-                            "images": sizes,
-                        }
-                        facts |= {"shifts": shifts, "date": str(date.today()), "runs": [asdict(run) for run in results]}
-                        options.out.write_text(json.dumps(facts, indent=1) + "\n")
+        for result in benchmark.run_all(shifts):
+            results.append(result)
+            if options.out:  # after each run, because hours could be lost
+                runs = {"date": str(date.today()), "runs": [asdict(run) for run in results]}
+                options.out.write_text(json.dumps(facts | runs, indent=1) + "\n")
     print_accuracies(results)
     print_targets(results, options.targets)
 
@@ -376,10 +379,10 @@ def parse_options() -> argparse.Namespace:
     add("--seeds", type=int, nargs="+", help="default: 0 on a CPU, else 0 1 2")
     add("--device", default="auto")
     add("--contestants", nargs="+", choices=list(COMMANDS), default=list(COMMANDS))
-    add("--ours", default="", metavar="WORDS", help="for train.py; experiment=NAME there replaces the options below")
-    add("--rival", default="", metavar="WORDS", help="for rival.py; write --rival=--word")
-    add("--per-class-train", type=int, help="training images of each class; default: all")
-    add("--per-class-test", type=int, help="test images of each class; default: 100 on a CPU, else all")
+    add("--ours", default="", metavar="WORDS", help="overrides for train.py; experiment=NAME replaces options below")
+    add("--rival", default="", metavar="WORDS", help="options for rival.py; type --rival=--option")
+    add("--per-class-train", type=int, help="training images per class; default: all")
+    add("--per-class-test", type=int, help="test images per class; default: 100 on a CPU, else all")
     add("--image-size", type=int, default=32)
     add("--patch-size", type=int, default=4)
     add("--dim", type=int, default=192)
@@ -390,15 +393,27 @@ def parse_options() -> argparse.Namespace:
     add("--augment", choices=["light", "medium"], default="light")
     add("--batch-size", type=int, default=128)
     add("--lr", type=float, default=1e-3)
-    add("--warmup-share", type=float, default=0.1, help="of the time")
+    add("--warmup-share", type=float, default=0.1, help="fraction of the time")
     add("--precision", choices=["float32", "bf16"], help="default: float32 on a CPU, else bf16")
     add("--compile", action="store_true")
-    add("--workers", type=int, help="of the rival's loader; default: 2 on a CPU, else one for each core")
-    add("--warm", action="store_true", help="keep the caches of images and of compiled kernels from run to run")
-    add("--probe-minutes", type=float, help="of the first try; 0: none; default: 1, or the smallest budget")
-    add("--folder", type=Path, help="a new folder, where the runs are kept; by default they are removed")
-    add("--out", type=Path, help="a JSON file for all results")
+    add("--workers", type=int, help="of the rival's DataLoader; default: 2 on a CPU, else one per core")
+    add("--warm", action="store_true", help="keep the caches of images and compiled kernels between runs")
+    add("--probe-minutes", type=float, help="budget of the probe; 0: no probe; default: 1, or the smallest budget")
+    add("--folder", type=Path, help="keep the runs in this new folder; by default they are removed")
+    add("--out", type=Path, help="JSON file for all results")
     options = parser.parse_args()
+    fill_defaults(options)
+    if "rival" in options.contestants and not RIVAL.is_file():
+        parser.error(f"{RIVAL} is missing; --contestants ours does not need it")
+    if missing := [part for part in ("train", "test") if not (options.data / part).is_dir()]:
+        parser.error(f"--data {options.data} has no folder {missing[0]}; it needs train/<class>/ and test/<class>/")
+    if options.folder and options.folder.exists() and any(options.folder.iterdir()):
+        parser.error(f"--folder {options.folder} is not empty")
+    return options
+
+
+def fill_defaults(options: argparse.Namespace) -> None:
+    """Fill in the defaults that depend on the machine."""
     if options.device == "auto":
         options.device = "cuda" if torch.cuda.is_available() else "cpu"
     on_cpu = options.device == "cpu"
@@ -414,13 +429,6 @@ def parse_options() -> argparse.Namespace:
             setattr(options, key, cpu if on_cpu else other)
     if options.probe_minutes is None:
         options.probe_minutes = min(1.0, *options.minutes)
-    if "rival" in options.contestants and not RIVAL.is_file():
-        parser.error(f"{RIVAL} is missing; --contestants ours does without it")
-    if missing := [part for part in ("train", "test") if not (options.data / part).is_dir()]:
-        parser.error(f"--data {options.data} has no folder {missing[0]}; it needs train/<class>/ and test/<class>/")
-    if options.folder and options.folder.exists() and any(options.folder.iterdir()):
-        parser.error(f"--folder {options.folder} is not empty")
-    return options
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Downloads: whole or not there at all; through the real clients, from a server in this process."""
 
 import base64
+import gc
 import hashlib
 import io
 import json
@@ -8,6 +9,7 @@ import os
 import shutil
 import tarfile
 import threading
+import warnings
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -195,8 +197,8 @@ def frames_archive() -> bytes:
 
 
 @pytest.fixture
-def kaggle(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """Return the server as kaggle.com, with version 3 of the frames."""
+def kaggle(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """Yield the server as kaggle.com, with version 3 of the frames."""
     from kagglesdk import kaggle_env
 
     monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.LOCAL, server.url)
@@ -209,7 +211,10 @@ def kaggle(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
     checksum = base64.b64encode(hashlib.md5(archive).digest()).decode()
     server.answers["GetDataset"] = (200, {}, json.dumps({"currentVersionNumber": 3}).encode())
     server.answers["DownloadDataset"] = (200, {"x-goog-hash": f"md5={checksum}", "Accept-Ranges": "bytes"}, archive)
-    return server
+    yield server
+    with warnings.catch_warnings():  # kagglehub leaves the response of a refused download open, in a reference cycle
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def tom_and_jerry(*overrides: str) -> Source:

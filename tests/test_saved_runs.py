@@ -36,9 +36,8 @@ def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def start(monkeypatch: pytest.MonkeyPatch, main: Callable[..., Any], *words: str) -> int:
-    name, schema = ("config", TrainConfig) if main is train else ("inference", InferenceConfig)
     monkeypatch.setattr(sys, "argv", ["x.py", *words])
-    return launch(main, name, schema)
+    return launch(main, "config", TrainConfig) if main is train else launch(main, "inference", InferenceConfig)
 
 
 def read_rows(run: Path) -> list[list[float]]:

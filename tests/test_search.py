@@ -168,10 +168,10 @@ def test_an_invalid_combination_is_a_failed_job_and_the_search_continues(monkeyp
     ("words", "message"),
     [
         (["sweep.search=tpe"], "sweep.search=tpe has nothing to choose from; type values"),
-        (["sweep.search=tpe", "seed=0,1"], "seed=0,1: a search trains each of its jobs once; type one seed"),
+        (["sweep.search=tpe", "seed=0,1"], "seed=0,1: a search trains each job once; type one seed"),
         (
             ["sweep.search=tpe", "model.dropout=interval(0,2)"],
-            "model.dropout=2.0 is a probability: at least 0, below 1\nin the job model.dropout=2.0",
+            "model.dropout=2.0 must be at least 0 and below 1\nin the job model.dropout=2.0",
         ),
     ],
 )

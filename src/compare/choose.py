@@ -71,7 +71,7 @@ def _explain(folder: Path, error: Exception) -> str:
 
 def _ask_for_more(config: InferenceConfig, count: int, left_out: list[str]) -> str:
     where = f"for run={config.run}" if config.run else f"in {' and '.join(config.roots)}"
-    chosen = f" with filter={config.filter}" if config.filter else ""
+    chosen = f" {'and' if config.run else 'with'} filter={config.filter}" if config.filter else ""
     reason = f"; left out: {join(left_out)}" if left_out else ""
     return (
         f"task=compare needs at least two runs, but found {count or 'none'} {where}{chosen}{reason}\n"

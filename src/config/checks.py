@@ -12,8 +12,8 @@ from typing import Any
 class Rule:
     """The values that a key may have.
 
-    words: what they are, after `verb`, in the message that refuses others. null: what null does; without it a key must
-    not be null, unless its group's option does not have it. example: what to write for a key that has no default.
+    verb, words: what the message says about others: KEY=VALUE must be at least 1. null: what null does; empty if the
+    key must not be null. example: a value to write, for keys that have none in YAML.
     """
 
     allows: Callable[[Any], bool]
@@ -32,7 +32,8 @@ class Rule:
             raise ValueError(f"{key}={value} {self.verb} {words}{null}")
 
 
-Metadata = dict[str, Rule]  # for dataclasses.field; mypy takes a field that a function of ours returns for a default
+# The schema says `field(metadata=at_least(1))`: if these functions called `field`, mypy would see defaults.
+Metadata = dict[str, Rule]
 
 
 def at_least(low: float, below: float = math.inf, null: str = "") -> Metadata:
@@ -75,15 +76,15 @@ def pair(item: Metadata, ascending: bool = False) -> Metadata:
 
 
 def text(example: str, pattern: str = ".*", form: str = "") -> Metadata:
-    """Require a text that `pattern` matches as a whole."""
+    """Require a text, of which `pattern` matches the whole."""
     matches = re.compile(pattern, re.DOTALL).fullmatch
     return {"rule": Rule(lambda value: matches(value) is not None, form, verb="is not of the form", example=example)}
 
 
 def check_fields(group: str, config: Any, keys: Collection[str] | None = None) -> None:
-    """Check the fields of a dataclass by their rules; of an option, only those in `keys`, which it has.
+    """Check the values of a dataclass by the rules of its fields; with `keys`, only those that an option has.
 
-    Raises ValueError that names the key, its value and what is allowed.
+    Raises ValueError, which names the key, its value and what is allowed.
     """
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)

@@ -30,10 +30,10 @@ def option_keys(group: str, option: str) -> frozenset[str]:
 
 
 def check_option(group: str, config: Any) -> None:
-    """Refuse the keys that the option `config.name` does not have, and check those that it has.
+    """Refuse keys that the option `config.name` does not have, and check those that it has.
 
-    An old run may name an option whose file is gone: then its keys are those with a value. That an option which is to
-    be trained has a file is checked in `resolve.py`.
+    An old run may name an option whose file is gone; its keys are then those with a value. A new run must name an
+    option that has a file, which `resolve` checks.
     """
     given = [key for key, value in vars(config).items() if value is not None and key != "name"]
     keys = option_keys(group, config.name) if config.name in list_options(group) else given

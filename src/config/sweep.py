@@ -42,7 +42,8 @@ class SweepConfig:
         if self.file is not None:
             self.file = os.path.abspath(os.path.expanduser(self.file))
         self.gpus = _as_numbers(
-            self.gpus, f"sweep.gpus={self.gpus} must be numbers of CUDA devices, e.g. [0,1]; twice the same: two jobs"
+            self.gpus,
+            f"sweep.gpus={self.gpus} must be numbers of CUDA devices, e.g. [0,1], or [0,0] for two jobs on one device",
         )
         self.only = _as_numbers(self.only, f"sweep.only={self.only} must be numbers of jobs, e.g. 3 or [3,4]")
 

@@ -1,4 +1,4 @@
-"""Whether the process of a run is still alive. The process id alone does not tell, because systems reuse ids."""
+"""Whether the process of a run is still alive. The process id alone is not enough, because systems reuse ids."""
 
 import os
 from pathlib import Path

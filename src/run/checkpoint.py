@@ -108,7 +108,7 @@ class CheckpointFile:
         return time.monotonic() - self._saved_at >= 60 * minutes
 
     def save(self, checkpoint: dict[str, Any], explained: AbstractContextManager[None]) -> None:
-        """Copy a checkpoint and write it in the thread; explained: turns an error of that into one for the user.
+        """Copy a checkpoint and write it in the thread; explained: a context that explains errors to the user.
 
         Raises the error of the previous write; the checkpoint before that is then unchanged.
         """

@@ -68,7 +68,7 @@ def describe_environment(job: Job, data: "Data") -> dict[str, Any]:
 
 
 def describe_session(job: Job) -> dict[str, Any]:
-    """Return what may differ in each session, a start or continuation of a run."""
+    """Return what may differ between sessions of a run, its start and its continuations."""
     import hydra
     import torch
 

@@ -186,7 +186,7 @@ class Run:
 
     @contextlib.contextmanager
     def _explained(self, path: Path) -> Iterator[None]:
-        """Raise an error of writing the file with an explanation."""
+        """Explain an error of writing the file to the user."""
         try:
             yield
         except OSError as error:

@@ -191,22 +191,28 @@ def _check(command: Command, plan: tuple[Path, Plan] | None, arguments: Namespac
     """
     overrides: list[str] = arguments.overrides
     with Composer(command.schema, command.config_name, arguments, command.run) as composer:
-        if not arguments.multirun:
-            _refuse_sweep(overrides, composer)
-            cfg = composer.check(overrides)[1]
-            return replace(command, folder=Path(str(cfg.hydra.run.dir)))
-        if not command.trains:
-            for job in expand(overrides, None, composer.parser):
-                composer.check(job)
-            return command
-        if plan is not None:
-            sweep = reopen_sweep(plan[1], plan[0], overrides, composer)
-        else:
-            sweep = plan_sweep(overrides, _drop_multirun(command.flags), composer)
-            if not sweep.settings.new:
-                sweep = find_same(sweep, typed=any(word.startswith("hydra.sweep.dir=") for word in overrides))
-            sweep.check_numbers()
-        return replace(command, sweep=sweep, folder=sweep.folder)
+        if arguments.multirun:
+            return _check_multirun(command, plan, overrides, composer)
+        _refuse_sweep(overrides, composer)
+        cfg = composer.check(overrides)[1]
+        return replace(command, folder=Path(str(cfg.hydra.run.dir)))
+
+
+def _check_multirun(
+    command: Command, plan: tuple[Path, Plan] | None, overrides: list[str], composer: Composer
+) -> Command:
+    if not command.trains:
+        for job in expand(overrides, None, composer.parser):
+            composer.check(job)
+        return command
+    if plan is not None:
+        sweep = reopen_sweep(plan[1], plan[0], overrides, composer)
+    else:
+        sweep = plan_sweep(overrides, _drop_multirun(command.flags), composer)
+        if not sweep.settings.new:
+            sweep = find_same(sweep, typed=any(word.startswith("hydra.sweep.dir=") for word in overrides))
+        sweep.check_numbers()
+    return replace(command, sweep=sweep, folder=sweep.folder)
 
 
 def _refuse_sweep(overrides: list[str], composer: Composer) -> None:

@@ -29,7 +29,7 @@ def run_job(main: Callable[[Any, Job], Any], command: Command, cfg: DictConfig, 
     run = command.run
     if command.sweeps and cfg.resume is not None:  # a job that was started in an earlier session
         run = SavedRun(Path(cfg.resume), "stopped", {})
-    # Not cfg.hydra.run.dir, because Hydra interpolates it.
+    # The folder of a resumed run is not read from Hydra, which would interpolate its name.
     folder = command.run.folder if command.run and command.place.main else Path(runtime.runtime.output_dir)
     choices = run.choices() if run else dict(runtime.runtime.choices)
     job = Job(folder, list(runtime.overrides.task), choices, command.typed, **facts)

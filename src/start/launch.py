@@ -21,7 +21,7 @@ from ..config.compose import CONFIGS, USER_ERRORS
 from ..config.schema import AnyConfig, TrainConfig
 from ..distributed.torchrun import Place, read_place, report_error
 from ..run.job import Job, JobFailed
-from .command import claim, parse_command
+from .command import Command, claim, parse_command
 from .job import run_job
 from .messages import explain
 
@@ -38,22 +38,16 @@ def launch(main: Callable[[Any, Job], Any], config_name: str, schema: type[AnyCo
     Returns the exit code: 0; 1 after an error, which is reported on stderr; or 128 + the number of the signal that
     ended the run, for example 130 for Ctrl-C.
     """
-    place = Place()
     with ExitStack() as cleanup:
         try:
-            try:
-                place = read_place() if schema is TrainConfig else place
-                command = claim(parse_command(sys.argv, config_name, schema, place), cleanup)
-            except USER_ERRORS as error:
-                if place.local_rank > 0:
-                    time.sleep(REPORT_DELAY)
-                report_error(f"error: {explain(error, schema, CONFIGS)}\n", place)
+            command = _prepare(config_name, schema, cleanup)
+            if command is None:
                 return 1
             # A sweep is pickled for other processes with each job, so it must not contain itself.
             task: Any = partial(run_job, main, replace(command, sweep=None))
             if command.sweep is not None:
                 folder = Path(os.path.abspath(str(command.folder)))
-                task = replace(command.sweep, folder=folder, place=place, run_job=task)
+                task = replace(command.sweep, folder=folder, place=command.place, run_job=task)
             with _replaced_argv(command.words):
                 hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=command.config_name)(task)()
         except JobFailed:
@@ -64,6 +58,19 @@ def launch(main: Callable[[Any, Job], Any], config_name: str, schema: type[AnyCo
                 print(file=sys.stderr)  # ends the line with the terminal's ^C
             return 128 + int(number)
     return 0
+
+
+def _prepare(config_name: str, schema: type[Any], cleanup: ExitStack) -> Command | None:
+    """Return the checked command with its folder made, or report what is wrong with it and return None."""
+    place = Place()
+    try:
+        place = read_place() if schema is TrainConfig else place
+        return claim(parse_command(sys.argv, config_name, schema, place), cleanup)
+    except USER_ERRORS as error:
+        if place.local_rank > 0:
+            time.sleep(REPORT_DELAY)
+        report_error(f"error: {explain(error, schema, CONFIGS)}\n", place)
+        return None
 
 
 @contextmanager

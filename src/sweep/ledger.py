@@ -85,10 +85,11 @@ def _build_row(state: JobState, rank: int, sweep: Path) -> dict[str, Any]:
 
 def _build_page(sweep: Path, plan: Plan, ranked: Sequence[JobState]) -> str:
     command = f"python train.py --multirun {shlex.join([*plan.overrides, *plan.hydra])}"
-    means, jobs = tabulate_means(ranked, plan.list_swept()), tabulate_jobs(ranked, plan.list_swept())
+    swept = plan.list_swept()
+    tables = [tabulate_means(ranked, swept), tabulate_jobs(ranked, swept)]
     errors = [f"- job {state.number}: {escape_markdown(state.error)}" for state in ranked if state.error]
     blocks = [f"# {sweep.name}", f"`{command}`", count_states(ranked)]
-    blocks += [table.to_markdown() for table in (means, jobs) if table]
+    blocks += [table.to_markdown() for table in tables if table]
     blocks += ["\n".join(errors)] if errors else []
     if ranked and ranked[0].val_acc is not None:
         blocks.append(f"Best: `{ranked[0].folder.relative_to(sweep)}`, by validation accuracy.")
