@@ -238,7 +238,7 @@ class VisionTransformer(nn.Module):
         if embedding_dim % num_heads:
             raise ValueError(
                 f"model.embedding_dim={embedding_dim} is not divisible by model.num_heads={num_heads}; "
-                f"numbers of heads that fit: {_divisors(embedding_dim)}"
+                f"heads that fit: {_divisors(embedding_dim)}"
             )
         self.image_size = _height_and_width(image_size, patch_size)
         self.patch_size = patch_size
@@ -365,7 +365,7 @@ class VisionTransformer(nn.Module):
 
 def _check_choice(key: str, given: str, allowed: tuple[str, ...]) -> None:
     if given not in allowed:
-        raise ValueError(f"model.{key}={given} is unknown; allowed: {', '.join(allowed)}")
+        raise ValueError(f"model.{key}={given} is not known; allowed: {', '.join(allowed)}")
 
 
 def _height_and_width(image_size: int | tuple[int, int], patch_size: int) -> tuple[int, int]:

@@ -417,7 +417,7 @@ def test_attention_maps_are_float32_under_bfloat16_autocast() -> None:
         (
             {"embedding_dim": 100, "num_heads": 3},
             "model.embedding_dim=100 is not divisible by model.num_heads=3; "
-            "numbers of heads that fit: 1, 2, 4, 5, 10, 20, 25, 50, 100",
+            "heads that fit: 1, 2, 4, 5, 10, 20, 25, 50, 100",
         ),
         (
             {"embedding_dim": 30, "num_heads": 3, "position_embedding": "sincos2d"},
@@ -429,12 +429,12 @@ def test_attention_maps_are_float32_under_bfloat16_autocast() -> None:
             "model.patch_size=6 is not a power of two, which model.stem=conv needs; "
             "patch sizes that fit: 1, 2, 4, 8, 16, 32",
         ),
-        ({"pooling": "max"}, "model.pooling=max is unknown; allowed: cls, mean"),
+        ({"pooling": "max"}, "model.pooling=max is not known; allowed: cls, mean"),
         (
             {"position_embedding": "rope"},
-            "model.position_embedding=rope is unknown; allowed: learned, sincos2d",
+            "model.position_embedding=rope is not known; allowed: learned, sincos2d",
         ),
-        ({"stem": "resnet"}, "model.stem=resnet is unknown; allowed: patch, conv, overlap"),
+        ({"stem": "resnet"}, "model.stem=resnet is not known; allowed: patch, conv, overlap"),
     ],
 )
 def test_refuses_and_names_the_key_to_change(options: dict[str, Any], message: str) -> None:

@@ -149,8 +149,8 @@ def test_other_classes_than_those_of_a_resumed_run_are_not_called_typed() -> Non
     with pytest.raises(ValueError) as error:
         complete(config, 100, 10, 3, [0.5] * 3, [0.5] * 3)
     assert str(error.value) == (
-        "the images are not those that the run began with (4 classes there, 10 here; dataset.root=/x); "
-        "bring those back, or begin a new run without resume"
+        "the images are not those that the run was started with (4 classes there, 10 here; dataset.root=/x); "
+        "bring those back, or start a new run without resume"
     )
 
 

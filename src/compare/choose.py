@@ -2,7 +2,6 @@
 
 import glob
 import os
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -150,12 +149,11 @@ def _read_entry(run: SavedRun) -> Entry:
         raise FileNotFoundError(2, "no epoch", METRICS)
     values = flatten(asdict(load_config(run.folder / CONFIG)))
     tidy = {key: float(f"{value:.12g}") if isinstance(value, float) else value for key, value in values.items()}
-    return Entry("", run, tidy, history, _read_numbers(run, history))
+    return Entry("", run, tidy, history, _read_numbers(run))
 
 
-def _read_numbers(run: SavedRun, history: dict[str, list[float]]) -> dict[str, Any]:
+def _read_numbers(run: SavedRun) -> dict[str, Any]:
     test = read_object(run.folder / TEST_METRICS)
-    rates = [rate for rate in history.get("images_per_second", []) if rate == rate]  # nan is not
     return {
         "status": run.status,
         "val_acc": run.number("best_val_acc"),
@@ -166,5 +164,5 @@ def _read_numbers(run: SavedRun, history: dict[str, list[float]]) -> dict[str, A
         "parameters": run.number("parameters"),
         "epochs": run.number("epoch"),
         "minutes": run.minutes,
-        "images_per_second": statistics.median(rates) if rates else None,
+        "images_per_second": run.images_per_second(),
     }

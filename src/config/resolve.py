@@ -158,8 +158,8 @@ def complete(
         if config.resume is not None:
             source = f"dataset.root={dataset.root}" if dataset.root else f"dataset={dataset.name}"
             message = (
-                f"the images are not those that the run began with ({value} {kind} there, {found} here; {source}); "
-                "bring those back, or begin a new run without resume"
+                f"the images are not those that the run was started with ({value} {kind} there, {found} here; "
+                f"{source}); bring those back, or start a new run without resume"
             )
         check(value in (None, found), message)
     if config.dataset.mean:

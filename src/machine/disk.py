@@ -98,9 +98,10 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def short_path(path: Path) -> str:
-    """Return the path relative to the working directory if that is shorter."""
+    """Return a path below the working directory relative to it, another one as it is."""
     with contextlib.suppress(OSError, ValueError):  # on another drive, or the working directory was deleted
-        return min(os.path.relpath(path), str(path), key=len)
+        relative = os.path.relpath(path)
+        return str(path) if Path(relative).parts[:1] == (os.pardir,) else relative
     return str(path)
 
 

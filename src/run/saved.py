@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import socket
+import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from ..config.compose import load_config
 from ..config.schema import TrainConfig
 from ..machine.disk import read_csv, read_json, read_object
 from ..machine.processes import is_alive
+from ..tables import rank_key
 from .files import BEST, CLASSES, CONFIG, ENVIRONMENT, LAST, METRICS, PREPROCESSING, STATUS
 from .weights import BEST_FACTS, read_best
 
@@ -44,10 +46,6 @@ class SavedRun:
     def source(self) -> tuple[Any, Any]:
         """Data set and folder: runs with the same ones are comparable."""
         return self.facts.get("dataset"), self.facts.get("root")
-
-    @property
-    def val_acc(self) -> float:
-        return float(self.number("best_val_acc") or 0.0)
 
     def number(self, fact: str) -> float | None:
         """Return a number from status.json, None if it is missing or not a number."""
@@ -101,6 +99,13 @@ class SavedRun:
         """
         rows = [row for row in read_csv(self.folder / METRICS) if None not in row.values()]
         return {key: [float(row[key] or "nan") for row in rows] for key in (rows[0] if rows else {})}
+
+    def images_per_second(self) -> float | None:
+        """Return the median over the epochs, None if metrics.csv has none or cannot be read."""
+        with contextlib.suppress(OSError, ValueError):
+            rates = [rate for rate in self.history().get("images_per_second", []) if rate > 0]
+            return round(statistics.median(rates), 1) if rates else None
+        return None
 
     def load(self) -> tuple[TrainConfig, list[str], "Preprocessing"]:
         """Return configuration, classes and preprocessing: with the weights, all that inference needs."""
@@ -167,9 +172,10 @@ def find_folders(roots: list[str], name: str = STATUS) -> Iterator[Path]:
 
 
 def best_run(runs: list[SavedRun]) -> SavedRun:
-    """Return the run with the highest validation accuracy among those on the newest run's data set."""
+    """Return the run that ranks first by validation accuracy among those on the newest run's data set."""
     newest = max(runs, key=lambda run: (run.started, str(run.folder)))
-    return max((run for run in runs if run.source == newest.source), key=lambda run: run.val_acc)
+    comparable = [run for run in runs if run.source == newest.source]
+    return min(comparable, key=lambda run: rank_key(run.number("best_val_acc"), run.number("best_val_loss")))
 
 
 def choose_run(wanted: str, roots: list[str]) -> SavedRun:

@@ -9,7 +9,7 @@ from typing import Any
 from ..config.compose import flatten
 from ..config.overrides import is_for_hydra, name_key, show_value
 from ..run.resume import changes_nothing
-from ..sweep.plan import MANNERS, Plan, PlannedJob, Sweep, find_sweeps, read_plan
+from ..sweep.plan import CHANGEABLE, Plan, PlannedJob, Sweep, find_sweeps, read_plan
 from .composer import Composer
 from .plan import check_job, read_settings
 
@@ -45,7 +45,7 @@ def merge_typed(saved: Plan, typed: list[str]) -> list[str]:
 
     Raises ValueError for overrides that would change its jobs.
     """
-    allowed = [f"sweep.{key}" for key in MANNERS]
+    allowed = [f"sweep.{key}" for key in CHANGEABLE]
     for override in typed:
         key = name_key(override)
         if not is_for_hydra(override) and key not in allowed or key.startswith("hydra.sweep."):

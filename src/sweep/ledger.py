@@ -76,7 +76,7 @@ def _build_row(state: JobState, rank: int, sweep: Path) -> dict[str, Any]:
         "test_acc": facts.get("test_acc"),
         "epochs": facts.get("epoch"),
         "minutes": round(minutes, 2) if minutes else None,
-        "images_per_second": state.images_per_second(),
+        "images_per_second": state.run.images_per_second(),
         "peak_memory_mb": round(memory / 2**20) if memory else None,
         "error": state.error or None,
         "folder": str(state.folder.relative_to(sweep)),
@@ -104,7 +104,7 @@ def tabulate_jobs(ranked: Sequence[JobState], swept: Sequence[str]) -> Table:
 
 
 def _tabulate_job(rank: int, state: JobState, swept: Sequence[str]) -> list[str]:
-    facts, values, minutes, rate = state.facts, state.planned.texts(), state.run.minutes, state.images_per_second()
+    facts, values, minutes, rate = state.facts, state.planned.texts(), state.run.minutes, state.run.images_per_second()
     return [
         str(rank) if state.val_acc is not None else "",
         str(state.number),

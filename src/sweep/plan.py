@@ -20,7 +20,7 @@ from ..run.files import SWEEP
 from ..tables import list_differing
 
 # Settings of `sweep` that say how the jobs are run, not which jobs there are: they may change when a sweep continues.
-MANNERS = ("trials", "on_error", "isolate", "gpus", "parallel", "only")
+CHANGEABLE = ("trials", "on_error", "isolate", "gpus", "parallel", "only")
 
 
 @dataclass
@@ -107,7 +107,7 @@ def read_plan(folder: Path) -> Plan:
     """Read a sweep's sweep.json. Raises FileNotFoundError or ValueError if the folder is not a sweep."""
     path = folder / SWEEP
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} is not a sweep: it holds no {SWEEP}")
+        raise FileNotFoundError(f"{folder} is not a sweep: it has no {SWEEP}")
     try:
         values = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
         jobs = [PlannedJob(**job) for job in values.pop("jobs")]
@@ -127,7 +127,7 @@ def open_sweep(wanted: str, root: Path) -> tuple[Path, Plan]:
     else:
         folder = Path(os.path.expanduser(wanted))
         if not (folder / SWEEP).is_file():
-            raise FileNotFoundError(f"--multirun resume={wanted} is not a sweep: it holds no {SWEEP}; {hint}")
+            raise FileNotFoundError(f"--multirun resume={wanted} is not a sweep: it has no {SWEEP}; {hint}")
     return folder, read_plan(folder)
 
 

@@ -1,7 +1,6 @@
 """How far each job of a sweep is, as read from its folder; nothing else is stored about it."""
 
 import contextlib
-import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,20 +60,12 @@ class JobState:
 
     def curve(self) -> tuple[list[float], list[float]]:
         """Return the epochs and the validation accuracy after each, the better one of the weights and their average."""
-        columns = self._columns()
+        columns: dict[str, list[float]] = {}
+        with contextlib.suppress(OSError, ValueError):
+            columns = self.run.history()
         plain, averaged = columns.get("val_acc", []), columns.get("ema_val_acc", [])
         best = [max(pair) for pair in zip(plain, averaged, strict=True)] if averaged else plain
         return columns.get("epoch", []), best
-
-    def images_per_second(self) -> float | None:
-        """Return the median over the epochs."""
-        rates = [rate for rate in self._columns().get("images_per_second", []) if rate > 0]
-        return round(statistics.median(rates), 1) if rates else None
-
-    def _columns(self) -> dict[str, list[float]]:
-        with contextlib.suppress(OSError, ValueError):
-            return self.run.history()
-        return {}
 
 
 def read_state(sweep: Path, number: int, planned: PlannedJob) -> JobState:
