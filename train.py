@@ -38,7 +38,7 @@ def train(config: TrainConfig, job: Job) -> float:
     folder, config = world.broadcast((job.folder, config))
     if config.resume and (answer := world.ask_main(explain_finished, folder, config)):
         log.info(answer)
-        return read_run(folder).val_acc
+        return read_run(folder).val_acc or 0.0
 
     # Images, decoded once and kept in memory if they fit. They complete the configuration.
     stored_size = build.choose_stored_size(config)

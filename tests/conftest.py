@@ -1,24 +1,20 @@
 import copy
 import functools
 import gc
-import io
 import os
-import pickle
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hydra_cache
 import numpy as np
 import pytest
 import torch
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra.core.utils import JobRuntime
-from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from src import evaluate
-from src.config.compose import CONFIGS, compose_config
+from src.config.compose import compose_config
 from src.config.schema import TrainConfig
 from src.data.load import Split
 from src.data.storage import Images
@@ -27,6 +23,7 @@ from src.run.job import Job
 from src.run.saved import SavedRun, read_run
 from train import train
 
+hydra_cache.install()
 torch.set_num_threads(1)  # tiny models: a second thread costs more than it brings
 
 TINY = ["model.embedding_dim=16", "model.num_layers=2", "model.num_heads=2", "training.epochs=2"]
@@ -46,46 +43,15 @@ def _compose(here: str, *overrides: str) -> TrainConfig:
     return compose_config(f"dataset.cache_dir='{CACHE.name}'", *overrides)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that start programs, so that no worker is still at one when the others have ended."""
+    items.sort(key=lambda item: item.path.stem not in ("test_sweep_runs", "test_processes", "test_distributed"))
+
+
 def pytest_collection_finish() -> None:
     """Spare the garbage collector the objects of all imported libraries, which it would search again and again."""
     gc.collect()
     gc.freeze()
-
-
-_load_file, _load_configuration = OmegaConf.load, ConfigLoaderImpl.load_configuration
-_FILES: dict[str, bytes] = {}
-_COMPOSED: dict[tuple[str, ...], bytes] = {}
-
-
-def _load_file_once(file: Any) -> Any:
-    """Parse the YAML of Hydra and of `configs/` once per process."""
-    text = Path(file).read_text() if isinstance(file, str | Path) else file.read()
-    if text not in _FILES:
-        _FILES[text] = pickle.dumps(_load_file(io.StringIO(text)))
-    return pickle.loads(_FILES[text])
-
-
-def _compose_once(
-    self: ConfigLoaderImpl, config_name: str, overrides: list[str], *rest: Any, **more: Any
-) -> DictConfig:
-    """Let Hydra compose the same words once per process, which takes 0.2 s.
-
-    What a test wrote itself, a run to resume or a folder for `--config-dir`, is composed each time.
-    """
-    folders = [str(source.path) for source in self.config_search_path.get_path()]
-    own = any(path.startswith("file:") and path != f"file://{CONFIGS}" for path in folders)
-    if own or config_name not in ("config", "inference") or any("searchpath" in word for word in overrides):
-        return _load_configuration(self, config_name, overrides, *rest, **more)
-    key = (config_name, *overrides, *map(str, rest), str(more), str(JobRuntime.instance().get("name")), *folders)
-    if key not in _COMPOSED:
-        _COMPOSED[key] = pickle.dumps(_load_configuration(self, config_name, overrides, *rest, **more))
-    cfg = pickle.loads(_COMPOSED[key])
-    cfg.hydra.runtime.cwd = os.getcwd()
-    return cfg
-
-
-OmegaConf.load = staticmethod(_load_file_once)  # type: ignore[method-assign]
-ConfigLoaderImpl.load_configuration = _compose_once  # type: ignore[method-assign]
 
 
 @pytest.fixture

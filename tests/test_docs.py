@@ -66,7 +66,7 @@ def test_every_command_of_the_pages_is_accepted(command: str, folder: Path) -> N
     ("command", "message"),
     [
         ("python train.py model.depth=3", "Could not override 'model.depth'"),
-        ("python train.py --multirun seed=0,x", "Value 'x' of type 'str' could not be converted to Integer"),
+        ("python train.py --multirun seed=0,x", "Error merging override seed=x"),
         ("python inference.py k=3", "Could not override 'k'"),
     ],
 )

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from conftest import CACHE, TINY
 from test_continue import begin, read_rows, resume
@@ -49,6 +50,7 @@ def assert_equal_predictions(one: Path, two: Path) -> None:
     assert np.allclose(confidences[0], confidences[1], atol=1e-4)
 
 
+@pytest.mark.usefixtures("empty_pictures")  # in this process; the others draw theirs
 def test_two_processes_train_what_one_does_and_take_over_each_others_runs(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     result = torchrun(f"hydra.run.dir={two}", f"dataset.cache_dir={CACHE.name}", *SETTINGS)
@@ -69,4 +71,4 @@ def test_two_processes_train_what_one_does_and_take_over_each_others_runs(tmp_pa
         for name, tensor in states[0][part].items():
             assert torch.allclose(tensor, states[1][part][name], atol=1e-4), name
     assert {read_run(folder).status for folder in (one, two)} == {"finished"}
-    assert (one / "figures" / "attention.png").stat().st_mtime > (one / "environment.json").stat().st_mtime - 60
+    assert (one / "figures" / "attention.png").stat().st_size > 0

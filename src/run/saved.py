@@ -47,6 +47,11 @@ class SavedRun:
         """Data set and folder: runs with the same ones are comparable."""
         return self.facts.get("dataset"), self.facts.get("root")
 
+    @property
+    def val_acc(self) -> float | None:
+        """The best validation accuracy, a fraction."""
+        return self.number("best_val_acc")
+
     def number(self, fact: str) -> float | None:
         """Return a number from status.json, None if it is missing or not a number."""
         value = self.facts.get(fact)
@@ -175,7 +180,7 @@ def best_run(runs: list[SavedRun]) -> SavedRun:
     """Return the run that ranks first by validation accuracy among those on the newest run's data set."""
     newest = max(runs, key=lambda run: (run.started, str(run.folder)))
     comparable = [run for run in runs if run.source == newest.source]
-    return min(comparable, key=lambda run: rank_key(run.number("best_val_acc"), run.number("best_val_loss")))
+    return min(comparable, key=lambda run: rank_key(run.val_acc, run.number("best_val_loss")))
 
 
 def choose_run(wanted: str, roots: list[str]) -> SavedRun:

@@ -42,7 +42,7 @@ class JobState:
 
     @property
     def val_acc(self) -> float | None:
-        return self.run.number("best_val_acc")
+        return self.run.val_acc
 
     @property
     def error(self) -> str:
