@@ -1,46 +1,12 @@
-import copy
-import functools
+"""Fixtures and hooks. What takes time to import is imported by the workers only, where they need it."""
+
 import gc
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import hydra_cache
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 
-from src import evaluate
-from src.config.compose import compose_config
-from src.config.schema import TrainConfig
-from src.data.load import Split
-from src.data.storage import Images
-from src.plots import curves, search, sweeps
-from src.run.job import Job
-from src.run.saved import SavedRun, read_run
-from train import train
-
-hydra_cache.install()
-torch.set_num_threads(1)  # tiny models: a second thread costs more than it brings
-
-TINY = ["model.embedding_dim=16", "model.num_layers=2", "model.num_heads=2", "training.epochs=2"]
-COLORS = {"blue": (30, 60, 220), "green": (40, 200, 60), "red": (220, 40, 30)}
-
-
-CACHE = tempfile.TemporaryDirectory()  # goes away with the process
-
-
-def compose(*overrides: str) -> TrainConfig:
-    """Compose and check a training configuration as the command line does, with a cache of its own."""
-    return copy.deepcopy(_compose(os.getcwd(), *overrides))
-
-
-@functools.cache
-def _compose(here: str, *overrides: str) -> TrainConfig:
-    return compose_config(f"dataset.cache_dir='{CACHE.name}'", *overrides)
+from src.run.saved import SavedRun
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,78 +15,38 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Spare the garbage collector the objects of all imported libraries, which it would search again and again."""
+    import hydra_cache
+    import torch
+
+    hydra_cache.install()
+    torch.set_num_threads(1)  # tiny models: a second thread costs more than it brings
+    # The objects of all imported libraries are not garbage: it takes long to look through them again and again.
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture
 def empty_pictures() -> Iterator[None]:
-    """Make empty files of pictures, which take most of the time of a small run, where a test is not about them."""
+    """Make empty files of pictures, where a test is not about them."""
+    from helpers import replace_pictures
+
     with pytest.MonkeyPatch.context() as patch:
         replace_pictures(patch)
         yield
 
 
-def replace_pictures(patch: pytest.MonkeyPatch) -> None:
-    def touch(*arguments: Any, **options: Any) -> None:
-        next(argument for argument in arguments if isinstance(argument, Path)).touch()
-
-    for module in (evaluate, curves, sweeps, search):
-        for name in (name for name in vars(module) if name.startswith("plot_")):
-            patch.setattr(module, name, touch)
-
-
-def hold_images(images: torch.Tensor) -> Images:
-    """Hold uint8 images (N,C,H,W) as the data path does in memory."""
-    return Images(images)
-
-
-def pixels_of(split: Split) -> torch.Tensor:
-    """Return all images (N,C,H,W) of a split."""
-    return split.images.take(torch.arange(len(split)))
-
-
-def make_picture(color: tuple[int, int, int], seed: int, size: tuple[int, int] = (20, 16)) -> Image.Image:
-    """Return a noisy picture (width, height) of about a colour; so noisy that a model errs now and then."""
-    random = np.random.default_rng([seed, *color])
-    pixels = np.array(color) + random.normal(0, 110, 3) + random.normal(0, 40, (size[1], size[0], 3))
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-
-
-def make_folder(root: Path, per_class: int = 12) -> Path:
-    """Make class folders of noisy pictures, with things that are no images among them."""
-    for name, color in COLORS.items():
-        (root / name).mkdir(parents=True)
-        for i in range(per_class):
-            make_picture(color, seed=i).save(root / name / f"{i:02d}.png")
-    (root / "red" / "notes.txt").write_text("not an image")
-    (root / "red" / "._00.png").write_bytes(b"resource fork")
-    (root / ".hidden").mkdir()
-    make_picture((0, 0, 0), 0).save(root / ".hidden" / "x.png")
-    return root
-
-
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
+    from helpers import make_folder
+
     return make_folder(tmp_path / "photos")
-
-
-def train_run(folder: Path, *overrides: str) -> SavedRun:
-    folder.mkdir(parents=True)
-    train(compose(*overrides), Job(folder, list(overrides), {"model": "vit_nano"}))
-    return read_run(folder)
 
 
 @pytest.fixture(scope="session")
 def photo_run(tmp_path_factory: pytest.TempPathFactory) -> SavedRun:
     """A finished run on pictures of odd sizes, two epochs."""
+    from helpers import make_folder, photo_overrides, train_run
+
     root = make_folder(tmp_path_factory.mktemp("session") / "photos [ä]")
     folder = tmp_path_factory.mktemp("runs") / "photos"
     return train_run(folder, *photo_overrides(root))
-
-
-def photo_overrides(root: Path | str) -> list[str]:
-    """Settings for a few quick steps on the pictures of `make_folder`, enough to learn something but not all."""
-    learning = ["training.batch_size=4", "training.lr=0.005", "model.patch_size=4"]
-    return ["dataset=image_folder", f"dataset.root='{root}'", "dataset.image_size=16", *TINY, *learning]

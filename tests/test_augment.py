@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import compose
+from helpers import compose
 from torchvision.transforms.v2 import functional as TV
 
 from src.augment import chunks as chunks_module

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import hold_images
+from helpers import hold_images
 from torch import Tensor
 
 from src.data.batches import iterate_batches

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import COLORS, compose, make_picture, pixels_of
+from helpers import COLORS, compose, make_picture, pixels_of
 from PIL import Image
 
 from src.augment.boxes import draw_resized_crops

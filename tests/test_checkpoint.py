@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import compose, hold_images
+from helpers import compose, hold_images
 from safetensors.torch import load_file
 
 from src.config.compose import load_config

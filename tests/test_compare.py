@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import compose
+from helpers import compose
 from PIL import Image
 from test_predict import infer
 from test_run import save_fake_run

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, compose, make_folder, photo_overrides, replace_pictures
+from helpers import TINY, compose, make_folder, photo_overrides, replace_pictures
 from safetensors.torch import load_file
 from test_engine import equal, refuse_batches_above
 

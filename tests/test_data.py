@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import COLORS, compose, hold_images, make_folder, make_picture, pixels_of
+from helpers import COLORS, compose, hold_images, make_folder, make_picture, pixels_of
 from PIL import Image
 
 from src.data.batches import iterate_batches, shuffled_order

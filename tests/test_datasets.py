@@ -9,7 +9,7 @@ from pathlib import Path
 import layouts
 import numpy as np
 import pytest
-from conftest import compose, make_folder
+from helpers import compose, make_folder
 from layouts import Truth, write_idx
 
 from src.data.folders import Source

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import compose
+from helpers import compose
 
 from src.config.compose import CONFIGS, dump_config
 from src.config.schema import InferenceConfig, TrainConfig

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import layouts
 import pytest
-from conftest import compose
+from helpers import compose
 
 from src.data.downloads import obtain
 from src.data.folders import Source

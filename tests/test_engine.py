@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import compose, hold_images, pixels_of
+from helpers import compose, hold_images, pixels_of
 from test_optim import make_model
 from torch import nn
 

@@ -5,7 +5,7 @@ import io
 
 import pytest
 import torch
-from conftest import TINY, compose
+from helpers import TINY, compose
 from torch import nn
 
 from src.config.options import list_options

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import COLORS, make_picture
+from helpers import COLORS, make_picture
 from test_data import save_variants
 
 import inference

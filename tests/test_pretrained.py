@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, compose
+from helpers import TINY, compose
 from safetensors.torch import save_file
 from timm.models._manipulate import adapt_input_conv
 from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CACHE, TINY
+from helpers import CACHE, TINY
 from test_continue import begin, read_rows, resume
 
 from src.run.files import TEST_PREDICTIONS

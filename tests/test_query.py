@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import compose
+from helpers import compose
 from test_predict import infer
 from test_run import save_fake_run
 

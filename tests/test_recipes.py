@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import compose, hold_images
+from helpers import compose, hold_images
 
 from src.build import build_trainer
 from src.config.compose import CONFIGS

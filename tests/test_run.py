@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, compose, photo_overrides, train_run
+from helpers import TINY, compose, photo_overrides, train_run
 from PIL import Image
 from safetensors.torch import load_file
 

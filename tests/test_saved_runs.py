@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import compose
+from helpers import compose
 
 from inference import infer
 from src.config.schema import InferenceConfig, TrainConfig

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import compose
+from helpers import compose
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_folder, photo_overrides, train_run
+from helpers import make_folder, photo_overrides, train_run
 from safetensors.torch import load_file
 
 from src.config.schema import TrainConfig
@@ -87,9 +87,10 @@ def wait_for(folder: Path, **facts: Any) -> dict[str, Any]:
     raise AssertionError(f"{folder} never got to {facts}: {status}")
 
 
+@pytest.mark.usefixtures("empty_pictures")  # of the run alone
 def test_jobs_in_separate_processes_survive_each_other_and_the_sweep(words: list[str]) -> None:
     """One raises, one is killed, then the sweep itself; continued, the job gives what the same run alone gives."""
-    swept = ["training.lr=0.005,1e20,0.004", "training.epochs=12", "sweep.isolate=true", "sweep.parallel=2"]
+    swept = ["training.lr=0.005,1e20,0.004", "training.epochs=8", "sweep.isolate=true", "sweep.parallel=2"]
     sweep = ["--multirun", *words, *swept]
     with subprocess.Popen(command(*sweep), stdout=subprocess.DEVNULL) as first:
         while not list(Path("multirun").rglob("sweep.json")):
@@ -115,7 +116,7 @@ def test_jobs_in_separate_processes_survive_each_other_and_the_sweep(words: list
     assert ended.returncode == 1 and "job 1     failed: FloatingPointError" in ended.stdout
     assert [row["status"] for _, row in sorted(read_ledger().items())] == ["finished", "failed", "finished"]
     assert not list(folder.glob(f"*/{STDERR}")) or (folder / "1" / STDERR).read_text().startswith("error: ")
-    train_run(Path("alone"), *words, "training.lr=0.005", "training.epochs=12")
+    train_run(Path("alone"), *words, "training.lr=0.005", "training.epochs=8")
     assert results(folder / "0") == results(Path("alone"))
 
 
@@ -131,7 +132,7 @@ def test_a_sweep_through_a_launcher_is_ranked_and_continued(launcher: str, words
     assert rows[1]["error"].startswith("FloatingPointError: ")
     assert f"best      {the_sweep()}/0" in ended.stdout and "Traceback" not in ended.stdout
     before = (the_sweep() / "0" / STATUS).stat().st_mtime_ns
-    assert subprocess.run(command(*sweep), capture_output=True).returncode == 1
+    assert subprocess.run(command(*sweep, "sweep.only=[0]"), capture_output=True).returncode == 0
     assert (the_sweep() / "0" / STATUS).stat().st_mtime_ns == before, "what has finished is not run again"
 
 
