@@ -1,12 +1,16 @@
 """Fixtures and hooks. What takes time to import is imported by the workers only, where they need it."""
 
 import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from src.run.saved import SavedRun
+
+# Tiny models: a second thread costs more than it brings, here and in the programs that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -16,10 +20,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     import hydra_cache
-    import torch
 
     hydra_cache.install()
-    torch.set_num_threads(1)  # tiny models: a second thread costs more than it brings
     # The objects of all imported libraries are not garbage: it takes long to look through them again and again.
     gc.collect()
     gc.freeze()

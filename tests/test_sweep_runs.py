@@ -106,9 +106,8 @@ def test_jobs_in_separate_processes_survive_each_other_and_the_sweep(words: list
         first.send_signal(signal.SIGTERM)
     assert first.returncode == 143 and read_object(folder / "2" / STATUS)["status"] == "stopped"
 
-    with subprocess.Popen(
-        command("--multirun", "resume=latest", "sweep.only=[0]"), stdout=subprocess.DEVNULL
-    ) as second:
+    again = command("--multirun", "resume=latest", "sweep.only=[0]")
+    with subprocess.Popen(again, stdout=subprocess.DEVNULL) as second:
         orphan = wait_for(folder / "0", epoch=read_object(folder / "0" / STATUS)["epoch"] + 1)["pid"]
         second.kill()
     os.kill(orphan, 0)  # it is still running, and the next start waits for it
