@@ -61,7 +61,7 @@ def pixels_of(split: Split) -> torch.Tensor:
 
 
 def make_picture(color: tuple[int, int, int], seed: int, size: tuple[int, int] = (20, 16)) -> Image.Image:
-    """Return a noisy picture (width, height) of about a colour; so noisy that a model errs now and then."""
+    """Return a noisy picture (width, height) of about a color; so noisy that a model errs now and then."""
     random = np.random.default_rng([seed, *color])
     pixels = np.array(color) + random.normal(0, 110, 3) + random.normal(0, 40, (size[1], size[0], 3))
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))

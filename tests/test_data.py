@@ -114,7 +114,7 @@ def test_broken_images_are_refused_by_name_or_skipped_by_choice(photos: Path) ->
     assert sum("unreadable, skipped" in note for note in data.notes) == 2
 
 
-def test_colour_is_found_in_the_images_and_grey_sets_get_one_channel(photos: Path, tmp_path: Path) -> None:
+def test_color_is_found_in_the_images_and_gray_sets_get_one_channel(photos: Path, tmp_path: Path) -> None:
     assert load_folder(photos).preprocessing.channels == 3
     for path in find_images(photos):
         Image.open(path).convert("L").convert("RGB").save(path)
@@ -187,7 +187,7 @@ def test_the_crop_stays_inside_the_image_for_every_shape(size: tuple[int, int]) 
             assert 0 <= left < right <= shape[0] and 0 <= top < bottom <= shape[1]
 
 
-def test_a_transparent_colour_in_a_palette_free_png_is_laid_on_white_too(tmp_path: Path) -> None:
+def test_a_transparent_color_in_a_palette_free_png_is_laid_on_white_too(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8), (255, 0, 255)).save(tmp_path / "key.png", transparency=(255, 0, 255))
     assert RGB8(read_image(tmp_path / "key.png")).min() == 255
 

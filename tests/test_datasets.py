@@ -235,7 +235,7 @@ def test_svhn_files_give_classes_labels_and_splits(tmp_path: Path, monkeypatch: 
     assert all(pixels_tell_labels(source, split, source.classes) for split in source.splits)
 
 
-def test_stl10_needs_no_unlabelled_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stl10_needs_no_unlabeled_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     accept_any_checksum(monkeypatch, "stl10")
     folder = layouts.touch_folder(tmp_path / "stl10_binary")
     for split, count in (("train", 100), ("test", 20)):

@@ -48,7 +48,7 @@ def texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
 
-def labelled(figure: Figure, label: str) -> np.ndarray:
+def labeled(figure: Figure, label: str) -> np.ndarray:
     (line,) = (line for axes in figure.axes for line in axes.lines if line.get_label() == label)
     return np.array(line.get_xydata())
 
@@ -108,25 +108,25 @@ def test_curves_ring_the_best_validation_epoch_and_of_equal_ones_that_of_the_low
     columns = metrics(5) | {"val_acc": [0.1, 0.7, float("nan"), 0.7, 0.6], "epoch": [11, 12, 13, 14, 15]}
     for losses, epoch in (([5.0, 1.0, 0.0, 2.0, 3.0], 12), ([5.0, 2.0, 0.0, 1.0, 3.0], 14)):
         figure = curves._draw_curves(columns | {"val_loss": losses})
-        np.testing.assert_allclose(labelled(figure, "best"), [[epoch, 70]])
+        np.testing.assert_allclose(labeled(figure, "best"), [[epoch, 70]])
         assert f"best 70.00 %, epoch {epoch}" in texts(figure)
 
 
 def test_curves_of_averaged_weights_have_their_own_line_and_may_hold_the_best() -> None:
     columns = metrics(3)
     figure = curves._draw_curves(columns | {"ema_val_acc": [0.1, 0.95, 0.2], "ema_val_loss": [3.0, 2.0, 1.0]})
-    np.testing.assert_allclose(labelled(figure, "ema_acc"), [[1, 10], [2, 95], [3, 20]])
-    np.testing.assert_allclose(labelled(figure, "ema_loss"), [[1, 3], [2, 2], [3, 1]])
-    np.testing.assert_allclose(labelled(figure, "best"), [[2, 95]])
+    np.testing.assert_allclose(labeled(figure, "ema_acc"), [[1, 10], [2, 95], [3, 20]])
+    np.testing.assert_allclose(labeled(figure, "ema_loss"), [[1, 3], [2, 2], [3, 1]])
+    np.testing.assert_allclose(labeled(figure, "best"), [[2, 95]])
     figure = curves._draw_curves(columns | {"ema_val_acc": [0.1, 0.5, 0.2], "ema_val_loss": [3.0, 2.0, 1.0]})
-    np.testing.assert_allclose(labelled(figure, "best"), [[3, 90]])
+    np.testing.assert_allclose(labeled(figure, "best"), [[3, 90]])
     assert "━ ema" not in texts(curves._draw_curves(columns)) and "━ ema" in texts(figure)
 
 
 def test_curves_show_accuracy_in_per_cent_and_take_the_power_out_of_the_learning_rate() -> None:
     figure = curves._draw_curves(metrics(3))
-    np.testing.assert_allclose(labelled(figure, "train_acc")[:, 1], [20, 55, 90])
-    np.testing.assert_allclose(labelled(figure, "lr")[:, 1], [1, 1, 1])
+    np.testing.assert_allclose(labeled(figure, "train_acc")[:, 1], [20, 55, 90])
+    np.testing.assert_allclose(labeled(figure, "lr")[:, 1], [1, 1, 1])
     assert "Learning rate (×10⁻³)" in texts(figure)
 
 
@@ -145,7 +145,7 @@ def test_curves_of_a_diverged_run_are_drawn_with_gaps(bad: float, everywhere: bo
         columns[name] = [bad] * 4 if everywhere else [*columns[name][:3], bad]
     curves.plot_curves(columns, tmp_path / "curves.png")
     figure = curves._draw_curves(columns)
-    assert np.isnan(labelled(figure, "val_loss")[:, 1]).tolist() == [everywhere] * 3 + [True]
+    assert np.isnan(labeled(figure, "val_loss")[:, 1]).tolist() == [everywhere] * 3 + [True]
     assert np.isfinite([axes.get_ylim() for axes in figure.axes]).all()
     assert any(text.startswith("best") for text in texts(figure)) is not everywhere
 
@@ -154,7 +154,7 @@ def test_curves_need_no_column_but_the_epoch(tmp_path: Path) -> None:
     curves.plot_curves({"epoch": []}, tmp_path / "none.png")
     curves.plot_curves({"epoch": [1.0, 2.0], "train_loss": [2.0, 1.0]}, tmp_path / "loss.png")
     figure = curves._draw_curves({"epoch": [1.0, 2.0], "train_loss": [2.0]})
-    assert labelled(figure, "train_loss").tolist() == [[1, 2]]
+    assert labeled(figure, "train_loss").tolist() == [[1, 2]]
 
 
 def test_a_confusion_matrix_says_all_counts_but_the_zeros_off_its_diagonal() -> None:
@@ -209,7 +209,7 @@ def test_names_that_look_alike_once_cut_are_told_apart_by_their_index() -> None:
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
-def test_any_class_name_is_drawn_as_it_is_spelt_and_without_a_warning(name: str, tmp_path: Path) -> None:
+def test_any_class_name_is_drawn_as_it_is_spelled_and_without_a_warning(name: str, tmp_path: Path) -> None:
     classes = [name, "other"]
     matrix.plot_confusion_matrix(np.eye(2, dtype=int), classes, tmp_path / "matrix.png")
     pictures.plot_predictions(images(2), classes, classes[::-1], [1, 0.5], tmp_path / "predictions.png")

@@ -126,7 +126,7 @@ def texts(figure: FigureBase) -> list[str]:
     return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
 
-def labelled(axes: Axes, label: str) -> list[Line2D]:
+def labeled(axes: Axes, label: str) -> list[Line2D]:
     return [line for line in axes.lines if line.get_label() == label]
 
 
@@ -211,15 +211,15 @@ def test_many_numbers_have_round_ticks() -> None:
 
 def test_one_setting_is_a_line_of_means_with_the_sample_deviation_and_every_job() -> None:
     axes = sweep({"layers": [8, 4, 6]}, [[0.9, 0.94], [0.5], []]).axes[0]
-    (line,) = labelled(axes, "mean")
+    (line,) = labeled(axes, "mean")
     assert points(line) == [[4, 50], [6, pytest.approx(NAN, nan_ok=True)], [8, 92]]
     (bars,) = (container for container in axes.containers if isinstance(container, ErrorbarContainer))
     (segments,) = (collection.get_segments() for collection in bars.lines[2])
     (drawn,) = (segment for segment in segments if len(segment) and np.isfinite(segment).all())
     half = 100 * np.std([0.9, 0.94], ddof=1)
     assert_close(drawn, [[8, 92 - half], [8, 92 + half]])
-    assert [points(line) for line in labelled(axes, "job")] == [[[8, 90], [8, 94]]]
-    assert [points(line) for line in labelled(axes, "best")] == [[[8, 92]]]
+    assert [points(line) for line in labeled(axes, "job")] == [[[8, 90], [8, 94]]]
+    assert [points(line) for line in labeled(axes, "best")] == [[[8, 92]]]
     assert "best mean 92.00 ± 2.83 % (n = 2)" in texts(axes.figure)
 
 
@@ -270,7 +270,7 @@ def test_three_settings_are_parallel_axes_with_a_line_for_each_group() -> None:
         "optimizer": ["sgd", "adamw", "sgd"],
     }
     axes = sweep(settings, [[0.5], [0.9, 0.94], []]).axes[0]
-    groups = [labelled(axes, f"group {i}") for i in range(3)]
+    groups = [labeled(axes, f"group {i}") for i in range(3)]
     heights = [np.asarray(line.get_ydata()) for (line,) in groups]
     assert_close(heights, [[0, 0.5, 0, 0], [1, 0, 1, 1], [0.5, 1, 0, NAN]])
     (best,) = groups[1]
@@ -283,8 +283,8 @@ def test_three_settings_are_parallel_axes_with_a_line_for_each_group() -> None:
 
 def test_without_settings_all_jobs_stand_in_a_row_with_their_mean() -> None:
     axes = sweep({}, [[0.5, NAN, 0.7]]).axes[0]
-    assert [points(line) for line in labelled(axes, "job")] == [[[1, 50], [2, 70]]]
-    assert [points(line)[0][1] for line in labelled(axes, "mean")] == [60]
+    assert [points(line) for line in labeled(axes, "job")] == [[[1, 50], [2, 70]]]
+    assert [points(line)[0][1] for line in labeled(axes, "mean")] == [60]
     assert "mean 60.00 ± 14.14 % (n = 2)" in texts(axes.figure)
 
 
@@ -358,31 +358,31 @@ def test_one_epoch_is_a_dot_and_a_curve_without_a_number_is_left_out() -> None:
 def test_a_comparison_draws_validation_solid_and_training_dotted_in_the_color_of_the_run() -> None:
     runs = {"a": metrics([0.5, 0.7, 0.6], train_acc=[0.5, 0.8, 0.9], train_loss=[3, 2, 1]), "b": metrics([0.1])}
     loss, accuracy = curves._draw_comparison(runs).axes
-    assert [points(line) for line in labelled(accuracy, "val")] == [[[1, 50], [2, 70], [3, 60]], [[1, 10]]]
-    assert points(labelled(loss, "train")[0]) == [[1, 3], [2, 2], [3, 1]]
+    assert [points(line) for line in labeled(accuracy, "val")] == [[[1, 50], [2, 70], [3, 60]], [[1, 10]]]
+    assert points(labeled(loss, "train")[0]) == [[1, 3], [2, 2], [3, 1]]
     for axes in (loss, accuracy):
-        assert {line.get_linestyle() for line in labelled(axes, "val")} == {"-"}
-        assert {line.get_linestyle() for line in labelled(axes, "train")} == {":"}
-        colors = [[line.get_color() for line in labelled(axes, label)] for label in ("val", "train", "best")]
+        assert {line.get_linestyle() for line in labeled(axes, "val")} == {"-"}
+        assert {line.get_linestyle() for line in labeled(axes, "train")} == {":"}
+        colors = [[line.get_color() for line in labeled(axes, label)] for label in ("val", "train", "best")]
         assert colors[0] == colors[1] == colors[2] == style.PALETTE[:2]
-    assert [points(line) for line in labelled(accuracy, "best")] == [[[2, 70]], [[1, 10]]]
-    assert [points(line)[0][0] for line in labelled(loss, "best")] == [2, 1]
+    assert [points(line) for line in labeled(accuracy, "best")] == [[[2, 70]], [[1, 10]]]
+    assert [points(line)[0][0] for line in labeled(loss, "best")] == [2, 1]
     assert entries(loss) == ["a — 70.00 %", "b — 10.00 %"]
 
 
 def test_a_comparison_takes_the_averaged_weights_where_they_are_better() -> None:
     averaged = {"ema_val_acc": [0.4, 0.9], "ema_val_loss": [0.6, 0.1]}
     loss, accuracy = curves._draw_comparison({"a": metrics([0.5, 0.7], **averaged)}).axes
-    assert [points(line) for line in labelled(accuracy, "ema_val")] == [[[1, 40], [2, 90]]]
-    assert [points(line) for line in labelled(loss, "ema_val")] == [[[1, 0.6], [2, 0.1]]]
-    assert not labelled(accuracy, "val")
+    assert [points(line) for line in labeled(accuracy, "ema_val")] == [[[1, 40], [2, 90]]]
+    assert [points(line) for line in labeled(loss, "ema_val")] == [[[1, 0.6], [2, 0.1]]]
+    assert not labeled(accuracy, "val")
     _, accuracy = curves._draw_comparison({"a": metrics([0.5, 0.95], **averaged)}).axes
-    assert [points(line) for line in labelled(accuracy, "val")] == [[[1, 50], [2, 95]]]
+    assert [points(line) for line in labeled(accuracy, "val")] == [[[1, 50], [2, 95]]]
 
 
 def test_a_comparison_without_accuracies_rings_the_lowest_loss() -> None:
     loss, accuracy = curves._draw_comparison({"a": {"epoch": [1, 2, 3], "val_loss": [3, 1, 2]}}).axes
-    assert [points(line) for line in labelled(loss, "best")] == [[[2, 1]]]
+    assert [points(line) for line in labeled(loss, "best")] == [[[2, 1]]]
     assert entries(loss) == ["a"]
     assert "no numbers yet" in {text.get_text() for text in accuracy.texts}
 
@@ -397,16 +397,16 @@ def test_long_names_of_runs_keep_both_ends_and_those_that_look_alike_their_index
 
 def test_ten_runs_have_ten_colors() -> None:
     figure = curves._draw_comparison({f"run {i}": metrics([0.5]) for i in range(10)})
-    assert len({line.get_color() for line in labelled(figure.axes[1], "val")}) == 10
+    assert len({line.get_color() for line in labeled(figure.axes[1], "val")}) == 10
 
 
 def test_the_best_so_far_ignores_pruned_trials_and_those_without_a_value() -> None:
     values, pruned = [0.5, None, 0.9, 0.4, 0.7, NAN], [False, False, True, False, False, False]
     axes = search._draw_search_history(values, pruned).axes[0]
-    (best,) = labelled(axes, "best so far")
+    (best,) = labeled(axes, "best so far")
     assert [height for _, height in points(best)] == [50, 50, 50, 50, 70, 70]
     assert best.get_drawstyle() == "steps-post"
-    (finished,), (stopped,), (missing,) = (labelled(axes, label) for label in ("finished", "pruned", "no value"))
+    (finished,), (stopped,), (missing,) = (labeled(axes, label) for label in ("finished", "pruned", "no value"))
     assert points(finished) == [[0, 50], [3, 40], [4, 70]]
     assert points(stopped) == [[2, 90]] and stopped.get_markerfacecolor() == "white"
     assert [trial for trial, _ in points(missing)] == [1, 5]

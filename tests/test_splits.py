@@ -63,7 +63,7 @@ def test_a_rare_class_gets_its_share_as_a_common_one_does() -> None:
         assert [len({groups[i] for i in part}) for part in parts] == [42, 9, 9]
 
 
-def test_blocks_keep_neighbouring_frames_of_a_video_together_across_class_folders() -> None:
+def test_blocks_keep_neighboring_frames_of_a_video_together_across_class_folders() -> None:
     random = np.random.default_rng(0)
     labels = random.integers(0, 4, 5000).tolist()
     paths = [f"x/{'abcd'[label]}/frame{i}.jpg" for i, label in enumerate(labels)]
