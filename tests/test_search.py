@@ -202,5 +202,5 @@ def test_each_kind_of_value_has_its_own_distribution(monkeypatch: pytest.MonkeyP
 
 def test_hyperband_prunes_jobs_too(monkeypatch: pytest.MonkeyPatch) -> None:
     main = Trainer()
-    assert sweep(monkeypatch, main, *WORDS, "sweep.pruner=hyperband", "sweep.prune_after=1") == 0
-    assert main.epochs < 12 * 6
+    assert sweep(monkeypatch, main, *WORDS, "sweep.trials=8", "sweep.pruner=hyperband", "sweep.prune_after=1") == 0
+    assert main.epochs < 8 * 6

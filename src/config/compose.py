@@ -52,11 +52,17 @@ def to_plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def into_schema(schema: type[AnyConfig], plain: Any) -> AnyConfig:
-    """Merge plain values into the schema; keys that an option does not have become None."""
-    values = escape(_fill_unused(schema, plain))
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
+    """Return plain values as the schema's dataclasses; keys that an option does not have become None."""
+    config = OmegaConf.to_object(give_types(schema, plain))
     assert isinstance(config, schema)
     return config
+
+
+def give_types(schema: type, plain: Any) -> DictConfig:
+    """Merge plain values into the schema, which converts them to its types. Raises OmegaConf's errors."""
+    merged = OmegaConf.merge(OmegaConf.structured(schema), escape(_fill_unused(schema, plain)))
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 def _fill_unused(schema: Any, plain: Any) -> Any:
