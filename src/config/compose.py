@@ -43,12 +43,11 @@ def read_composed(schema: type[AnyConfig], cfg: DictConfig) -> AnyConfig:
 
 def to_plain(cfg: DictConfig) -> dict[str, Any]:
     """Return the values with interpolations resolved, without Hydra's own section."""
-    container = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(container, dict)
-    container.pop("hydra", None)
-    plain = OmegaConf.to_container(OmegaConf.create(container), resolve=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    plain: dict[str, Any] = {}
+    for key in (str(key) for key in cfg if key != "hydra"):
+        value = "???" if OmegaConf.is_missing(cfg, key) else cfg[key]
+        plain[key] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    return plain
 
 
 def into_schema(schema: type[AnyConfig], plain: Any) -> AnyConfig:
