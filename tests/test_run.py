@@ -94,9 +94,9 @@ def test_nothing_of_the_test_is_left_where_results_are_removed(photo_run: SavedR
 
 
 @pytest.mark.parametrize("stem", ["conv", "overlap"])
-def test_figures_are_drawn_for_the_other_kinds_of_model_too(stem: str, tmp_path: Path) -> None:
+def test_figures_are_drawn_for_the_other_kinds_of_model_too(stem: str, photos: Path, tmp_path: Path) -> None:
     kind = [f"model.stem={stem}", "model.pooling=mean", "model.position_embedding=sincos2d", "model.num_registers=2"]
-    run = train_run(tmp_path / stem, *TINY, *kind, "training.epochs=1", "training.tensorboard=false")
+    run = train_run(tmp_path / stem, *photo_overrides(photos), *kind, "training.epochs=1", "training.tensorboard=false")
     names = {path.name for path in (run.folder / "figures").iterdir()}
     kinds = ("augmentations", "predictions", "attention", "position_embeddings", "patch_filters")
     assert names == {f"{kind}.png" for kind in kinds}

@@ -165,23 +165,20 @@ def test_resume_continues_a_sweep_by_its_folder(monkeypatch: pytest.MonkeyPatch)
     assert sweep(monkeypatch, main, "resume=latest") == 0 and len(main.runs) == 2
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["training.lr=1"], "--multirun resume=… continues the jobs of that sweep; leave training.lr=1 out"),
-        (["sweep.zip=true"], "leave sweep.zip=true out"),
-        (["hydra.sweep.dir=x"], "leave hydra.sweep.dir=x out"),
-        (["sweep.new=true"], "leave sweep.new=true out"),
-        (["sweep.only=7"], "sweep.only=7: the sweep has the jobs 0 to 1"),
-    ],
-)
 def test_what_would_change_the_jobs_is_refused_when_a_sweep_is_continued(
-    words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     main = Trainer()
     sweep(monkeypatch, main, "seed=0,1", QUICK)
-    assert sweep(monkeypatch, main, "resume=latest", *words) == 1 and len(main.runs) == 2
-    assert message in capsys.readouterr().err
+    for word, message in (
+        ("training.lr=1", "--multirun resume=… continues the jobs of that sweep; leave training.lr=1 out"),
+        ("sweep.zip=true", "leave sweep.zip=true out"),
+        ("hydra.sweep.dir=x", "leave hydra.sweep.dir=x out"),
+        ("sweep.new=true", "leave sweep.new=true out"),
+        ("sweep.only=7", "sweep.only=7: the sweep has the jobs 0 to 1"),
+    ):
+        assert sweep(monkeypatch, main, "resume=latest", word) == 1 and len(main.runs) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_a_sweep_is_not_continued_with_changed_files(
@@ -242,23 +239,24 @@ def test_on_error_stop_leaves_the_other_jobs_pending_after_a_failure(monkeypatch
     assert sweep(monkeypatch, main, "resume=latest") == 0 and statuses() == ["finished"] * 3
 
 
-@pytest.mark.parametrize("error", [ValueError("no images"), RuntimeError("defect"), SystemExit(3), MemoryError()])
-def test_an_error_before_the_run_starts_is_in_its_log_and_status_and_the_other_jobs_run(
-    error: BaseException, monkeypatch: pytest.MonkeyPatch
+def test_errors_before_a_run_starts_are_in_its_log_and_status_and_the_other_jobs_run(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     main = Trainer()
-    main.ends[0], main.early = error, {0}
-    assert sweep(monkeypatch, main, "seed=0,1", QUICK) == 1
-    job = the_sweep() / "0"
-    assert statuses() == ["failed", "finished"]
-    assert read_object(job / STATUS)["error"] == f"{type(error).__name__}: {error}"
-    log = (job / LOG).read_text()
-    assert log.startswith("Traceback") and type(error).__name__ in log.splitlines()[-1]
-    assert read_ledger()[0]["error"].startswith(type(error).__name__)
+    errors = [ValueError("no images"), RuntimeError("defect"), SystemExit(3), MemoryError()]
+    main.ends, main.early = dict(enumerate(errors)), {0, 1, 2, 3}
+    assert sweep(monkeypatch, main, "seed=0,1,2,3,4", QUICK) == 1
+    assert statuses() == ["failed"] * 4 + ["finished"]
+    for number, error in enumerate(errors):
+        job = the_sweep() / str(number)
+        assert read_object(job / STATUS)["error"] == f"{type(error).__name__}: {error}"
+        log = (job / LOG).read_text()
+        assert log.startswith("Traceback") and type(error).__name__ in log.splitlines()[-1]
+        assert read_ledger()[number]["error"].startswith(type(error).__name__)
     main.ends.clear()
-    assert sweep(monkeypatch, main, "seed=0,1", QUICK) == 0
-    assert main.runs[-1] == (0, False)  # there was nothing to continue from
-    assert statuses() == ["finished"] * 2
+    assert sweep(monkeypatch, main, "seed=0,1,2,3,4", QUICK) == 0
+    assert main.runs[-4:] == [(seed, False) for seed in range(4)]  # there was nothing to continue from
+    assert statuses() == ["finished"] * 5
 
 
 def test_an_error_before_a_job_is_continued_is_recorded_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,15 +401,15 @@ def test_a_sweep_continues_after_a_kill_at_any_moment(folder: Path, monkeypatch:
     assert statuses() == ["finished"] * 5 and (root / "sweep.png").is_file()
 
 
-@pytest.mark.parametrize("content", ["{", "{}", '{"jobs": 3}', ""])
-def test_a_damaged_plan_is_named(content: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_a_damaged_plan_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     main = Trainer()
     sweep(monkeypatch, main, "seed=0,1", QUICK)
     root = the_sweep()
-    (root / "sweep.json").write_text(content)
-    assert sweep(monkeypatch, main, f"resume={root}") == 1
-    error = capsys.readouterr().err
-    assert f"{root}/sweep.json is damaged" in error and "Traceback" not in error
+    for content in ("{", "{}", '{"jobs": 3}', ""):
+        (root / "sweep.json").write_text(content)
+        assert sweep(monkeypatch, main, f"resume={root}") == 1
+        error = capsys.readouterr().err
+        assert f"{root}/sweep.json is damaged" in error and "Traceback" not in error, content
     assert sweep(monkeypatch, main, "seed=0,1", QUICK) == 0 and len(main.runs) == 4  # it starts over
 
 
