@@ -13,12 +13,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from src.config.compose import load_config
-from src.machine.disk import write_json
+from src.machine.disk import short_path, write_json
 from src.model import VisionTransformer
 from src.run import files
 from src.run.files import remove_results
 from src.run.job import Job
-from src.run.saved import SavedRun, best_run, choose_run, find_runs
+from src.run.saved import SavedRun, best_run, choose_run, find_runs, read_run
 from train import train
 
 COLUMNS = "epoch,lr,train_loss,train_acc,val_loss,val_acc,val_precision,val_recall,val_f1,images_per_second,seconds"
@@ -218,6 +218,24 @@ def test_latest_is_the_newest_and_best_the_best_of_its_data_set(tmp_path: Path) 
         choose_run(str(tmp_path), roots)
     with pytest.raises(FileNotFoundError, match="train one first: python train.py"):
         choose_run("latest", [str(tmp_path / "nothing")])
+
+
+def test_of_runs_with_equal_accuracy_the_best_has_the_lower_loss_and_one_without_is_never_best(tmp_path: Path) -> None:
+    for name, val_acc, loss in (("a", 0.9, 0.3), ("b", 0.9, 0.2), ("c", None, 0.1), ("d", float("nan"), 0.1)):
+        folder = save_fake_run(tmp_path / name, "2026-01-01", 0.5)
+        write_json(folder / files.STATUS, read_run(folder).facts | {"best_val_acc": val_acc, "best_val_loss": loss})
+    assert choose_run("best", [str(tmp_path)]).folder == tmp_path / "b"
+
+
+def test_a_folder_is_named_relative_to_the_working_directory_only_if_it_is_below(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    inside, outside = tmp_path / "work/outputs/..a", tmp_path / "workshop/a"
+    assert [short_path(path) for path in (inside, outside, Path("outputs"), Path("../x"))] == [
+        *("outputs/..a", str(outside), "outputs", "../x")
+    ]
 
 
 def test_damaged_and_weightless_runs_are_passed_over(tmp_path: Path) -> None:
