@@ -175,18 +175,31 @@ def test_a_step_equals_the_textbook_step() -> None:
         assert torch.allclose(a, b, atol=1e-7)
 
 
-def test_weighted_loss_equals_torch_and_counts_shares_by_the_weight_they_carry() -> None:
+def test_weighted_loss_is_the_mean_over_samples_each_weighted_by_its_own_class() -> None:
     torch.manual_seed(0)
     logits, labels, weights = torch.randn(6, 3), torch.tensor([0, 1, 1, 2, 2, 2]), torch.tensor([3.0, 1.5, 1.0])
-    assert weighted_cross_entropy(logits, labels, weights, 0.0) == F.cross_entropy(logits, labels, weights)
+    plain = weighted_cross_entropy(logits, labels, weights, 0.0)
+    assert plain.item() == pytest.approx(F.cross_entropy(logits, labels, weights).item(), rel=1e-6)
     shares = F.one_hot(labels, 3).float()
-    assert torch.allclose(
-        weighted_cross_entropy(logits, shares, weights, 0.0), F.cross_entropy(logits, labels, weights)
-    )
-    mixed = 0.7 * shares + 0.3 * shares.flip(0)
-    expected = -(mixed * weights * logits.log_softmax(1)).sum() / (mixed * weights).sum()
-    assert weighted_cross_entropy(logits, mixed, weights, 0.0).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert weighted_cross_entropy(logits, shares, weights, 0.0).item() == pytest.approx(plain.item(), rel=1e-6)
+    for targets, own in ((labels, weights[labels]), (0.7 * shares + 0.3 * shares.flip(0), None)):
+        own = targets @ weights if own is None else own
+        losses = F.cross_entropy(logits, targets, label_smoothing=0.1, reduction="none")
+        expected = ((losses * own).sum() / own.sum()).item()
+        assert weighted_cross_entropy(logits, targets, weights, 0.1).item() == pytest.approx(expected, rel=1e-6)
     assert weighted_cross_entropy(logits, labels, None, 0.1) == F.cross_entropy(logits, labels, label_smoothing=0.1)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_class_weights_do_not_move_the_best_prediction_for_an_image(mixed: bool) -> None:
+    """With 19 common images to a rare one, a smoothed label of the common class used to be mostly the rare one."""
+    weights = balanced_weights(torch.tensor([0] * 900 + [1] * 20), 2)
+    target = torch.tensor([[0.7, 0.3]]) if mixed else torch.tensor([0])
+    best = torch.tensor([[0.68, 0.32]]) if mixed else torch.tensor([[0.95, 0.05]])  # smoothed by 0.1
+    logits = best.log().requires_grad_()
+    weighted_cross_entropy(logits, target, weights, 0.1).backward()
+    assert logits.grad is not None
+    np.testing.assert_allclose(logits.grad, [[0, 0]], atol=1e-6)
 
 
 def test_balanced_weights_give_each_class_the_same_total() -> None:
@@ -336,8 +349,9 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not is_out_of_memory(ValueError("out of memory"))
     trainer = make_trainer(make_model(num_classes=3))
-    with pytest.raises(RuntimeError):
-        fit_memory(trainer, Split(hold_images(torch.zeros(4, 2, 8, 8, dtype=torch.uint8)), torch.zeros(4).long()), LOOK)
+    trainer.model.norm.weight = nn.Parameter(torch.ones(7))
+    with pytest.raises(RuntimeError, match="weight"):
+        fit_memory(trainer, make_split(4), LOOK)
     assert trainer.micro_batch_size == 4
     halve_micro_batch(trainer)
     assert trainer.micro_batch_size == 2

@@ -248,19 +248,28 @@ def weighted_cross_entropy(
     """Return the weighted mean cross-entropy of logits (n,K) with labels (n,) or class probabilities (n,K).
 
     weights: (K,), None for equal weights; total: the weight of the whole batch (0-d) if this is a part of it. The sum
-    is divided by the total weight of the samples, as in torch for labels; for probabilities, torch would divide by n.
+    is divided by the total weight of the samples.
+
+    A sample is weighted as a whole, by the weight of its class. torch would weight each class's share of a target by
+    that class's weight: smoothed, a common image would then be mostly one of the rare classes.
     """
     if weights is None and total is None:
         return F.cross_entropy(logits, targets, label_smoothing=smoothing)
     total = batch_weight(targets, weights) if total is None else total
-    return F.cross_entropy(logits, targets, weights, reduction="sum", label_smoothing=smoothing) / total
+    if weights is None:
+        return F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing) / total
+    losses = F.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)  # (n,)
+    return (losses * _sample_weights(targets, weights)).sum() / total
 
 
 def batch_weight(targets: Tensor, weights: Tensor | None) -> Tensor:
     """Return the total weight (0-d) of labels (B,) or class probabilities (B,K): B without class weights (K,)."""
-    if weights is None:
-        return torch.tensor(float(len(targets)))
-    return (weights[targets] if targets.ndim == 1 else targets @ weights).sum()
+    return torch.tensor(float(len(targets))) if weights is None else _sample_weights(targets, weights).sum()
+
+
+def _sample_weights(targets: Tensor, weights: Tensor) -> Tensor:
+    """Return the weight of each label, or the mean weight of each mixture of classes: (B,)."""
+    return weights[targets] if targets.ndim == 1 else targets @ weights
 
 
 def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:
