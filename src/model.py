@@ -297,7 +297,8 @@ class VisionTransformer(nn.Module):
 
     @property
     def num_tokens(self) -> int:
-        return self.num_prefix_tokens + math.prod(self.grid_size)
+        rows, columns = self.grid_size
+        return self.num_prefix_tokens + rows * columns
 
     def forward(self, images: Tensor) -> Tensor:  # (B, C, H, W)
         x = self.forward_features(images)  # (B, N, D)
@@ -307,7 +308,7 @@ class VisionTransformer(nn.Module):
     def forward_features(self, images: Tensor) -> Tensor:
         """Return all tokens after the final norm, (B, N, D)."""
         x = self.embed(images)
-        if self.gradient_checkpointing and self.training:
+        if self.gradient_checkpointing and self.training and not torch.jit.is_scripting():
             for block in self.blocks:
                 x = checkpoint(block, x, use_reentrant=False)
             return self.norm(x)
@@ -315,21 +316,34 @@ class VisionTransformer(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """Return the tokens that enter the first block, (B, N, D): equation 1."""
-        if images.shape[-2:] != self.image_size:
-            given = tuple(images.shape[-2:])
-            raise ValueError(
-                f"images of {given} pixels (height, width) do not fit model.image_size={self.image_size}; "
-                f"call set_image_size({given}) first, which resizes the position embeddings"
-            )
+        if images.ndim != 4 or images.shape[1] != self.in_channels or images.shape[2:] != self.image_size:
+            self._refuse(images)
         x = self.patch_embed(images)  # (B, rows · columns, D)
-        prefix = [t.expand(x.shape[0], -1, -1) for t in (self.cls_token, self.reg_token) if t is not None]
-        x = torch.cat([*prefix, x], dim=1) + self.pos_embed  # (B, N, D)
+        for tokens in (self.reg_token, self.cls_token):  # each comes before what is there
+            if tokens is not None:
+                x = torch.cat([tokens.expand(x.shape[0], -1, -1), x], dim=1)
+        x = x + self.pos_embed  # (B, N, D)
         return self.pos_drop(self._drop_patches(x) if self.training and self.patch_dropout else x)
+
+    @torch.jit.unused
+    def _refuse(self, images: Tensor) -> None:
+        """Raise ValueError for images that do not fit the model."""
+        shape = tuple(images.shape)
+        if images.ndim != 4:
+            one = "; images.unsqueeze(0) makes a batch of one" if images.ndim == 3 else ""
+            raise ValueError(f"images of shape {shape} are not a batch (B, C, H, W){one}")
+        if images.shape[1] != self.in_channels:
+            last = "; channels come before height and width" if shape[3] == self.in_channels else ""
+            raise ValueError(f"images with {shape[1]} channel(s) do not fit model.in_channels={self.in_channels}{last}")
+        raise ValueError(
+            f"images of {shape[2:]} pixels (height, width) do not fit model.image_size={self.image_size}; "
+            f"call set_image_size({shape[2:]}) first, which resizes the position embeddings"
+        )
 
     def _drop_patches(self, x: Tensor) -> Tensor:  # (B, N, D)
         """Keep the prefix and a random subset of the patches of each image: Liu et al. (arXiv 2208.07220)."""
         prefix, patches = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
-        num_kept = max(1, round((1 - self.patch_dropout) * patches.shape[1]))
+        num_kept = max(1, int(round((1 - self.patch_dropout) * patches.shape[1])))  # TorchScript rounds to a float
         chosen = torch.rand(patches.shape[:2], device=x.device).argsort(dim=1)[:, :num_kept]
         kept = patches.gather(1, chosen.unsqueeze(2).expand(-1, -1, x.shape[2]))
         return torch.cat([prefix, kept], dim=1)

@@ -224,6 +224,35 @@ def test_resizing_to_the_same_grid_changes_nothing_and_keeps_the_dtype_otherwise
     assert resize_position_embedding(embedding, (3, 4), (4, 3), 1).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        (
+            (3, 16, 16),
+            "(3, 16, 16) are not a batch (B, C, H, W); images.unsqueeze(0) makes a batch of one",
+        ),
+        ((16, 16), "images of shape (16, 16) are not a batch (B, C, H, W)"),
+        ((2, 1, 16, 16), "images with 1 channel(s) do not fit model.in_channels=3"),
+        ((2, 16, 16, 3), "images with 16 channel(s) do not fit model.in_channels=3; channels come before height and"),
+        ((2, 3, 16, 24), "images of (16, 24) pixels (height, width) do not fit model.image_size=(16, 16)"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused_in_words(shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        build()(torch.zeros(shape))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is:FutureWarning")  # torch recommends torch.export
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"stem": "conv"}, {"pooling": "mean", "num_registers": 2, "layer_scale": 1e-5, "qk_norm": True}],
+)
+def test_torchscript_gives_the_same_logits(options: dict[str, Any]) -> None:
+    model = build(**options).eval()
+    images = draw_images(model)
+    assert torch.equal(torch.jit.script(model)(images), model(images))
+
+
 @pytest.mark.parametrize("image_size", [(24, 8), (16, 16), 32])
 @torch.no_grad()
 def test_logits_equal_timm_after_set_image_size(image_size: int | tuple[int, int]) -> None:
