@@ -96,7 +96,7 @@ def write_figures(folder: Path, model: VisionTransformer, data: Data, batch_size
     parts = images[shown.to(device)].split(batch_size)
     maps = np.concatenate([attention_to_patches(model, part, layers) for part in parts])
     names = [f"layer {layer + 1}" for layer in layers]
-    plot_attention(pictures[shown.numpy()], maps, names, folder / files.ATTENTION)
+    plot_attention(pictures[shown.numpy()], maps * model.num_tokens, names, folder / files.ATTENTION)
     plot_position_embeddings(*position_similarity(model), folder / files.POSITION_EMBEDDINGS)
     plot_patch_filters(principal_filters(model), folder / files.PATCH_FILTERS)
 

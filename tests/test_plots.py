@@ -272,15 +272,19 @@ def test_images_of_any_number_of_channels_become_pictures(channels: int) -> None
     np.testing.assert_array_equal(pictures._as_picture(image), expected)
 
 
-def test_attention_lies_over_the_image_from_each_maps_least_to_its_greatest() -> None:
-    maps = np.array([[[[0.1, 0.3], [0.2, 0.1]], [[5, 5], [5, 5]], [[np.nan, np.inf], [0, 2]]]])
+def test_attention_maps_have_one_scale_from_uniform_attention_to_the_greatest() -> None:
+    maps = np.array([[[[0.5, 1.0], [4.0, 16.0]], [[0.97, 1.03], [1, 1]], [[np.nan, np.inf], [0, 2]]]])
     figure = pictures._draw_attention(images(1, 32, 3), maps, ["layer 1", "layer 2", "layer 3"])
-    assert [axes.get_title() for axes in figure.axes] == ["image", "layer 1", "layer 2", "layer 3"]
-    heats = [pixels(axes, 1) for axes in figure.axes[1:]]
-    np.testing.assert_allclose(heats[0], [[0.0, 1.0], [0.5, 0.0]], atol=1e-12)
-    assert not heats[1].any()
-    assert heats[2].tolist() == [[0, 0], [0, 1]]
-    assert all(axes.images[1].get_extent() == axes.images[0].get_extent() for axes in figure.axes[1:])
+    tiles, (bar,) = figure.axes, figure.axes[-1].child_axes
+    assert [axes.get_title() for axes in tiles] == ["image", "layer 1", "layer 2", "layer 3"]
+    heats = np.array([pixels(axes, 1) for axes in tiles[1:]])
+    near_uniform = np.log(1.03) / np.log(16)
+    expected = np.array([[[0, 0], [0.5, 1]], [[0, near_uniform], [0, 0]], [[0, 0], [0, 0.25]]])
+    np.testing.assert_allclose(heats, expected, atol=1e-12)
+    captions = [axes.texts[0].get_text() for axes in tiles[1:]]
+    assert captions == ["0.50 to 16.00", "0.97 to 1.03", "0.00 to 2.00"]
+    assert bar.get_ylabel() == "× uniform" and bar.get_ylim() == pytest.approx((1, 16))
+    assert all(axes.images[1].get_extent() == axes.images[0].get_extent() for axes in tiles[1:])
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from .letters import INK, MUTED, label, text
-from .style import RIGHT, TINY, WRONG, Bytes, Floats, known, save
+from .style import RIGHT, WRONG, Bytes, Floats, add_bar, known, save
 
 
 def plot_predictions(
@@ -28,7 +31,8 @@ def plot_augmentations(images: Bytes, targets: list[list[tuple[str, float]]], pa
 def plot_attention(images: Bytes, maps: Floats, layer_names: list[str], path: Path) -> None:
     """Draw images (n, H, W, C), each next to its attention to the patches, maps (n, L, rows, columns).
 
-    Each map has its own color scale, from its minimum to its maximum.
+    Maps are in multiples of uniform attention and have one color scale, so that they can be compared. What gets less
+    than uniform attention stays uncolored. The least and the greatest value are written below each map.
     """
     save(_draw_attention(images, maps, layer_names), path, crop=True)
 
@@ -62,21 +66,29 @@ def _draw_augmentations(images: Bytes, targets: list[list[tuple[str, float]]]) -
 
 def _draw_attention(images: Bytes, maps: Floats, layer_names: list[str]) -> Figure:
     height, width = images.shape[1:3]
-    figure, grid = _new_grid(len(images), 1 + len(layer_names), (height, width), gap=0.06)
+    figure, grid = _new_grid(len(images), 1 + len(layer_names), (height, width), gap=0.22)
+    maps = known(maps)
+    scale = LogNorm(1, max(2.0, maps.max()))  # logarithmic, because a few patches may get a hundred times the others
     for row, image, layers in zip(grid, images, maps, strict=True):
         _show_image(row[0], image)
         grey = 60 + 0.75 * _as_picture(image).mean(axis=-1, keepdims=True)
         for axes, attention in zip(row[1:], layers, strict=True):
-            heat = known(attention) - known(attention).min()
-            heat /= max(heat.max(), TINY)
+            heat = np.asarray(scale(attention.clip(1)))  # 0 to 1
             _show_image(axes, grey)
-            # Transparent where there is no attention, so that the image stays visible under its map.
+            # Transparent where there is no more than uniform attention, so that the image stays visible under its map.
             axes.imshow(
                 heat, cmap="inferno", vmin=0, vmax=1, alpha=0.8 * heat**0.7, interpolation="bilinear",
                 extent=(-0.5, width - 0.5, height - 0.5, -0.5),
             )  # fmt: skip
+            span = f"{attention.min():.2f} to {attention.max():.2f}"
+            style = text(8.5, MUTED, ha="center", va="top")
+            axes.annotate(span, (0.5, 0), (0, -4), "axes fraction", "offset points", **style)
     for axes, name in zip(grid[0], ["image", *layer_names], strict=True):
         axes.set_title(label(name, 12), pad=5, **text(10))
+    bar = add_bar(grid[0, -1], ScalarMappable(scale, "inferno"), 1.75, "× uniform", 10)
+    bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    bar.ax.yaxis.set_minor_locator(NullLocator())
     return figure
 
 
