@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import compose, hold_images
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from src.config.compose import load_config
 from src.data.decode import index_arrays
@@ -38,6 +38,7 @@ from src.run.job import Job
 from src.run.record import Run
 from src.run.resume import describe_changes, explain_finished, open_resumable
 from src.run.saved import find_runs, read_run
+from src.run.weights import read_best, write_best
 from src.signals import Interrupted
 
 STATE = {"epoch": 1, "step": 7, "model": {"w": torch.arange(6.0)}, "optimizer": {"state": {0: {"step": 3}}}}
@@ -114,6 +115,19 @@ def log_lines(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
 
 
 # The checkpoint itself
+
+
+def test_equal_weights_give_equal_bytes_and_files_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    weights = {f"blocks.{i}.weight": torch.full((i + 1,), float(i)) for i in range(4)}
+    facts = {"epoch": 3, "val_acc": 0.5, "val_loss": 1.25, "kind": "ema"}
+    for number in range(8):
+        write_best(
+            tmp_path / f"{number}.safetensors", dict(reversed(weights.items())) if number % 2 else weights, facts
+        )
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    assert read_best(tmp_path / "0.safetensors") == facts
+    save_file(weights, tmp_path / "old.safetensors", {key: str(value) for key, value in facts.items()})
+    assert read_best(tmp_path / "old.safetensors") == facts
 
 
 def test_a_checkpoint_comes_back_as_it_was_with_the_runs_own_numbers(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`best.safetensors`: the weights of a run's best epoch, with what they are in its metadata."""
 
 import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from safetensors import SafetensorError, safe_open
 from ..config.compose import load_config
 from ..machine.disk import write_bytes
 from .files import BEST, CONFIG
+
+FACTS = "facts"  # the entry of the file's metadata
 
 # The facts about the best weights: name in status.json -> name in the file.
 BEST_FACTS = {"best_epoch": "epoch", "best_val_acc": "val_acc", "best_val_loss": "val_loss", "best_weights": "kind"}
@@ -19,14 +22,16 @@ def write_best(path: Path, weights: dict[str, Any], facts: dict[str, Any]) -> No
     from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    write_bytes(path, save(tensors, {key: str(value) for key, value in facts.items()}))
+    # In one entry: safetensors writes several in random order, but equal runs should give equal files.
+    write_bytes(path, save(tensors, {FACTS: json.dumps(facts)}))
 
 
 def read_best(path: Path) -> dict[str, Any]:
     """Return the facts that `write_best` stored; {} if there is no such file, or it is damaged."""
     kinds = {"epoch": int, "val_acc": float, "val_loss": float, "kind": str}
     with contextlib.suppress(OSError, SafetensorError, KeyError, ValueError), safe_open(path, "np") as file:
-        facts = file.metadata() or {}
+        metadata = file.metadata() or {}
+        facts = json.loads(metadata[FACTS]) if FACTS in metadata else metadata  # earlier versions: an entry for each
         return {key: kind(facts[key]) for key, kind in kinds.items()}
     return {}
 
