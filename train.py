@@ -54,7 +54,7 @@ def train(config: TrainConfig, job: Job) -> float:
 
     # The model and its trainer.
     model = build.build_model(config, device, job.choices.get("model", ""))
-    build.load_initial_weights(model, config, resumed=(folder / LAST).is_file())
+    build.load_initial_weights(model, config, data.classes, resumed=(folder / LAST).is_file())
     trainer = build.build_trainer(config, model, look, data.train.labels, precision, world)
     steps, parameters = trainer.steps_per_epoch(data.train), build.count_parameters(model)
     open_run = Run.resume if config.resume else Run.begin

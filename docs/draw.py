@@ -84,7 +84,7 @@ FLOORS: list[tuple[str, str, tuple[str, str], list[list[tuple[str, str]]]]] = [
         "L2",
         "training, and\nwhat it stores",
         (PALE_BLUE, BLUE),
-        [[("engine/", "a step, an epoch"), ("run/", "the run directory"), ("pretrained", "weights to start from")]],
+        [[("engine/", "a step, an epoch"), ("run/", "the run directory"), ("pretrained/", "weights to start from")]],
     ),
     (
         "L1",

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .augment.pipeline import Augmentation, stored_size
+from .config.overrides import show_value
 from .config.resolve import complete
 from .config.schema import TrainConfig
 from .data.images import Preprocessing
@@ -26,12 +27,14 @@ from .machine.disk import short_path
 from .machine.memory import keep_freed_memory, reset_peak_memory
 from .model import VisionTransformer
 from .optim import ExponentialMovingAverage, LearningRate, build_optimizer
-from .pretrained import LoadReport, freeze, list_untrained, load_weights, read_weights
+from .pretrained.files import read_weights
+from .pretrained.freeze import freeze, list_untrained
+from .pretrained.load import LoadReport, load_weights, match_head
 from .run.limits import still_ends
-from .run.log import log
+from .run.log import log, log_lines
 from .run.record import Run
 from .run.resume import describe_changes
-from .run.weights import find_weights
+from .run.weights import InitialWeights, find_weights
 
 ALONE = World(0, 0, 1)
 
@@ -105,17 +108,45 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def load_initial_weights(model: VisionTransformer, config: TrainConfig, resumed: bool = False) -> None:
+def load_initial_weights(
+    model: VisionTransformer, config: TrainConfig, classes: list[str], resumed: bool = False
+) -> None:
     """Load `init.weights` into the model, unless a checkpoint follows (resumed), and apply `init.freeze`."""
     init, report = config.init, None
     if init.weights and not resumed:
-        path, grid = find_weights(init.weights)
-        report = load_weights(model, read_weights(path), short_path(path), grid)
-        for line in report.lines():
-            log.info(f"init      {line}")
+        report = _load_initial_weights(model, config, find_weights(init.weights), classes)
     if init.layer_decay and not init.weights:
         log.warning("init.layer_decay without init.weights: the first layers are random and learn slowest")
     _freeze(model, config, report)
+
+
+def _load_initial_weights(
+    model: VisionTransformer, config: TrainConfig, found: InitialWeights, classes: list[str]
+) -> LoadReport:
+    weights, nest = read_weights(found.path)
+    if config.model.zero_init_head:
+        fresh_head, head = "model.zero_init_head=true", ""
+    else:
+        weights, fresh_head, head = match_head(weights, model, found.classes, classes)
+    source = f"{short_path(found.path)} ({nest})" if nest else short_path(found.path)
+    report = load_weights(model, weights, source, found.grid, config.init.strict, fresh_head)
+    lines = [*report.lines(), head, _describe_preprocessing(config, found.config)]
+    log_lines(f"init      {line}" for line in lines if line)
+    return report
+
+
+def _describe_preprocessing(config: TrainConfig, trained: TrainConfig | None) -> str:
+    """Return how images are prepared, and whether the weights were trained with that; trained: the weights' own run."""
+    keys = ("mean", "std", "interpolation", "resize")
+    values = {key: getattr(config.dataset, key) for key in keys}
+    shown = " ".join(f"dataset.{key}={show_value(value)}" for key, value in values.items() if value is not None)
+    if trained is None:
+        return (
+            f"{shown}: of the new images; the file does not tell those of its training, so type them if you know them"
+        )
+    other = [key for key in keys if getattr(trained.dataset, key) != values[key]]
+    origin = f"not as in the weights' run: {', '.join(other)}" if other else "as in the weights' run"
+    return f"{shown}: {origin}"
 
 
 def _freeze(model: VisionTransformer, config: TrainConfig, report: LoadReport | None) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import copy
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ import torch
 from helpers import TINY, compose
 from safetensors.torch import save_file
 from timm.models._manipulate import adapt_input_conv
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 from torch import Tensor, nn
 
 from src.model import VisionTransformer, resize_position_embedding
 from src.optim import OPTIMIZERS, build_optimizer
-from src.pretrained import LoadReport, freeze, load_weights, read_weights
+from src.pretrained.files import read_weights
+from src.pretrained.freeze import freeze
+from src.pretrained.load import LoadReport, load_weights, match_head
 
 HEAD = {"head.weight", "head.bias"}
 
@@ -38,8 +42,10 @@ def make_timm(**options: Any) -> TimmVisionTransformer:
     return TimmVisionTransformer(**{**sizes, **options}).eval()
 
 
-def load(model: VisionTransformer, source: nn.Module, grid: tuple[int, int] | None = None) -> LoadReport:
-    return load_weights(model, source.state_dict(), "there", grid)
+def load(
+    model: VisionTransformer, source: nn.Module, grid: tuple[int, int] | None = None, strict: bool = True
+) -> LoadReport:
+    return load_weights(model, source.state_dict(), "there", grid, strict)
 
 
 def kept(model: nn.Module, before: dict[str, Tensor]) -> set[str]:
@@ -85,25 +91,67 @@ def test_position_embeddings_of_another_grid_are_resized_but_for_the_prefix(size
     assert torch.equal(model(images), source(images))
 
 
-def test_an_unknown_grid_is_square_or_else_the_models_own() -> None:
-    square, wide = make_model(1, image_size=16), make_model(1, image_size=(8, 12))
-    model = make_model(2)
-    assert load(model, square).resized == {"pos_embed": "4 x 4 -> 2 x 2"}
-    twin = make_model(2, image_size=(8, 12))
-    assert not load(twin, wide).resized and torch.equal(twin.pos_embed, wide.pos_embed)
+@pytest.mark.parametrize(
+    "size", [(8, 32), (16, 36), (28, 112)]
+)  # 2 x 8, 4 x 9, 7 x 28: as many patches as a square has
+def test_a_grid_that_is_not_square_is_loaded_as_it_is(size: tuple[int, int]) -> None:
+    source, model = make_model(1, image_size=size), make_model(2, image_size=size)
+    assert not load(model, source).resized
+    images = torch.randn(2, 3, *size)
+    torch.testing.assert_close(model(images), source(images), atol=1e-6, rtol=0)
+
+
+def test_a_known_grid_goes_before_the_models_own_and_that_before_a_square() -> None:
+    square, wide = make_model(1, image_size=16), make_model(1, image_size=(8, 32))
+    report = load(make_model(2, image_size=16), wide, (2, 8))
+    assert report.resized == {"pos_embed": "2 x 8 -> 4 x 4"}
+    assert not load(make_model(2, image_size=(8, 32)), wide).resized
+    assert load(make_model(2), square).resized == {"pos_embed": "4 x 4 -> 2 x 2"}
+    model, wide = make_model(2), make_model(1, image_size=(8, 12))
     message = "init.weights=there: its pos_embed has 7 positions, which are not a square of patches"
     with pytest.raises(ValueError, match=re.escape(message)):
         load(model, wide)
     with pytest.raises(ValueError, match="has 3 positions, which are not a square"):  # those of the prefix alone
         source = make_model(1, num_registers=2)
-        load_weights(model, source.state_dict() | {"pos_embed": source.pos_embed[:, :3]}, "there", None)
+        weights = source.state_dict() | {"pos_embed": source.pos_embed[:, :3]}
+        load_weights(make_model(2, num_registers=2), weights, "there", None)
     with pytest.raises(ValueError, match="7 positions, which do not match its 4 x 4 patches"):
         load(model, wide, (4, 4))
 
 
+@torch.no_grad()
+def test_the_distillation_token_of_deit_is_a_register() -> None:
+    torch.manual_seed(5)
+    sizes: dict[str, Any] = {
+        "img_size": 16,
+        "patch_size": 4,
+        "num_classes": 3,
+        "embed_dim": 16,
+        "depth": 2,
+        "num_heads": 2,
+    }
+    distilled = VisionTransformerDistilled(**sizes).eval()
+    weights = distilled.state_dict()
+    with pytest.raises(ValueError, match=re.escape("write model.num_registers=1 (here: 0); ")):
+        read_and_load(make_model(2, image_size=16), weights)
+    model = make_model(2, image_size=16, num_registers=1)
+    report = read_and_load(model, weights)
+    assert report.unused == ["head_dist.weight", "head_dist.bias"] and not report.initialized
+    images = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(model.forward_features(images), distilled.forward_features(images), atol=1e-5, rtol=0)
+
+
+def read_and_load(model: VisionTransformer, content: dict[str, Any], strict: bool = True) -> LoadReport:
+    """Save what a file may contain, read it and load it; the report's source is where in the file the weights are."""
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save(content, Path(folder, "weights.pt"))
+        weights, nest = read_weights(Path(folder, "weights.pt"))
+    return load_weights(model, weights, nest, strict=strict)
+
+
 def test_mean_pooling_takes_the_patches_positions_and_leaves_the_class_token() -> None:
     source, model = make_model(1), make_model(2, pooling="mean")
-    report = load(model, source)
+    report = load(model, source, strict=False)
     assert torch.equal(model.pos_embed, source.pos_embed[:, 1:])
     assert report.lines() == [
         "31 of 31 tensors from there",
@@ -115,14 +163,14 @@ def test_mean_pooling_takes_the_patches_positions_and_leaves_the_class_token() -
 def test_positions_of_the_prefix_are_copied_to_their_own_kind() -> None:
     source, model = make_model(1, image_size=16, num_registers=3), make_model(2, num_registers=2)
     before = snapshot(model)
-    report = load(model, source)
+    report = load(model, source, strict=False)
     assert torch.equal(model.pos_embed[:, :3], source.pos_embed[:, :3])
     assert report.resized["pos_embed"] == "4 x 4 -> 2 x 2 and 4 -> 3 prefix positions"
     assert report.initialized == {"reg_token": "1 x 2 x 16, 1 x 3 x 16 in the file"}
     assert kept(model, before) == {"reg_token"}
     classless, model = make_model(1, pooling="mean", num_registers=1), make_model(2)
     before = snapshot(model)
-    load(model, classless)
+    load(model, classless, strict=False)
     assert torch.equal(model.pos_embed[:, :1], before["pos_embed"][:, :1]), "a register's position is no class token's"
     assert torch.equal(model.pos_embed[:, 1:], classless.pos_embed[:, 1:])
 
@@ -140,9 +188,9 @@ def test_tokens_whose_position_the_file_does_not_have_get_zeros(num_positions: i
 def test_fixed_position_embeddings_leave_the_files_unused() -> None:
     model = make_model(2, position_embedding="sincos2d")
     table = model.pos_embed.clone()
-    report = load(model, make_model(1))
+    report = load(model, make_model(1), strict=False)
     assert torch.equal(model.pos_embed, table) and report.unused == ["pos_embed"]
-    report = load(make_model(1), model)
+    report = load(make_model(1), model, strict=False)
     assert report.initialized == {"pos_embed": "not in the file"}
 
 
@@ -168,7 +216,7 @@ def test_gray_images_give_the_same_logits_with_any_number_of_channels() -> None:
 def test_another_patch_size_or_depth_leaves_fresh_what_is_not_there() -> None:
     source, model = make_model(1, num_layers=3), make_model(2, image_size=4, patch_size=2, num_layers=4)
     before = snapshot(model)
-    report = load(model, source)
+    report = load(model, source, strict=False)
     fresh = {name for name in before if name.startswith("blocks.3.")} | {"patch_embed.proj.weight"}
     assert kept(model, before) == fresh == set(report.initialized)
     assert report.lines() == [
@@ -177,7 +225,7 @@ def test_another_patch_size_or_depth_leaves_fresh_what_is_not_there() -> None:
         "blocks.3.norm1.weight, blocks.3.norm1.bias, blocks.3.attn.qkv.weight, "
         "blocks.3.attn.qkv.bias, and 8 more (not in the file)",
     ]
-    report = load(make_model(2), source)
+    report = load(make_model(2), source, strict=False)
     assert report.lines()[1:] == [
         "not used: blocks.2.norm1.weight, blocks.2.norm1.bias, blocks.2.attn.qkv.weight, blocks.2.attn.qkv.bias, "
         "and 8 more"
@@ -202,18 +250,43 @@ def test_a_file_of_timms_weights_gives_timms_logits(
     weights = timm_model.state_dict()
     save_file(weights, path) if suffix == ".safetensors" else torch.save(weights, path)
     model = make_model(2, image_size=16, **options)
-    report = load_weights(model, read_weights(path), str(path), None)
+    report = load_weights(model, read_weights(path)[0], str(path))
     assert not report.initialized and not report.unused
     images = torch.randn(2, 3, 16, 16)
     torch.testing.assert_close(model(images), timm_model(images), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "backbone."])
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "backbone.", "net.vit."])
 def test_prefixes_of_wrappers_are_taken_off(prefix: str) -> None:
     source, model = make_model(1), make_model(2)
-    report = load_weights(model, {prefix + name: value for name, value in source.state_dict().items()}, "there", None)
-    assert not report.initialized and not report.unused
+    report = read_and_load(model, {prefix + name: value for name, value in source.state_dict().items()})
+    assert not report.initialized and not report.unused and report.source == f"{prefix}*"
     assert torch.equal(model.head.weight, source.head.weight)
+
+
+@pytest.mark.parametrize(
+    ("nest", "source"),
+    [
+        (lambda raw, ema: {"state_dict": raw, "state_dict_ema": ema}, "state_dict_ema"),
+        (lambda raw, ema: {"model": raw, "model_ema": ema, "epoch": 9}, "model_ema"),
+        (
+            lambda raw, ema: {"student": raw, "teacher": {f"backbone.{k}": v for k, v in ema.items()}},
+            "teacher backbone.*",
+        ),
+        (lambda raw, ema: {"trainer": {"model": raw, "ema": ema}}, "trainer.ema"),
+        (lambda raw, ema: {"trainer": {"model": ema, "ema": None}}, "trainer.model"),
+        (
+            lambda raw, ema: {f"net.{k}": v for k, v in raw.items()} | {f"ema_net.{k}": v for k, v in ema.items()},
+            "ema_net.*",
+        ),
+        (lambda raw, ema: {f"module.{k}": v for k, v in ema.items()} | {"n_averaged": torch.tensor(3)}, "module.*"),
+    ],
+)
+def test_averaged_weights_are_taken_where_a_file_has_both_and_it_is_said(nest: Any, source: str) -> None:
+    raw, averaged, model = make_model(1), make_model(3), make_model(2)
+    report = read_and_load(model, nest(raw.state_dict(), averaged.state_dict()))
+    assert all(torch.equal(a, b) for a, b in zip(averaged.parameters(), model.parameters(), strict=True))
+    assert report.source == source and report.lines()[0] == f"32 of 32 tensors from {source}"
 
 
 @pytest.mark.parametrize(
@@ -230,7 +303,7 @@ def test_prefixes_of_wrappers_are_taken_off(prefix: str) -> None:
 def test_nested_files_are_unwrapped(nest: Any, tmp_path: Path) -> None:
     weights = make_model(1).state_dict()
     torch.save(nest(weights), tmp_path / "last.pth")
-    found = read_weights(tmp_path / "last.pth")
+    found, _ = read_weights(tmp_path / "last.pth")
     assert found.keys() == weights.keys() and all(torch.equal(found[name], weights[name]) for name in weights)
 
 
@@ -241,21 +314,94 @@ def test_half_precision_is_widened_to_the_models() -> None:
     assert torch.equal(model.head.weight, source.head.weight.float())
 
 
-def test_weights_of_which_nothing_fits_are_an_error_that_shows_both_and_change_nothing() -> None:
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        ({"layer_scale": 1e-5}, "write model.layer_scale=1e-5 (here: null); init.strict=false loads what fits"),
+        ({"num_layers": 3}, "write model.num_layers=3 (here: 2);"),
+        ({"num_layers": 1, "qk_norm": True}, "write model.num_layers=1 model.qk_norm=true (here: 2, false);"),
+        ({"pooling": "mean"}, "write model.pooling=mean (here: cls);"),
+        ({"qkv_bias": False}, "write model.qkv_bias=false (here: true);"),
+        ({"num_registers": 2}, "write model.num_registers=2 (here: 0);"),
+        ({"mlp_ratio": 2.0}, "write model.mlp_ratio=2 (here: 4);"),
+        ({"patch_size": 2}, "write model.patch_size=2 (here: 4);"),
+        ({"stem": "conv"}, "write model.stem=conv (here: patch);"),
+        ({"stem": "overlap"}, "write model.patch_size=7 (or model.stem=overlap model.patch_size=4) (here: 4);"),
+        ({"position_embedding": "sincos2d"}, "write model.position_embedding=sincos2d (here: learned);"),
+        (
+            {"embedding_dim": 32},
+            "write model.embedding_dim=32 (here: 16)\n  in the file: cls_token (1 x 1 x 32), pos_em",
+        ),
+    ],
+)
+def test_weights_of_another_model_are_refused_by_the_keys_that_make_them_fit(
+    there: dict[str, Any], message: str
+) -> None:
+    source, model = make_model(1, **there), make_model(2)
+    before = snapshot(model)
+    with pytest.raises(ValueError, match=re.escape(f"init.weights=there is of another model; {message}")):
+        load(model, source)
+    assert kept(model, before) == set(before)
+    fitting = make_model(2, **there)
+    assert not load(fitting, source).initialized
+
+
+OTHERS: dict[str, dict[str, Tensor]] = {
+    "swin": {
+        "layers.0.blocks.0.attn.relative_position_bias_table": torch.ones(9, 2),
+        "layers.0.downsample.norm.bias": torch.ones(4),
+    },
+    "hugging face": {"vit.encoder.layer.0.attention.attention.query.weight": torch.ones(16, 16)},
+    "fc_norm": make_timm(global_pool="avg").state_dict(),
+    "rope": make_model(1).state_dict() | {"rope_embed.periods": torch.ones(4)},
+    "norm_pre": make_timm(pre_norm=True).state_dict(),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("strict", [True, False])
+def test_other_architectures_are_refused_by_the_names_that_only_they_have(name: str, strict: bool) -> None:
+    weights, model = OTHERS[name], make_model(2)
+    before = snapshot(model)
+    foreign = next(key for key in weights if key not in before)
+    if strict or len(weights) < 16:
+        with pytest.raises(ValueError, match=re.escape(f" is of another architecture than model.*: it has {foreign}")):
+            read_and_load(model, weights, strict)
+        assert kept(model, before) == set(before)
+    else:
+        assert len(read_and_load(model, weights, strict).loaded) >= 28
+
+
+def test_what_only_training_needs_may_be_left_over() -> None:
+    source, model = make_model(1), make_model(2)
+    extra = (
+        "mask_token",
+        "decoder_embed.weight",
+        "decoder_blocks.0.attn.qkv.weight",
+        "decoder_pos_embed",
+        "head_dist.bias",
+    )
+    report = read_and_load(model, source.state_dict() | {name: torch.ones(1, 1, 16) for name in extra})
+    assert report.unused == list(extra) and not report.initialized
+
+
+def test_rows_of_the_head_follow_the_names_of_the_classes() -> None:
+    source, model = make_model(1), make_model(2, num_classes=4)
+    fresh = model.head.weight.detach().clone()
+    theirs, ours = ["cat", "dog", "cafe\u0301"], ["bird", "caf\u00e9", "cat", "fish"]
+    weights, reason, line = match_head(source.state_dict(), model, theirs, ours)
+    load_weights(model, weights, "there", fresh_head=reason)
+    assert line == "head: 2 of 4 classes by their names; new: bird, fish" and not reason
+    expected = torch.stack([fresh[0], source.head.weight[2], source.head.weight[0], fresh[3]])
+    assert torch.equal(model.head.weight, expected)
     model = make_model(2)
     before = snapshot(model)
-    with pytest.raises(ValueError) as error:
-        load(model, make_model(1, embedding_dim=32))
-    assert str(error.value).splitlines() == [
-        "init.weights=there does not fit this model: model.embedding_dim=16 would have to be 32",
-        "  in the file: cls_token (1 x 1 x 32), pos_embed (1 x 5 x 32), patch_embed.proj.weight (32 x 3 x 4 x 4), "
-        "patch_embed.proj.bias (32), and 28 more",
-        "  in the model: cls_token (1 x 1 x 16), pos_embed (1 x 5 x 16), patch_embed.proj.weight (16 x 3 x 4 x 4), "
-        "patch_embed.proj.bias (16), and 28 more",
-    ]
-    with pytest.raises(ValueError, match=r"named as in timm's VisionTransformer\n  in the file: conv1 \(3\)"):
-        load_weights(model, {"conv1": torch.ones(3)}, "there", None)
-    assert kept(model, before) == set(before)
+    weights, reason, line = match_head(source.state_dict(), model, theirs, ["a", "b", "c"])
+    report = load_weights(model, weights, "there", fresh_head=reason)
+    assert kept(model, before) == HEAD and not line
+    assert report.lines()[1] == "newly initialized: head.weight, head.bias (none of its 3 classes is here)"
+    _, reason, line = match_head(source.state_dict(), model, None, ["a", "b", "c"])
+    assert (reason, line) == ("", "head: copied, since it has as many classes; the file does not say which")
 
 
 def test_files_that_hold_no_weights_are_errors_that_name_the_key(tmp_path: Path) -> None:
@@ -279,7 +425,7 @@ def test_files_that_hold_no_weights_are_errors_that_name_the_key(tmp_path: Path)
         garbage: "is damaged",
         empty: "is damaged",
         tensors: "is damaged or not a .safetensors file: SafetensorError: ",
-        nothing: "contains no named tensors, at the top level or in trainer, model, state_dict, model_ema, teacher",
+        nothing: "contains no named tensors, at the top level or in state_dict_ema, model_ema, ema_state_dict, ema,",
     }
     for path, message in messages.items():
         with pytest.raises((FileNotFoundError, ValueError), match=re.escape(f"init.weights={path} {message}")) as error:

@@ -18,7 +18,7 @@ from src.data.load import Split
 from src.engine.epoch import StepWatch, summarize, train_steps
 from src.engine.trainer import Progress
 from src.model import VisionTransformer
-from src.pretrained import freeze
+from src.pretrained.freeze import freeze
 
 CPU = torch.device("cpu")
 RECIPES = sorted((CONFIGS / "experiment").glob("*.yaml"))

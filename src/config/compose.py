@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from .initial import CONFIG, find_run, take_over
 from .keys import list_keys
 from .options import CONFIGS, GROUPS, list_options
 from .overrides import escape, name_key
@@ -32,8 +33,15 @@ def to_config(schema: type[AnyConfig], cfg: DictConfig, overrides: list[str]) ->
     config = read_composed(schema, cfg)
     if not isinstance(config, TrainConfig):
         return config
+    typed = {name_key(override) for override in overrides}
     # mypy does not narrow the type variable by isinstance.
-    return resolve(config, typed={name_key(override) for override in overrides})  # type: ignore[return-value]
+    return resolve(_take_over(config, typed), typed)  # type: ignore[return-value]
+
+
+def _take_over(config: TrainConfig, typed: set[str]) -> TrainConfig:
+    """Return `config` with the model and the preprocessing of the run that `init.weights` names, if it names one."""
+    folder = find_run(config.init.weights) if config.init.weights and config.resume is None else None
+    return config if folder is None else take_over(config, load_config(folder / CONFIG), folder, typed)
 
 
 def read_composed(schema: type[AnyConfig], cfg: DictConfig) -> AnyConfig:

@@ -161,6 +161,7 @@ class TrainingConfig:
 @dataclass
 class InitConfig:
     weights: str | None
+    strict: bool
     freeze: Any
     layer_decay: float | None = field(metadata=above_up_to(0, 1, null="the same learning rate for all layers"))
 
@@ -169,6 +170,10 @@ class InitConfig:
         number = isinstance(self.freeze, int) and not isinstance(self.freeze, bool)
         valid = self.freeze in (None, "backbone") or (number and self.freeze >= 0)
         check(valid, f"init.freeze={self.freeze} is not known; allowed: backbone, a number of layers, null")
+        check(
+            "://" not in (self.weights or ""),
+            f"init.weights={self.weights} is an address; download the file and write init.weights=FILE",
+        )
         if self.weights:
             self.weights = os.path.abspath(os.path.expanduser(self.weights))
 

@@ -1,9 +1,11 @@
-"""The file names of runs and sweeps. They are written here and nowhere else."""
+"""The file names of runs and sweeps. They are written here and nowhere else, but for CONFIG."""
 
 import contextlib
 from pathlib import Path
 
-CONFIG, CLASSES, PREPROCESSING = "config.yaml", "classes.json", "preprocessing.json"
+from ..config.initial import CONFIG as CONFIG
+
+CLASSES, PREPROCESSING = "classes.json", "preprocessing.json"
 STATUS, ENVIRONMENT, METRICS, LOG = "status.json", "environment.json", "metrics.csv", "train.log"
 CURVES = "curves.png"
 BEST, LAST = "checkpoints/best.safetensors", "checkpoints/last.pt"

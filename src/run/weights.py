@@ -2,14 +2,17 @@
 
 import contextlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from ..config.compose import load_config
-from ..machine.disk import write_bytes
-from .files import BEST, CONFIG
+from ..config.initial import CONFIG, find_run
+from ..config.schema import TrainConfig
+from ..machine.disk import read_json, write_bytes
+from .files import BEST, CLASSES
 
 FACTS = "facts"  # the entry of the file's metadata
 
@@ -36,14 +39,38 @@ def read_best(path: Path) -> dict[str, Any]:
     return {}
 
 
-def find_weights(wanted: str) -> tuple[Path, tuple[int, int] | None]:
-    """Return the file for `init.weights=<run folder | file>` and, for a run, its patches as (rows, columns)."""
-    path = Path(wanted)
-    if not path.is_dir():
-        return path, None
-    if not (path / BEST).is_file():
-        raise FileNotFoundError(f"init.weights={wanted} is not a run with weights: it has no {BEST}")
-    model = load_config(path / CONFIG).model
-    assert model.patch_size is not None  # a saved configuration has no null
-    height, width = model.image_size
-    return path / BEST, (height // model.patch_size, width // model.patch_size)
+@dataclass(frozen=True)
+class InitialWeights:
+    """A file of weights, and what the run it belongs to tells about it: the run's configuration and its classes."""
+
+    path: Path
+    config: TrainConfig | None = None
+    classes: list[str] | None = None
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """The rows and columns of patches that the weights were trained with, None if they are unknown."""
+        if self.config is None:
+            return None
+        model = self.config.model
+        assert model.patch_size is not None  # a saved configuration has no null
+        return model.image_size[0] // model.patch_size, model.image_size[1] // model.patch_size
+
+
+def find_weights(wanted: str) -> InitialWeights:
+    """Return the weights for `init.weights=<run folder | file>`.
+
+    Raises FileNotFoundError for a folder without weights, ValueError for a damaged run.
+    """
+    path, folder = Path(wanted), find_run(wanted)
+    if path.is_dir():
+        path /= BEST
+        if not path.is_file():
+            raise FileNotFoundError(f"init.weights={wanted} is not a run with weights: it has no {BEST}")
+    if folder is None:
+        return InitialWeights(path)
+    try:
+        classes = read_json(folder / CLASSES) if (folder / CLASSES).is_file() else None
+        return InitialWeights(path, load_config(folder / CONFIG), classes)
+    except Exception as error:  # json, yaml and the schema raise various types
+        raise ValueError(f"init.weights={wanted}: the run {folder} is damaged: {error}") from error

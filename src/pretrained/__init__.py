@@ -1,0 +1,1 @@
+"""Weights of an earlier training: read a file, copy what fits into a model, freeze parameters."""

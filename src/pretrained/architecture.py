@@ -1,0 +1,50 @@
+"""Which model weights are of, told by the names and shapes of their tensors."""
+
+import re
+
+from torch import Tensor
+
+POSITIONS, CLASS, REGISTERS = "pos_embed", "cls_token", "reg_token"
+# All names that tensors of a `VisionTransformer` can have, whatever its options.
+NAMES = re.compile(
+    r"cls_token|pos_embed|reg_token|patch_embed\.(proj|stem\.\d+)\.(weight|bias)|(norm|head)\.(weight|bias)"
+    r"|blocks\.\d+\.((norm[12]|attn\.(qkv|proj|[qk]_norm)|mlp\.fc[12])\.(weight|bias)|ls[12]\.gamma)"
+)
+# Tensors that images do not pass on their way to the tokens: heads, decoders, and what only training needs.
+ASIDE = re.compile(
+    r"(heads?|head_\w+|\w+_head|fc|classifier|decoder|decoder_\w+|projector|predictor|mask_token|n_averaged)(\.|$)"
+)
+LEAST_SHARE = 0.5  # of the model's tensors; a file with fewer is never of this model
+
+
+def read_architecture(weights: dict[str, Tensor]) -> dict[str, str]:
+    """Return the keys of `model` that names and shapes of weights tell, as they are typed.
+
+    Not among them is the number of heads, which no tensor tells.
+    """
+    sizes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    layers = {int(found[1]) for name in sizes if (found := re.match(r"blocks\.(\d+)\.", name))}
+    dim = sizes.get("norm.weight") or sizes.get("blocks.0.norm1.weight") or (0,)
+    hidden = sizes.get("blocks.0.mlp.fc1.bias", (0,))
+    return {
+        "embedding_dim": str(dim[0]),
+        "num_layers": str(len(layers)),
+        "mlp_ratio": f"{hidden[0] / max(dim[0], 1):g}",
+        **_read_patches(sizes),
+        "pooling": "cls" if CLASS in sizes else "mean",
+        "position_embedding": "learned" if POSITIONS in sizes else "sincos2d",
+        "num_registers": str(sizes[REGISTERS][1] if REGISTERS in sizes else 0),
+        "qkv_bias": str("blocks.0.attn.qkv.bias" in sizes).lower(),
+        "qk_norm": str("blocks.0.attn.q_norm.weight" in sizes).lower(),
+        "layer_scale": "1e-5" if "blocks.0.ls1.gamma" in sizes else "null",
+    }
+
+
+def _read_patches(sizes: dict[str, tuple[int, ...]]) -> dict[str, str]:
+    """Return `stem` and `patch_size`; windows of 2P - 1 pixels are shown as both kinds of patches that have them."""
+    convolutions = [name for name, size in sizes.items() if name.startswith("patch_embed.stem.") and len(size) == 4]
+    if convolutions:  # each halves the image
+        return {"stem": "conv", "patch_size": str(2 ** len(convolutions))}
+    window = sizes.get("patch_embed.proj.weight", (0,))[-1]
+    overlap = f" (or model.stem=overlap model.patch_size={(window + 1) // 2})" if window % 2 and window > 1 else ""
+    return {"stem": "patch", "patch_size": f"{window}{overlap}"}
