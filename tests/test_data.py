@@ -10,7 +10,8 @@ from helpers import COLORS, compose, hold_images, make_folder, make_picture, pix
 from PIL import Image
 
 from src.data.batches import iterate_batches, shuffled_order
-from src.data.images import Preprocessing, _center_box, find_images, read_image
+from src.data.files import find_images
+from src.data.images import Preprocessing, _center_box, read_image
 from src.data.load import Data, Split, load_data, pixel_statistics
 from src.data.report import inspect_data
 from src.data.sources import load_digits

@@ -14,6 +14,9 @@ HANDLE = text(
     form="OWNER/NAME or OWNER/NAME/versions/3, as in the address kaggle.com/datasets/OWNER/NAME",
 )
 
+# Names of what separates the columns of a table, in the order of preference.
+DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "space": " "}
+
 
 @dataclass
 class DatasetConfig:
@@ -37,6 +40,7 @@ class DatasetConfig:
     cache_dir: str
     variant: str | None = field(metadata=one_of("balanced", "byclass", "bymerge", "letters", "digits", "mnist"))
     table: str | None = field(metadata=text(example="FILE.csv"))
+    delimiter: str | None = field(metadata=one_of(*DELIMITERS, null="detected"))
     path_column: str | None = field(metadata=text(example="COLUMN"))
     label_column: str | None = field(metadata=text(example="COLUMN"))
     split_column: str | None

@@ -1,5 +1,6 @@
 """Images in class folders: which files are images, their labels, and which files are ignored."""
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,10 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from ..config.dataset import DatasetConfig
-from .images import is_hidden, walk
+from .files import explain_ignored, list_folder, walk
+from .names import describe_alike, normalize
 
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
 SPLIT_NAMES |= {"test": "test", "testing": "test"}
+# What else the names of folders say: train_images, Test Set.
+OTHER_WORDS = re.compile(r"[\s_.-]*\b(images?|imgs?|pictures?|photos?|set|data|dataset|folder)$")
 
 
 @dataclass
@@ -34,42 +38,57 @@ def load_image_folder(config: DatasetConfig) -> Source:
     return read_folders(Path(str(config.root)))
 
 
+def match_split(name: str) -> str | None:
+    """Return the split that a name means, None if it means none."""
+    words = name.strip().lower().replace("_", " ")
+    return SPLIT_NAMES.get(OTHER_WORDS.sub("", words)) or SPLIT_NAMES.get(words.removesuffix("set"))
+
+
 def read_folders(root: Path) -> Source:
-    """Read `root/train|val|test/<class>/…` or `root/<class>/…`; images may be nested deeper in a class folder."""
+    """Read `root/train|val|test/<class>/…` or `root/<class>/…`; images may be nested deeper in a class folder.
+
+    Folders of a split whose names are the same text in other forms of Unicode are one class.
+    """
     source = Source([], {})
     folders = _split_folders(root, source)
     first = next(iter(folders))
-    classes = class_folders(folders[first])
+    spelled: dict[str, str] = {}  # the name of each class as in the first split, by its normalized form
     found: dict[str, dict[str, list[Path]]] = {split: {} for split in folders}
     for split, folder in folders.items():
-        _ignore_others(folder, class_folders(folder), "outside the class folders", source)
-        for name in class_folders(folder):
-            if name not in classes:
+        names = class_folders(folder)
+        _ignore_others(folder, names, "outside the class folders", source)
+        for name in names:
+            key = normalize(name)
+            if split == first:
+                spelled.setdefault(key, name)
+            elif key not in spelled:
                 raise ValueError(f"{folder / name}: the class '{name}' does not occur in {folders[first]}")
-            found[split][name] = _list_images(folder / name, source)
-    source.classes = [name for name in classes if found[first][name]]
-    _note_empty(folders, found, source)
+            found[split].setdefault(key, []).extend(_list_images(folder / name, source))
+    keys = [key for key in sorted(spelled) if found[first][key]]
+    source.classes = [spelled[key] for key in keys]
+    _note_empty(folders, found, spelled, source)
     _check_classes(source.classes, folders[first])
+    source.notes += describe_alike(source.classes)
     for split, by_class in found.items():
-        items = [path for name in source.classes for path in by_class.get(name, [])]
-        labels = [label for label, name in enumerate(source.classes) for _ in by_class.get(name, [])]
+        items = [path for key in keys for path in by_class.get(key, [])]
+        labels = [label for label, key in enumerate(keys) for _ in by_class.get(key, [])]
         source.splits[split] = (items, labels)
     return source
 
 
 def class_folders(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+    return [path.name for path in list_folder(folder) if path.is_dir() and not explain_ignored(path.name)]
 
 
 def _split_folders(root: Path, source: Source) -> dict[str, Path]:
     """Return split -> folder, train first; only `all` if no folder is named after a split."""
     # A split contains class folders; a folder `train` with images in it is a class, of pictures of trains.
-    named = [name for name in class_folders(root) if name.lower() in SPLIT_NAMES and class_folders(root / name)]
-    folders = {SPLIT_NAMES[name.lower()]: root / name for name in named}
+    named = {name: split for name in class_folders(root) if (split := match_split(name)) and class_folders(root / name)}
+    folders = {split: root / name for name, split in named.items()}
     if not folders:
         return {"all": root}
     if "train" not in folders:
-        raise ValueError(f"dataset.root={root} contains {named[0]}/ with class folders, but no train/")
+        raise ValueError(f"dataset.root={root} contains {next(iter(named))}/ with class folders, but no train/")
     if len(folders) < len(named):
         raise ValueError(f"dataset.root={root} contains {', '.join(named)}: two names for the same split")
     _ignore_others(root, named, "outside the split folders", source)
@@ -78,9 +97,9 @@ def _split_folders(root: Path, source: Source) -> dict[str, Path]:
 
 def _ignore_others(folder: Path, used: Collection[str], reason: str, source: Source) -> None:
     """Record the entries of `folder` that are not used."""
-    for path in sorted(folder.iterdir()):
+    for path in list_folder(folder):
         if path.name not in used:
-            source.ignored.append((path, "hidden" if is_hidden(path.name) else reason))
+            source.ignored.append((path, explain_ignored(path.name) or reason))
 
 
 def _list_images(folder: Path, source: Source) -> list[Path]:
@@ -94,10 +113,13 @@ def _list_images(folder: Path, source: Source) -> list[Path]:
     return sorted(found)
 
 
-def _note_empty(folders: dict[str, Path], found: dict[str, dict[str, list[Path]]], source: Source) -> None:
+def _note_empty(
+    folders: dict[str, Path], found: dict[str, dict[str, list[Path]]], spelled: dict[str, str], source: Source
+) -> None:
     first = next(iter(folders))
     for split, by_class in found.items():
-        for name, images in by_class.items():
+        for key, images in by_class.items():
+            name = spelled[key]
             if not images:
                 source.ignored.append((folders[split] / name, "class folder without images"))
             if split == first and not images:
@@ -111,6 +133,12 @@ def _check_classes(classes: list[str], folder: Path) -> None:
         raise ValueError(
             f"dataset.root: no class folders with images in {folder}; put each class into its own folder, "
             f"{folder.name}/cat/1.jpg, {folder.name}/dog/1.jpg, …"
+        )
+    if len(classes) > 1 and all(map(match_split, classes)):
+        raise ValueError(
+            f"dataset.root: {', '.join(classes)} in {folder} are splits, not classes, and contain no class folders; if "
+            "a table has the labels, use dataset=csv dataset.table=FILE.csv; else put each class into its own folder, "
+            f"{folder.name}/{classes[0]}/cat/1.jpg"
         )
     subfolders = [class_folders(folder / name) for name in classes]
     if len(classes) > 1 and len(subfolders[0]) > 1 and all(names == subfolders[0] for names in subfolders):

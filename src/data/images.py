@@ -4,7 +4,6 @@ A file is read completely or not at all: a truncated one is an error, never padd
 """
 
 import io
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".npy"}
 # Only these (MPO comes with JPEG), whatever the file extension: for some formats Pillow would run other programs.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 INTERPOLATIONS = {
@@ -28,45 +26,6 @@ INTERPOLATIONS = {
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap width and height
 Pixels = Image.Image | np.ndarray  # a picture in mode L or RGB, or a uint8 array (H,W,C) with any other C
 Track = Callable[[Iterable[Any], int, str], Iterator[Any]]  # (items, total, description) -> items
-
-
-def find_images(folder: Path) -> list[Path]:
-    """Return all image files below `folder`, sorted; hidden files and folders are skipped."""
-    return sorted(path for path, reason in walk(folder) if not reason)
-
-
-def walk(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Yield each file below `folder` with the reason to ignore it, "" for images, and each ignored folder.
-
-    Links to folders are followed, but no folder is visited twice, and none that contains `folder`.
-    """
-    seen = {_identity(above) for above in folder.absolute().parents}
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        seen.add(_identity(Path(parent)))
-        for name in sorted(folders):
-            identity = _identity(Path(parent, name))
-            reason = "hidden" if is_hidden(name) else "a link to a folder that is searched anyway"
-            if is_hidden(name) or identity in seen:
-                folders.remove(name)
-                yield Path(parent, name), reason
-            seen.add(identity)
-        for name in files:
-            kind = os.path.splitext(name)[1].lower() or "no extension"
-            reason = "hidden" if is_hidden(name) else "" if is_image(name) else f"not an image ({kind})"
-            yield Path(parent, name), reason
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    status = os.stat(folder)
-    return status.st_dev, status.st_ino
-
-
-def is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
 @dataclass

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..config.dataset import DatasetConfig
 from .folders import Source
+from .names import normalize
 
 
 def carve_splits(source: Source, config: DatasetConfig) -> None:
@@ -49,7 +50,7 @@ def _check_apart(source: Source, config: DatasetConfig) -> None:
         names = source.groups.get(split)
         if names is None and config.group_pattern and not isinstance(items, np.ndarray):
             root = str(source.root or config.root or "")
-            matches = [re.search(config.group_pattern, _relative(path, root)) for path in items]
+            matches = [re.search(normalize(config.group_pattern), _relative(path, root)) for path in items]
             names = ["/".join(part or "" for part in match.groups()) for match in matches if match]
         for name in set(names or ()):
             if owner.setdefault(name, split) != split:
@@ -156,7 +157,7 @@ def _name_blocks(paths: list[str], config: DatasetConfig) -> list[str]:
 
 
 def _match_all(paths: list[str], pattern: str, config: DatasetConfig) -> list[re.Match[str]]:
-    matches = [re.search(pattern, path) for path in paths]
+    matches = [re.search(normalize(pattern), path) for path in paths]
     failed = [path for path, match in zip(paths, matches, strict=True) if match is None]
     if failed and config.group_pattern is None:
         raise ValueError(
@@ -172,8 +173,8 @@ def _match_all(paths: list[str], pattern: str, config: DatasetConfig) -> list[re
 
 
 def _relative(path: Path, root: str) -> str:
-    """Return the path relative to `root`, or the whole path if it is elsewhere, with forward slashes."""
-    return path.relative_to(root).as_posix() if root and path.is_relative_to(root) else path.as_posix()
+    """Return the path relative to `root`, or the whole path if it is elsewhere, with forward slashes, normalized."""
+    return normalize(path.relative_to(root).as_posix() if root and path.is_relative_to(root) else path.as_posix())
 
 
 def _check_parts(parts: list[list[int]], groups: list[str], config: DatasetConfig) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..augment.normalize import normalize
-from ..data.images import find_images, is_image
+from ..data.files import find_images, is_image
 from ..engine.evaluation import count_gflops
 from ..machine.devices import autocast, choose_device, choose_kernels, choose_precision
 from ..machine.disk import write_csv, write_json
@@ -75,7 +75,7 @@ def find_inputs(wanted: str) -> list[Path]:
     if path.exists():
         return [path]
     matches = [Path(match) for match in sorted(glob.glob(os.path.expanduser(wanted), recursive=True))]
-    files = [match for match in matches if match.is_file() and is_image(match.name)]
+    files = [match for match in matches if match.is_file() and is_image(match)]
     for folder in (match for match in matches if match.is_dir()):
         files += find_images(folder)
     if not files:
