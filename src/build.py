@@ -68,7 +68,8 @@ def choose_stored_size(config: TrainConfig) -> tuple[int, int]:
 def complete_config(config: TrainConfig, data: Data) -> TrainConfig:
     """Return the configuration with the values that depend on the data: classes, channels, statistics, batch size."""
     look = data.preprocessing
-    return complete(config, len(data.train), len(data.classes), look.channels, list(look.mean), list(look.std))
+    levels = None if look.value_range is None else list(look.value_range)
+    return complete(config, len(data.train), len(data.classes), look.channels, list(look.mean), list(look.std), levels)
 
 
 def build_augmentation(config: TrainConfig, preprocessing: Preprocessing) -> Augmentation:

@@ -28,6 +28,10 @@ class DatasetConfig:
     interpolation: str = field(metadata=one_of("bicubic", "bilinear", "nearest"))
     mean: list[float] | None
     std: list[float] | None = field(metadata=each(above(0), null="computed from the training images"))
+    axes: str | None = field(metadata=one_of("hwc", "chw", null="the smallest axis holds the channels"))
+    pages: str | None = field(metadata=one_of("first", "bands"))
+    value_range: list[float] | None
+    max_pixels: int | None = field(metadata=at_least(1))
     flips: bool
     val_share: float | None = field(metadata=above(0, below=1))
     test_share: float | None = field(metadata=above(0, below=1))
@@ -55,6 +59,9 @@ class DatasetConfig:
         check((self.mean is None) == (self.std is None), "dataset.mean and dataset.std go together")
         if self.mean is not None:
             check_channels(self, self.channels or len(self.mean))
+        levels = self.value_range
+        fits = levels is None or (len(levels) == 2 and levels[0] < levels[1])
+        check(fits, f"dataset.value_range={levels} must be two numbers, the smaller first; null: found in the images")
         total = (self.val_share or 0) + (self.test_share or 0)
         check(total < 1, f"dataset.val_share + dataset.test_share = {total:g} leaves nothing to train on")
         self._check_groups()

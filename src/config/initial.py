@@ -16,7 +16,7 @@ CONFIG = "config.yaml"  # the configuration of a run, in its folder
 # The keys of `model` that decide what the weights compute; rates of dropout do not, and classes follow the data.
 SIZES = ("embedding_dim", "num_layers", "num_heads", "mlp_ratio")
 PARTS = ("patch_size", "qkv_bias", "pooling", "position_embedding", "num_registers", "layer_scale", "qk_norm", "stem")
-PREPROCESSING = ("channels", "resize", "interpolation", "mean", "std")  # keys of `dataset`
+PREPROCESSING = ("channels", "resize", "interpolation", "mean", "std", "axes", "pages", "value_range")  # of `dataset`
 
 
 def find_run(weights: str) -> Path | None:

@@ -146,7 +146,13 @@ def default_batch_size(num_train: int) -> int:
 
 
 def complete(
-    config: TrainConfig, num_train: int, num_classes: int, in_channels: int, mean: list[float], std: list[float]
+    config: TrainConfig,
+    num_train: int,
+    num_classes: int,
+    in_channels: int,
+    mean: list[float],
+    std: list[float],
+    value_range: list[float] | None = None,
 ) -> TrainConfig:
     """Return `config` with what follows from the data. Raises ValueError for a typed or saved value that disagrees."""
     model, training, dataset = config.model, config.training, config.dataset
@@ -167,7 +173,7 @@ def complete(
     return replace(
         config,
         model=replace(model, num_classes=num_classes, in_channels=in_channels),
-        dataset=replace(config.dataset, channels=in_channels, mean=mean, std=std),
+        dataset=replace(config.dataset, channels=in_channels, mean=mean, std=std, value_range=value_range),
         training=replace(training, batch_size=training.batch_size or default_batch_size(num_train)),
     )
 

@@ -34,7 +34,7 @@ from .decode import Decoded, Index, Items, decode, decode_one, fit_to_pictures
 from .images import Preprocessing, Track
 
 PIXELS, INDEX, BUILDING = "pixels.u8", "index.npz", ".building"
-VERSION = 1  # of the decoder: increase it when a change in `images.py` changes pixels, so that old caches are ignored
+VERSION = 2  # of the decoder: increase it when a change in `images.py` changes pixels, so that old caches are ignored
 
 # Seconds that the other processes on a machine give the first one, which shows its progress, to start building.
 # After that, the lock decides who builds.
@@ -142,10 +142,13 @@ class Cache:
         except BaseException as error:
             shutil.rmtree(building, ignore_errors=True)
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                free = free_space(self.folder.parent)
+                what = f"the decoded images of {self.folder.name} need {format_bytes(needed)}"
+                if not self.store:
+                    what = f"the metadata of the images of {self.folder.name} needs a few MB"
+                hint = ", or dataset.cache=off" if self.store else ""
                 raise OSError(
-                    f"the decoded images of {self.folder.name} need {format_bytes(needed)}, but dataset.cache_dir="
-                    f"{self.folder.parent} has {format_bytes(free)} free; choose another folder, or dataset.cache=off"
+                    f"{what}, but dataset.cache_dir={self.folder.parent} has "
+                    f"{format_bytes(free_space(self.folder.parent))} free; choose another folder{hint}"
                 ) from error
             raise
 
@@ -183,6 +186,7 @@ def _fingerprint(items: Items, preprocessing: Preprocessing, shrink: bool) -> st
         preprocessing.size,
         preprocessing.resize,
         preprocessing.interpolation,
+        preprocessing.reading,
         preprocessing.channels,
     )
     digest = hashlib.blake2b(repr(decoding).encode(), digest_size=8)

@@ -6,7 +6,7 @@ Letters: N images, H W pixels, C channels.
 import contextlib
 import hashlib
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 from ..augment.chunks import count_cores
-from .images import FORMATS, ORIENTATION, SIDEWAYS, Preprocessing, Track
+from .images import Preprocessing, Track
+from .read import CLIPPED, upright_size
 
 CHUNK_SIZE = 16  # images per task of a thread: passing a result between threads costs as much as a small image
 Items = Sequence[Path] | np.ndarray
@@ -29,7 +30,9 @@ class Index:
 
     kept: (N,) positions in the list; width, height: (N,) of the picture in the file, upright; mode: (N,) str;
     digest: uint8 (N,16) content hash; shape: (H,W,C) of a stored image; histogram: int64 (C,256) of all stored
-    pixels; grey: whether all images are grayscale; errors: one line for each file that could not be read.
+    pixels; grey: whether all images are grayscale; errors: one line for each file that could not be read; levels: the
+    least and the greatest one of files of more than 8 bits, NaN if there are none; notes: (n,2) str, what ambiguous
+    files were taken for, and how many.
     """
 
     kept: np.ndarray
@@ -41,6 +44,8 @@ class Index:
     histogram: np.ndarray
     grey: np.ndarray
     errors: np.ndarray
+    levels: np.ndarray
+    notes: np.ndarray
 
     def save(self, path: Path) -> None:
         np.savez(path, **{field.name: getattr(self, field.name) for field in fields(self)})
@@ -65,6 +70,8 @@ class Decoded:
     height: int
     mode: str
     digest: bytes
+    levels: tuple[float, float] | None = None
+    notes: Sequence[str] = ()
 
 
 def fit_to_pictures(size: tuple[int, int], items: Items) -> tuple[int, int]:
@@ -76,19 +83,10 @@ def fit_to_pictures(size: tuple[int, int], items: Items) -> tuple[int, int]:
     for position in np.linspace(0, len(items) - 1, min(64, len(items))).astype(int):
         item = items[position]
         with contextlib.suppress(Exception):  # a broken file is reported when it is decoded
-            sides = item.shape[:2] if isinstance(item, np.ndarray) else _upright_size(item)
+            sides = item.shape[:2] if isinstance(item, np.ndarray) else upright_size(item)
             heights.append(sides[0])
             widths.append(sides[1])
     return min([size[0], max(heights, default=size[0])]), min([size[1], max(widths, default=size[1])])
-
-
-def _upright_size(path: Path) -> tuple[int, int]:
-    """Return the (height, width) of a file's picture without decoding it."""
-    if path.suffix.lower() == ".npy":
-        height, width = np.load(path, mmap_mode="r", allow_pickle=False).shape[:2]
-        return height, width
-    with Image.open(path, formats=FORMATS) as image:
-        return image.size if image.getexif().get(ORIENTATION) in SIDEWAYS else image.size[::-1]
 
 
 def index_arrays(images: np.ndarray, items: np.ndarray | None = None) -> Index:
@@ -111,6 +109,8 @@ def index_arrays(images: np.ndarray, items: np.ndarray | None = None) -> Index:
         histogram=histogram,
         grey=np.array(grey),
         errors=np.array([], dtype=str),
+        levels=np.full(2, np.nan),
+        notes=np.empty((0, 2), dtype=str),
     )
 
 
@@ -120,6 +120,8 @@ def decode(items: Items, preprocessing: Preprocessing, file: BinaryIO | None, tr
     rows: list[tuple[int, int, int, str, bytes]] = []
     errors: list[str] = []
     grey = True
+    notes = Counter[str]()
+    levels: list[float] = []
     for position, image in enumerate(track(_decode_in_order(items, preprocessing), len(items), description)):
         if isinstance(image, OSError):
             errors.append(str(image))
@@ -127,6 +129,8 @@ def decode(items: Items, preprocessing: Preprocessing, file: BinaryIO | None, tr
         if file is not None:
             file.write(image.pixels.data)
         histogram += image.counts
+        levels += image.levels or ()
+        notes.update(image.notes)
         grey = grey and _is_grey(image.pixels)  # compares no pixels after the first color image
         rows.append((position, image.width, image.height, image.mode, image.digest))
     kept, widths, heights, modes, digests = zip(*rows, strict=True) if rows else ((), (), (), (), ())
@@ -140,6 +144,8 @@ def decode(items: Items, preprocessing: Preprocessing, file: BinaryIO | None, tr
         histogram=histogram,
         grey=np.array(grey),
         errors=np.array(errors, dtype=str),
+        levels=np.array([min(levels), max(levels)]) if levels else np.full(2, np.nan),
+        notes=np.array([(note, str(count)) for note, count in notes.items()], dtype=str).reshape(-1, 2),
     )
 
 
@@ -164,17 +170,20 @@ def _decode_in_order(items: Items, preprocessing: Preprocessing) -> Iterator[Dec
 
 def decode_one(item: Path | np.ndarray, preprocessing: Preprocessing) -> Decoded | OSError:
     if isinstance(item, np.ndarray):
-        pixels, content = preprocessing.pixels(item), item.tobytes()
-        (height, width), mode = item.shape[:2], _array_mode(item)
-    else:
-        try:
-            content = item.read_bytes()
-            pixels, picture = preprocessing.parse(content, item)
-        except OSError as error:
-            return error
-        width, height, mode = picture.width, picture.height, picture.mode
+        pixels, (height, width) = preprocessing.pixels(item), item.shape[:2]
+        digest = hashlib.blake2b(item.tobytes(), digest_size=16).digest()
+        return Decoded(pixels, _count_values(pixels), width, height, _array_mode(item), digest)
+    try:
+        content = item.read_bytes()
+        pixels, picture = preprocessing.parse(content, item)
+    except OSError as error:
+        return error
     digest = hashlib.blake2b(content, digest_size=16).digest()
-    return Decoded(pixels, _count_values(pixels), width, height, mode, digest)
+    notes, levels, allowed = picture.notes, picture.levels, preprocessing.value_range
+    if levels and allowed and (levels[0] < allowed[0] or levels[1] > allowed[1]):
+        notes = [*notes, CLIPPED]
+    counts = _count_values(pixels)
+    return Decoded(pixels, counts, picture.width, picture.height, picture.mode, digest, levels, notes)
 
 
 def _array_mode(image: np.ndarray) -> str:

@@ -1,9 +1,5 @@
-"""The one way to read an image, in training and inference: file -> pixels -> uint8 tensor (C,H,W).
+"""How a picture becomes the model's input, in training and in inference: picture -> uint8 tensor (C,H,W)."""
 
-A file is read completely or not at all: a truncated one is an error, never padded with gray.
-"""
-
-import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,143 +8,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
-from PIL.JpegImagePlugin import JpegImageFile
+from PIL import Image
 from torch import Tensor
 
-# Only these (MPO comes with JPEG), whatever the file extension: for some formats Pillow would run other programs.
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+from .read import Picture, Pixels, Reading, parse_image, to_eight_bit
+
 INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
     "nearest": Image.Resampling.NEAREST,
 }
-ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap width and height
-Pixels = Image.Image | np.ndarray  # a picture in mode L or RGB, or a uint8 array (H,W,C) with any other C
 Track = Callable[[Iterable[Any], int, str], Iterator[Any]]  # (items, total, description) -> items
-
-
-@dataclass
-class Picture:
-    """An image's pixels and metadata of its file: width and height, upright, and Pillow's mode."""
-
-    pixels: Pixels
-    width: int
-    height: int
-    mode: str
-
-
-def read_image(path: Path) -> Pixels:
-    """Read a file (its first frame) upright, as 8-bit grayscale (mode L) or color (RGB), or as (H,W,C) from .npy.
-
-    Transparent images are composited onto white; 16-bit grayscale keeps its upper 8 bits; float pixels range from 0
-    to 1. Raises OSError, naming the file, if it is truncated or not an image that Pillow reads.
-    """
-    return parse_image(path.read_bytes(), path).pixels
-
-
-def parse_image(content: bytes, path: Path, min_side: int = 0) -> Picture:
-    """Return the picture in a file's content; see `read_image`.
-
-    With `min_side`, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, by its DCT, as long as both sides keep that
-    many pixels: a large photo takes a fraction of the time.
-    """
-    try:
-        if path.suffix.lower() == ".npy":
-            return _parse_array(content)
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            (width, height), mode = image.size, image.mode
-            _check_end(content, str(image.format))
-            if min_side and isinstance(image, JpegImageFile):
-                image.draft(None, (min_side, min_side))
-            image.load()
-            orientation = image.getexif().get(ORIENTATION, 1)
-            if orientation in SIDEWAYS:
-                width, height = height, width
-            # With nothing to do, exif_transpose returns a copy, which costs as much as a small resize.
-            upright = image if orientation == 1 else ImageOps.exif_transpose(image)
-            return Picture(to_eight_bit(upright), width, height, mode)
-    except MemoryError:  # not the file's fault
-        raise
-    except Exception as error:  # Pillow's decoders raise a dozen types for broken files
-        reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else error
-        raise OSError(f"{path}: {reason}") from error
-
-
-def _check_end(content: bytes, kind: str) -> None:
-    """Reject files that a broken download padded with zeros: they decode without an error, half of the image gray."""
-    if kind in ("JPEG", "MPO") and content.find(b"\xff\xd9", _find_scan(content)) < 0:
-        raise OSError("image file is truncated: the end of the JPEG is missing")
-    if kind == "WEBP" and not any(content[-64:]):
-        raise OSError("image file is truncated: it ends in zeros")
-
-
-def _find_scan(content: bytes) -> int:
-    """Return where the pixels of a JPEG begin, skipping earlier segments, embedded thumbnails included, by length."""
-    position = 2
-    while position + 4 <= len(content):
-        marker = content[position + 1]
-        if content[position] != 0xFF or marker == 0xFF:
-            position += 1
-        elif marker == 0xDA:
-            return position
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD9:  # markers without a segment
-            position += 2
-        else:
-            position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
-    return len(content)
-
-
-def _parse_array(content: bytes) -> Picture:
-    array = np.load(io.BytesIO(content), allow_pickle=False)
-    if not isinstance(array, np.ndarray):
-        raise ValueError("an archive of arrays; an image must be a single array")
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.ndim != 3 or not array.size:
-        raise ValueError(f"an image must have shape (H,W) or (H,W,C), but this array has {array.shape}")
-    if array.shape[0] <= 4 < array.shape[2]:
-        raise ValueError(f"an image must have shape (H,W,C), but this array looks like (C,H,W): {array.shape}")
-    height, width, channels = array.shape
-    mode = f"{array.dtype}x{channels}"
-    if channels == 1:
-        return Picture(Image.fromarray(_bytes(array[..., 0])), width, height, mode)
-    pixels = _bytes(array)
-    return Picture(Image.fromarray(pixels) if channels == 3 else pixels, width, height, mode)
-
-
-def _bytes(array: np.ndarray) -> np.ndarray:
-    """Return pixels as uint8: 16-bit pixels keep their upper 8 bits, float pixels range from 0 to 1."""
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype == np.uint16:
-        return (array >> 8).astype(np.uint8)
-    if array.dtype != bool and array.dtype.kind != "f":
-        raise ValueError(f"pixels of type {array.dtype}; supported: uint8, uint16, and floats from 0 to 1")
-    if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-        raise ValueError("float pixels outside 0 to 1")
-    return (array * 255).round().astype(np.uint8)
-
-
-def to_eight_bit(image: Image.Image) -> Image.Image:
-    """Return the image in mode L or RGB."""
-    mode = image.mode
-    if mode == "I":  # 16-bit files, and 32-bit files with 16-bit values
-        levels = np.asarray(image)
-        if levels.min() < 0 or levels.max() > 0xFFFF:
-            raise ValueError("32-bit pixels outside the 16-bit range")
-        return Image.fromarray(_bytes(levels.astype(np.uint16)))
-    if mode == "F" or mode.startswith("I;16"):
-        return Image.fromarray(_bytes(np.asarray(image).astype(np.float64 if mode == "F" else np.uint16)))
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("L" if mode in ("1", "L", "LA", "La") else "RGB")
-    if mode in ("L", "RGB"):
-        return image
-    if mode == "1":
-        return image.convert("L")
-    return image.convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -156,7 +26,7 @@ class Preprocessing:
     """How a picture becomes the model's input; saved with a run, so that inference does the same.
 
     size: (height, width); channels: 1 grayscale, 3 color, or the number in the data; mean, std: per channel, for
-    pixels in [0,1].
+    pixels in [0,1]; axes, pages, value_range, max_pixels: how files are read, see `Reading`.
     """
 
     size: tuple[int, int]
@@ -165,6 +35,16 @@ class Preprocessing:
     channels: int
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    axes: str | None = None
+    pages: str = Reading.pages
+    value_range: tuple[float, float] | None = None
+    max_pixels: int = Reading.max_pixels
+
+    @property
+    def reading(self) -> Reading:
+        """How the files are read."""
+        channels = None if self.channels in (1, 3) else self.channels
+        return Reading(channels, self.axes, self.pages, self.value_range, self.max_pixels)
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Preprocessing":
@@ -182,7 +62,7 @@ class Preprocessing:
     def parse(self, content: bytes, path: Path) -> tuple[np.ndarray, Picture]:
         """Return the pixels (H,W,C) of a file's content and the picture that they come from."""
         # Twice the final size, as in Pillow's thumbnails, so that the resampling still has pixels to average.
-        picture = parse_image(content, path, 2 * max(self.size))
+        picture = parse_image(content, path, self.reading, 2 * max(self.size))
         try:
             return self.pixels(picture.pixels), picture
         except ValueError as error:
@@ -215,7 +95,7 @@ class Preprocessing:
             image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image)
         if self.channels not in (1, 3):
             raise ValueError(f"{len(image.getbands())} channel(s), but dataset.channels is {self.channels}")
-        image, mode = to_eight_bit(image), "L" if self.channels == 1 else "RGB"
+        image, mode = to_eight_bit(image, self.value_range), "L" if self.channels == 1 else "RGB"
         return [image if image.mode == mode else image.convert(mode)]
 
 

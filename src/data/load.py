@@ -3,6 +3,8 @@
 import contextlib
 import hashlib
 import os
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,12 +19,14 @@ from ..machine.memory import format_bytes
 from .cache import Cache
 from .decode import Index, Items, fit_to_pictures, index_arrays
 from .folders import Source
-from .images import Preprocessing, Track, read_image
+from .images import Preprocessing, Track
+from .read import Reading, read_image
 from .sources import load_source
 from .splits import carve_splits
 from .storage import Images, Stream, choose_place, store_images
 
 SPLITS = ("train", "val", "test")
+FEW_LEVELS = 16  # below which a set of images is probably not what it should be
 DISK_SHARE = 0.9  # of the free space; if the cache would take more, images are streamed instead
 
 
@@ -96,14 +100,19 @@ def load_data(
     """
     source = load_source(config)
     carve_splits(source, config)
-    preprocessing = Preprocessing(size, config.resize, config.interpolation, _choose_channels(source, config))
-    parts = {name: _Part(name, *source.splits[name], preprocessing) for name in SPLITS}
+    preprocessing = _begin_preprocessing(source, config, size)
     whole_size = None if stored_size == size else stored_size
-    if whole_size:
-        parts["train"].store_whole(whole_size)
-    streamed = _assign_caches(parts, config, source.notes)
-    for part in parts.values():
-        part.open(track)
+    parts, streamed = _open_parts(source, preprocessing, config, whole_size, track)
+    value_range = find_value_range(parts["train"].index.levels.tolist()) if config.value_range is None else None
+    if value_range:
+        low, high = (f"{level:g}" for level in value_range)
+        source.notes.append(
+            f"the training images have levels from {low} to {high}, which become black and white "
+            f"(dataset.value_range=[{low},{high}])"
+        )
+        preprocessing = replace(preprocessing, value_range=value_range)
+        parts, streamed = _open_parts(source, preprocessing, config, whole_size, track)
+    source.notes += _describe_notes(parts)
     problems = [] if inspecting else _find_unreadable(parts, config, source.notes)  # a report lists them itself
     preprocessing = _complete_preprocessing(preprocessing, parts, config)
     splits, place = _store_splits(parts, config, preprocessing.channels, device or torch.device("cpu"))
@@ -178,28 +187,98 @@ class _Part:
         return Split(images, labels, [] if isinstance(readable, np.ndarray) else readable)
 
 
+def _open_parts(
+    source: Source,
+    preprocessing: Preprocessing,
+    config: DatasetConfig,
+    whole_size: tuple[int, int] | None,
+    track: Track,
+) -> tuple[dict[str, _Part], bool]:
+    """Return the splits with their images decoded, and whether they are streamed."""
+    parts = {name: _Part(name, *source.splits[name], preprocessing) for name in SPLITS}
+    if whole_size:
+        parts["train"].store_whole(whole_size)
+    notes: list[str] = []
+    streamed = _assign_caches(parts, config, notes)
+    for part in parts.values():
+        part.open(track)
+    source.notes += [note for note in notes if note not in source.notes]
+    return parts, streamed
+
+
+def _begin_preprocessing(source: Source, config: DatasetConfig, size: tuple[int, int]) -> Preprocessing:
+    """Return what is known of the preprocessing before any image is decoded."""
+    reading = _choose_reading(config)
+    return Preprocessing(
+        size,
+        config.resize,
+        config.interpolation,
+        _choose_channels(source, config),
+        axes=reading.axes,
+        pages=reading.pages,
+        value_range=reading.value_range,
+        max_pixels=reading.max_pixels,
+    )
+
+
+def _choose_reading(config: DatasetConfig) -> Reading:
+    """Return how files are read; data sets that come as arrays have no such keys."""
+    levels = config.value_range
+    return Reading(
+        axes=config.axes,
+        pages=config.pages or Reading.pages,
+        value_range=None if levels is None else (levels[0], levels[1]),
+        max_pixels=config.max_pixels or Reading.max_pixels,
+    )
+
+
+def find_value_range(levels: Sequence[float]) -> tuple[float, float] | None:
+    """Return the range that becomes 0 to 255 for images of these least and greatest levels; None for the whole type.
+
+    Cameras and scanners of 10, 12 or 14 bits use a small part of 16. levels: NaN if no image has more than 8 bits.
+    """
+    low, high = levels
+    floats = low >= 0 and high <= 1
+    uses_all_bits = low >= 0 and high > 0x7FFF
+    return (low, high) if low < high and not floats and not uses_all_bits else None
+
+
+def _describe_notes(parts: dict[str, _Part]) -> list[str]:
+    """Return what ambiguous files were taken for, how many there are, and whether the pixels hold anything."""
+    counts = Counter[str]()
+    for part in parts.values():
+        counts.update({note: int(count) for note, count in part.index.notes.tolist()})
+    train = parts["train"].index
+    used = np.count_nonzero(train.histogram.sum(0))
+    if len(train.kept) and used < FEW_LEVELS and set(train.mode.tolist()) != {"1"}:
+        levels = "a single level" if used == 1 else f"{used} of 256 levels"
+        counts[f"the training images have only {levels}; is dataset.value_range right?"] = len(train.kept)
+    return [f"{note} ({count:,} image{'s' * (count > 1)})" for note, count in counts.items()]
+
+
 def _choose_channels(source: Source, config: DatasetConfig) -> int:
     """Return the number of channels to decode; raise ValueError if an array's images cannot be converted to it.
 
     Only grayscale and color images can be converted, to each other.
     """
-    channels = config.channels or _count_channels(source.splits["train"][0])
+    reading = _choose_reading(config)
+    channels = config.channels or _count_channels(source.splits["train"][0], reading)
     for items, _ in source.splits.values():
-        found = _count_channels(items) if isinstance(items, np.ndarray) else channels
+        found = _count_channels(items, reading) if isinstance(items, np.ndarray) else channels
         if found != channels and not {found, channels} <= {1, 3}:
             raise ValueError(f"dataset.channels={channels}, but the images have {found}; leave it out")
     return channels
 
 
-def _count_channels(items: Items) -> int:
-    """Return 3 for pictures, which may all turn out to be grayscale, or the channels of an array."""
+def _count_channels(items: Items, reading: Reading) -> int:
+    """Return 3 for pictures, which may all turn out to be grayscale, or the channels of arrays and of pages."""
     if isinstance(items, np.ndarray):
         return 1 if items.ndim == 3 else items.shape[3]
     for path in items:
-        if path.suffix.lower() != ".npy":
+        if path.suffix.lower() not in ((".npy", ".tif", ".tiff") if reading.pages == "bands" else (".npy",)):
             break
         with contextlib.suppress(OSError):  # a broken file is reported later
-            pixels = read_image(path)
+            pixels = read_image(path, reading)
             return pixels.shape[2] if isinstance(pixels, np.ndarray) else 3
     return 3
 

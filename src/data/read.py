@@ -1,0 +1,335 @@
+"""Read an image file: content -> picture, upright, in 8 bits.
+
+A file is read completely or not at all: a truncated one is an error, never padded with gray. Pixels decide; metadata
+that cannot be read is noted. Letters: H W pixels, C channels.
+"""
+
+import contextlib
+import ctypes
+import functools
+import io
+import logging
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+from PIL import Image, ImageOps, PngImagePlugin, features
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+# Only these (MPO comes with JPEG), whatever the file extension: for some formats Pillow would run other programs.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", *(["AVIF"] if features.check("avif") else []))
+ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap width and height
+SAMPLES = 277  # the TIFF tag that counts the bands
+Pixels = Image.Image | np.ndarray  # a picture in mode L or RGB, or a uint8 array (H,W,C) with any other C
+
+# What was understood of a file although it could mean something else, with the key that says otherwise.
+CHANNELS_FIRST = ".npy files are read as (channels, height, width); dataset.axes=hwc reads (height, width, channels)"
+FIRST_PAGE = "TIFFs have several pages, of which the first is used; dataset.pages=bands makes them channels"
+FOURTH_BAND = "TIFFs have a fourth band, taken for transparency; dataset.channels=4 makes it a channel"
+EXTRA_BAND = "TIFFs have a fourth band, which is left out; dataset.channels=4 makes it a channel"
+ENDS_IN_ZEROS = "WebP files end in zeros: an even area at the end of the picture, or a download that was cut"
+NO_METADATA = "metadata cannot be read, such as the orientation"
+CLIPPED = "levels outside dataset.value_range are clipped to it"
+
+# Pillow refuses large images and long texts before it is known whether they do harm; `dataset.max_pixels` decides.
+Image.MAX_IMAGE_PIXELS = None
+PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = 2**26, 2**28
+# An error is raised where pixels are lost; the rest would only interrupt the progress bar.
+warnings.filterwarnings("ignore", module="PIL")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files are understood: the keys of `dataset` of the same names.
+
+    channels: how many are wanted, None if 1 or 3; value_range: the levels that become 0 and 255, None: all 16 bits, and
+    0 to 1 for float pixels.
+    """
+
+    channels: int | None = None
+    axes: str | None = None
+    pages: str = "first"
+    value_range: tuple[float, float] | None = None
+    max_pixels: int = 180_000_000
+
+
+@dataclass
+class Picture:
+    """An image's pixels and metadata of its file: width and height, upright, and Pillow's mode.
+
+    levels: the least and the greatest one, if the file has more than 8 bits.
+    """
+
+    pixels: Pixels
+    width: int
+    height: int
+    mode: str
+    levels: tuple[float, float] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def read_image(path: Path, reading: Reading = Reading()) -> Pixels:
+    """Read a file (its first frame) upright, as 8-bit grayscale (mode L) or color (RGB), or as (H,W,C) for other C.
+
+    Transparent images are composited onto white. Raises OSError, naming the file, if it is truncated or not an image
+    that Pillow reads.
+    """
+    return parse_image(path.read_bytes(), path, reading).pixels
+
+
+def parse_image(content: bytes, path: Path, reading: Reading = Reading(), min_side: int = 0) -> Picture:
+    """Return the picture in a file's content; see `read_image`.
+
+    With `min_side`, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, by its DCT, as long as both sides keep that
+    many pixels: a large photo takes a fraction of the time.
+    """
+    try:
+        if content.startswith(b"\x93NUMPY") or path.suffix.lower() == ".npy":
+            return _parse_array(content, reading)
+        with _open(io.BytesIO(content)) as image:
+            return _parse_picture(image, content, reading, min_side)
+    except MemoryError:  # not the file's fault
+        raise
+    except Exception as error:  # Pillow's decoders raise a dozen types for broken files
+        reason = _explain_unknown(content) if isinstance(error, Image.UnidentifiedImageError) else error
+        raise OSError(f"{path}: {reason}") from error
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Return the (height, width) of a file's picture without decoding it."""
+    if path.suffix.lower() == ".npy":
+        height, width = np.load(path, mmap_mode="r", allow_pickle=False).shape[:2]
+        return height, width
+    with path.open("rb") as file, _open(file) as image:
+        return image.size if _find_orientation(image, []) in SIDEWAYS else image.size[::-1]
+
+
+def _open(file: Any) -> Image.Image:
+    start = file.read(16)
+    file.seek(0)
+    if start[4:12] in (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1") and _can_read_heif():
+        return Image.open(file, formats=(*FORMATS, "HEIF"))
+    return Image.open(file, formats=FORMATS)
+
+
+@functools.cache
+def _can_read_heif() -> bool:
+    """Add HEIC, the format of iPhones, to Pillow's if its plugin is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def _explain_unknown(content: bytes) -> str:
+    if content[4:8] == b"ftyp":
+        if content[8:12] in (b"avif", b"avis"):
+            return "an AVIF image, which Pillow 11.3 and newer read: pip install -U pillow"
+        if content[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
+            return "a HEIC image; to read it: pip install pillow-heif"
+    if content[:4] in (b"II*\0", b"MM\0*"):
+        return (
+            "a TIFF of a kind that Pillow does not read, such as one of more than four bands; save it as .npy (H,W,C)"
+        )
+    return "not an image"
+
+
+def _parse_picture(image: Image.Image, content: bytes, reading: Reading, min_side: int) -> Picture:
+    (width, height), mode = image.size, image.mode
+    notes = _check_end(content, str(image.format))
+    if min_side and isinstance(image, JpegImageFile):
+        image.draft(None, (min_side, min_side))
+    _check_size(image.width * image.height, reading)
+    if isinstance(image, TiffImageFile):
+        _silence_libtiff()
+        notes += _note_bands(image, reading)
+        if reading.pages == "bands" and getattr(image, "n_frames", 1) > 1:
+            return _stack_pages(image, reading, notes)
+    if isinstance(image, PngImageFile):
+        _halve_transparency(image)
+    image.load()
+    orientation = _find_orientation(image, notes)
+    if orientation in SIDEWAYS:
+        width, height = height, width
+    # With nothing to do, exif_transpose returns a copy, which costs as much as a small resize.
+    upright = image if orientation == 1 else ImageOps.exif_transpose(image)
+    levels = _find_levels(upright)
+    if reading.channels == len(upright.getbands()) and upright.mode not in ("L", "RGB", "P"):
+        return Picture(np.asarray(upright), width, height, mode, notes=notes)
+    return Picture(to_eight_bit(upright, reading.value_range), width, height, mode, levels, notes)
+
+
+def _check_size(num_pixels: int, reading: Reading) -> None:
+    if num_pixels > reading.max_pixels:
+        raise ValueError(f"{num_pixels:,} pixels are more than dataset.max_pixels={reading.max_pixels}")
+
+
+def _find_orientation(image: Image.Image, notes: list[str]) -> int:
+    """Return the orientation in the EXIF data, 1 (upright) if it cannot be read. Pillow itself turns TIFFs."""
+    if isinstance(image, TiffImageFile):
+        return 1
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # the parsers raise a dozen types for broken data
+        notes.append(NO_METADATA)
+        return 1
+
+
+def _note_bands(image: TiffImageFile, reading: Reading) -> list[str]:
+    """Return notes on bands and pages; let Pillow load a fourth band that it would leave out, if it is wanted."""
+    notes = [FIRST_PAGE] if reading.pages == "first" and getattr(image, "n_frames", 1) > 1 else []
+    if image.tag_v2.get(SAMPLES) != 4 or image.mode not in ("RGB", "RGBA"):
+        return notes
+    if reading.channels == 4:
+        image._mode = "RGBX" if image.mode == "RGB" else image.mode
+        return notes
+    return [*notes, FOURTH_BAND if image.mode == "RGBA" else EXTRA_BAND]
+
+
+def _stack_pages(image: TiffImageFile, reading: Reading, notes: list[str]) -> Picture:
+    """Return the pages of a TIFF as channels."""
+    bands: list[np.ndarray] = []
+    for page in range(image.n_frames):
+        image.seek(page)
+        _check_size(image.width * image.height * image.n_frames, reading)
+        pixels = np.asarray(image)
+        bands += [pixels] if pixels.ndim == 2 else list(np.moveaxis(pixels, 2, 0))
+    if len({band.shape for band in bands}) > 1:
+        raise ValueError("pages of several sizes, which dataset.pages=bands cannot make channels of one image")
+    stacked = np.stack(bands, axis=2)
+    levels = None if stacked.dtype == np.uint8 else (float(stacked.min()), float(stacked.max()))
+    mode = f"{len(bands)} bands"
+    return Picture(_as_picture(_to_bytes(stacked, reading.value_range)), image.width, image.height, mode, levels, notes)
+
+
+@functools.cache
+def _silence_libtiff() -> None:
+    """Keep libtiff from writing to the terminal; Pillow raises an error too."""
+    for library in Path(PIL.__path__[0]).parent.glob("[Pp]illow.libs/libtiff*"):
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(str(library)).TIFFSetErrorHandler(None)
+            ctypes.CDLL(str(library)).TIFFSetWarningHandler(None)
+
+
+def _halve_transparency(image: PngImageFile) -> None:
+    """Give a transparent color of 16 bits the 8 bits that Pillow gives the pixels."""
+    color = image.info.get("transparency")
+    if isinstance(color, tuple) and image.tile and image.tile[0].args == "RGB;16B":
+        image.info["transparency"] = tuple(level >> 8 for level in color)
+
+
+def _check_end(content: bytes, kind: str) -> list[str]:
+    """Raise OSError for files that are cut, or filled up with zeros after a cut, and decode without an error.
+
+    Returns a note where that is not certain. Content after the end is allowed.
+    """
+    if kind in ("JPEG", "MPO") and content.find(b"\xff\xd9", _find_scan(content)) < 0:
+        raise OSError("image file is truncated: the end of the JPEG is missing")
+    if kind == "WEBP":
+        end = int.from_bytes(content[4:8], "little") + 8
+        if len(content) < end:
+            raise OSError(f"image file is truncated: {len(content):,} of {end:,} bytes")
+        return [] if any(content[end - 64 : end]) else [ENDS_IN_ZEROS]
+    return []
+
+
+def _find_scan(content: bytes) -> int:
+    """Return where the pixels of a JPEG begin, skipping earlier segments, embedded thumbnails included, by length."""
+    position = 2
+    while position + 4 <= len(content):
+        marker = content[position + 1]
+        if content[position] != 0xFF or marker == 0xFF:
+            position += 1
+        elif marker == 0xDA:
+            return position
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD9:  # markers without a segment
+            position += 2
+        else:
+            position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
+    return len(content)
+
+
+def _parse_array(content: bytes, reading: Reading) -> Picture:
+    array = np.load(io.BytesIO(content), allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        raise ValueError("an archive of arrays; an image must be a single array")
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or not array.size:
+        raise ValueError(f"an image must have shape (H,W) or (H,W,C), but this array has {array.shape}")
+    notes: list[str] = []
+    if _has_channels_first(array.shape, reading):
+        notes = [] if reading.axes else [CHANNELS_FIRST]
+        array = np.ascontiguousarray(array.transpose(1, 2, 0))
+    height, width, channels = array.shape
+    _check_size(height * width, reading)
+    pixels = _as_picture(_to_bytes(array, reading.value_range))
+    levels = None if array.dtype in (np.uint8, bool) else (float(array.min()), float(array.max()))
+    return Picture(pixels, width, height, f"{array.dtype}x{channels}", levels, notes)
+
+
+def _has_channels_first(shape: tuple[int, ...], reading: Reading) -> bool:
+    """Return whether an array is (C,H,W): as `dataset.axes` says, or if only its first side is that of the channels."""
+    if reading.axes:
+        return reading.axes == "chw"
+    first, last = (side == reading.channels for side in (shape[0], shape[2]))
+    return first > last or (first == last and shape[0] < min(shape[1:]))
+
+
+def _as_picture(pixels: np.ndarray) -> Pixels:
+    """Return pixels (H,W,C) as a picture if they have one channel or three."""
+    if pixels.shape[2] == 1:
+        return Image.fromarray(pixels[..., 0])
+    return Image.fromarray(pixels) if pixels.shape[2] == 3 else pixels
+
+
+def _to_bytes(array: np.ndarray, value_range: tuple[float, float] | None) -> np.ndarray:
+    """Return pixels as uint8; without a range, 16-bit pixels keep their upper 8 bits, float pixels are from 0 to 1."""
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == bool:
+        return array * np.uint8(255)
+    if array.dtype.kind != "f" and array.dtype not in (np.uint16, np.int16, np.int32):
+        raise ValueError(f"pixels of type {array.dtype}; supported: uint8, uint16, int16, int32, and floats")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError("float pixels that are not finite")
+    if value_range is not None:
+        low, high = value_range
+        return ((array.astype(np.float64) - low) * (255 / (high - low))).round().clip(0, 255).astype(np.uint8)
+    if array.dtype.kind == "f":
+        return (array.clip(0, 1) * 255).round().astype(np.uint8)
+    return (array.clip(0, 0xFFFF).astype(np.uint16) >> 8).astype(np.uint8)
+
+
+def _find_levels(image: Image.Image) -> tuple[float, float] | None:
+    """Return the least and the greatest level of an image of more than 8 bits."""
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return None
+    levels = np.asarray(image)
+    finite = levels[np.isfinite(levels)] if image.mode == "F" else levels
+    return (float(finite.min()), float(finite.max())) if finite.size else None
+
+
+def to_eight_bit(image: Image.Image, value_range: tuple[float, float] | None = None) -> Image.Image:
+    """Return the image in mode L or RGB."""
+    mode = image.mode
+    if mode in ("I", "F") or mode.startswith("I;16"):
+        levels = np.asarray(image)
+        return Image.fromarray(_to_bytes(levels if mode in ("I", "F") else levels.astype(np.uint16), value_range))
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("L" if mode in ("1", "L", "LA", "La") else "RGB")
+    if mode in ("L", "RGB"):
+        return image
+    if mode == "1":
+        return image.convert("L")
+    return image.convert("RGB")
