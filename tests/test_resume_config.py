@@ -284,7 +284,7 @@ def test_an_old_run_is_read_within_a_job_of_hydra_too(run: Path, monkeypatch: py
         ("", "config.yaml is not a valid configuration: it is empty or damaged\n"),
         ("- 3\n", "config.yaml is not a valid configuration: it is empty or damaged\n"),
         ("model: 3\n", "config.yaml is not a valid configuration"),
-        ("modle: {}\n", "config.yaml is not a valid configuration: Key 'modle' not in 'TrainConfig'"),
+        ("modle: {}\n", "config.yaml has keys that this version does not know (modle): a newer one wrote it"),
     ],
 )
 def test_a_run_whose_configuration_is_damaged_is_named(
@@ -366,7 +366,9 @@ def test_a_signal_ends_everything_with_its_own_exit_code_and_no_traceback(
         raise error
 
     found, calls = start(monkeypatch, run, *arguments, main=main)
-    assert found == code and len(calls) == 1 and capsys.readouterr().err.strip() == ""
+    name = {130: "Ctrl-C", 143: "SIGTERM", 138: "SIGUSR1"}[code]
+    line = "" if "--multirun" in arguments else f"stopped by {name} before training began"  # a sweep shows its ranking
+    assert found == code and len(calls) == 1 and capsys.readouterr().err.strip() == line
 
 
 def test_a_signal_while_a_run_is_looked_for_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,8 +437,8 @@ def test_a_process_that_the_launcher_ends_early_leaves_no_folder(
 ) -> None:
     become(monkeypatch, 1)
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit, match="143"):
-        start(monkeypatch, run, main=lambda config, job: os.kill(os.getpid(), signal.SIGTERM))
+    code, _ = start(monkeypatch, run, main=lambda config, job: os.kill(os.getpid(), signal.SIGTERM))
+    assert code == 143
     assert not list(temporary.iterdir()) and signal.getsignal(signal.SIGTERM) == before
 
 

@@ -1,13 +1,11 @@
 """The command line: parsed and checked once, then an immutable value."""
 
 import os
-import signal
 import tempfile
 from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any, get_type_hints
 
 from hydra._internal.utils import get_args_parser
@@ -234,9 +232,6 @@ def claim(command: Command, cleanup: ExitStack) -> Command:
     key = "hydra.run.dir" if command.sweep is None else "hydra.sweep.dir"
     folder, extra = command.folder, []
     if not command.place.main:
-        # When a process fails, torchrun ends the others with SIGTERM. Until training handles that signal, it would
-        # leave the temporary folder behind.
-        cleanup.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _exit))
         prefix = f"rank-{command.place.rank}-"
         folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)))
         extra = ["hydra.output_subdir=null"]
@@ -246,7 +241,3 @@ def claim(command: Command, cleanup: ExitStack) -> Command:
         folder = claim_folder(folder, key, command.overrides)
     words = [*command.overrides, f"{key}={quote(str(folder))}", *extra]
     return replace(command, folder=folder, overrides=words)
-
-
-def _exit(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)

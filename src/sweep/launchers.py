@@ -12,7 +12,7 @@ from hydra.plugins.launcher import Launcher
 from .. import terminal
 from ..config.overrides import quote
 from ..run.files import SWEEP_STOP, SWEEP_TABLE
-from ..signals import ENDING, Interrupted, name_signal
+from ..signals import Interrupted, handle_ending, name_signal
 from .job import refresh_ledger
 from .plan import Sweep
 from .queue import Queue
@@ -95,7 +95,7 @@ class _Relay:
         self._stop = folder / SWEEP_STOP
 
     def __enter__(self) -> "_Relay":
-        self._before = {number: signal.signal(number, self._handle) for number in ENDING}
+        self._before = handle_ending(self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -176,8 +176,12 @@ def show_ranking(sweep: Path, plan: Plan, states: Sequence[JobState]) -> None:
         best = shlex.quote(short_path(ranked[0].folder))
         pairs += [("best", best), ("predict", f"python inference.py run={best} input=IMAGE")]
     if any(not state.done for state in states):
-        pairs += [("continue", f"{name_launcher(read_place())} train.py --multirun resume={shlex.quote(str(folder))}")]
+        pairs += [("continue", continue_command(sweep))]
     terminal.show_pairs(pairs)
+
+
+def continue_command(sweep: Path) -> str:
+    return f"{name_launcher(read_place())} train.py --multirun resume={shlex.quote(short_path(sweep))}"
 
 
 def _show_table(table: Table) -> None:
