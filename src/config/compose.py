@@ -1,7 +1,7 @@
 """From overrides to checked dataclasses: Hydra composes the values from `configs/`, the schema has names and types."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -22,6 +22,17 @@ from .schema import AnyConfig, InferenceConfig, TrainConfig
 
 # Errors that a user can fix; any other is a bug.
 USER_ERRORS = (ValueError, OSError, FloatingPointError, HydraException, OmegaConfBaseException, yaml.YAMLError)
+
+
+class NewerVersionError(ValueError):
+    """A run has keys that this version does not know."""
+
+    def __init__(self, name: str, keys: Iterable[str]) -> None:
+        super().__init__(
+            f"{name} has keys that this version does not know ({', '.join(sorted(keys))}): a newer one wrote it; "
+            "update this one (git pull)"
+        )
+
 
 ConfigStore.instance().store(name="train_schema", node=TrainConfig)
 ConfigStore.instance().store(name="inference_schema", node=InferenceConfig)
@@ -99,9 +110,22 @@ def dump_config(config: TrainConfig) -> str:
 def load_config(path: Path) -> TrainConfig:
     """Read a run's `config.yaml`; keys that did not exist when it was written get today's values.
 
-    Nothing in it is interpolated, imported or executed. Raises ValueError if it has no keys.
+    Nothing in it is interpolated, imported or executed. Raises ValueError if it has no keys, or keys that no version up
+    to this one had.
     """
-    return into_schema(TrainConfig, _fill_missing(_read(path)))
+    saved = _read(path)
+    if unknown := list(_list_unknown(TrainConfig, saved)):
+        raise NewerVersionError(path.name, unknown)
+    return into_schema(TrainConfig, _fill_missing(saved))
+
+
+def _list_unknown(schema: Any, values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    kinds = get_type_hints(schema)
+    for key, value in values.items():
+        if key not in kinds:
+            yield f"{prefix}{key}"
+        elif is_dataclass(kinds[key]) and isinstance(value, dict):
+            yield from _list_unknown(kinds[key], value, f"{prefix}{key}.")
 
 
 def _fill_missing(saved: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@
 continuing means.
 """
 
-import contextlib
 import os
 import shlex
 import time
@@ -19,9 +18,9 @@ from ..config.compose import USER_ERRORS, flatten, load_config
 from ..config.overrides import show_value
 from ..config.schema import TrainConfig
 from ..machine.disk import short_path
-from .files import CONFIG, STATUS, SWEEP
+from .files import CONFIG, SWEEP
 from .limits import name_limits
-from .saved import SavedRun, find_folders, read_run
+from .saved import SavedRun, explain_no_run, find_folders, read_any, sort_key
 
 if TYPE_CHECKING:
     from ..optim import LearningRate
@@ -48,57 +47,24 @@ def open_resumable(wanted: str, roots: list[str]) -> SavedRun:
     run, ValueError if its process is alive.
     """
     if wanted.lower() == "latest":
-        runs = [_read_any(folder) for folder in find_folders(roots, CONFIG)]
+        runs = [read_any(folder) for folder in find_folders(roots, CONFIG)]
         if not runs:
             raise FileNotFoundError(
                 f"resume=latest: no runs in {', '.join(roots)} below {os.getcwd()}; train one first: python train.py"
             )
-        run = max(runs, key=_sort_key)
+        run = max(runs, key=sort_key)
     else:
         folder = Path(os.path.expanduser(wanted))
         if (folder / SWEEP).is_file():
+            typed = shlex.quote(short_path(folder))
             raise FileNotFoundError(
-                f"resume={wanted} is a sweep; continue it with: python train.py --multirun {_resume(folder)}"
+                f"resume={wanted} is a sweep; continue it with: python train.py --multirun resume={typed}"
             )
         if not (folder / CONFIG).is_file():
-            raise FileNotFoundError(f"resume={wanted} is not a run: it has no {CONFIG}; {_suggest_run(folder)}")
-        run = _read_any(folder)
+            raise FileNotFoundError(explain_no_run("resume", wanted))
+        run = read_any(folder)
     _refuse_running(run, wanted)
     return run
-
-
-def _suggest_run(path: Path) -> str:
-    """Suggest a run for a path that is not one: a run that contains it, or the three newest runs below it."""
-    for folder in path.absolute().parents[:2]:
-        if (folder / CONFIG).is_file() and (folder / STATUS).is_file():
-            return f"did you mean {_resume(folder)}?"
-    # At most as deep as multirun/DATE/TIME/JOB, so that not a whole disk is searched.
-    runs = [_read_any(file.parent) for depth in (1, 2, 3) for file in path.glob("*/" * depth + STATUS)]
-    if not runs:
-        return "type the folder of a run, or resume=latest for the newest"
-    runs.sort(key=_sort_key, reverse=True)
-    return f"the newest below it: {', '.join(_resume(run.folder) for run in runs[:3])}"
-
-
-def _resume(folder: Path) -> str:
-    return f"resume={shlex.quote(short_path(folder))}"
-
-
-def _read_any(folder: Path) -> SavedRun:
-    try:
-        return read_run(folder)
-    except (OSError, ValueError):
-        return SavedRun(folder, "killed", {})
-
-
-def _sort_key(run: SavedRun) -> tuple[float, str]:
-    """Return when a run was started, in seconds since 1970; without a status, when its configuration was written."""
-    started = 0.0
-    with contextlib.suppress(OSError):
-        started = (run.folder / CONFIG).stat().st_mtime
-    with contextlib.suppress(ValueError):
-        started = datetime.fromisoformat(run.started).timestamp()
-    return started, str(run.folder)
 
 
 def _refuse_running(run: SavedRun, wanted: str) -> None:

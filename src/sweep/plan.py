@@ -114,7 +114,8 @@ def read_plan(folder: Path) -> Plan:
         base = values.pop("base")
         return Plan(**values, jobs=jobs, base=PlannedJob(**base) if base else None)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        newer = " or was written by a newer version of this program" if "unexpected keyword" in str(error) else ""
+        raise ValueError(f"{path} is damaged{newer}: {error}") from error
 
 
 def open_sweep(wanted: str, root: Path) -> tuple[Path, Plan]:
