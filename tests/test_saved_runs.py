@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import sys
@@ -15,8 +16,10 @@ import yaml
 from helpers import compose
 
 from inference import infer
+from src.config.compose import dump_config, load_config
 from src.config.schema import InferenceConfig, TrainConfig
 from src.data.load import load_data
+from src.machine.disk import write_text
 from src.predict.predictor import Predictor
 from src.run.saved import SavedRun, choose_run, find_all_runs, read_run
 from src.start.launch import launch
@@ -178,3 +181,10 @@ def test_a_run_of_a_newer_version_is_called_so(
     plan.write_text(json.dumps({**json.loads(plan.read_text()), "budget": 3}))
     with pytest.raises(ValueError, match=r"sweep.json is damaged or was written by a newer version .*budget"):
         read_plan(plan.parent)
+
+
+def test_the_configuration_of_a_run_on_a_folder_whose_name_is_not_utf8_is_read_back(tmp_path: Path) -> None:
+    config = compose("dataset=image_folder", f"dataset.root='{tmp_path}'")
+    config.dataset.root = os.fsdecode(b"/photos/caf\xe9")
+    write_text(tmp_path / "config.yaml", dump_config(config))
+    assert load_config(tmp_path / "config.yaml") == config

@@ -155,7 +155,11 @@ def read_values(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    saved = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    text = path.read_text(encoding="utf-8")
+    try:
+        saved = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError:  # libyaml refuses what stands for a byte of a file name that is not UTF-8: "\uDCE9"
+        saved = yaml.load(text, yaml.SafeLoader)
     if not isinstance(saved, dict):
         raise ValueError("it is empty or damaged")
     return saved
