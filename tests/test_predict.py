@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import importlib
 import io
 import json
 import os
@@ -242,6 +243,23 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_model_is_loaded(
         result = infer(place, "run=latest", "input=pictures", f"output={tmp_path / name}")
         assert result.returncode == 1 and result.stderr.startswith(f"error: {reason}")
     assert (tmp_path / "link.csv").is_symlink()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json"])
+def test_ctrl_c_while_the_model_is_imported_leaves_no_empty_output(
+    suffix: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def import_slowly(*_: object) -> None:
+        importlib.import_module("pressed_library")
+        while True:
+            pass
+
+    (tmp_path / "pressed_library.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "pressed_library", raising=False)
+    monkeypatch.setattr("src.predict.session._open", import_slowly)
+    result = infer(place, "run=latest", "input=pictures", f"output={tmp_path}/out.{suffix}")
+    assert result.returncode == 130 and not list(tmp_path.glob("*out*"))
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json"])

@@ -114,8 +114,11 @@ def predict_once(config: InferenceConfig) -> int:
     inputs = find_inputs(str(config.input))
     run = choose_run(config.run or "best", config.roots)
     output = None if config.output is None else Path(os.path.expanduser(config.output))
-    tally, stopped = Tally(), None
-    with contextlib.nullcontext() if output is None else open_output(output) as add:
+    tally, stopped, add = Tally(), None, None
+    with contextlib.ExitStack() as stack:
+        if output is not None:
+            stack.enter_context(Interrupts())  # a signal is raised, in imports too, so that no empty file is left
+            add = stack.enter_context(open_output(output))
         predictor = _open(run, config)
         _warn(inputs.describe_others())
         try:
