@@ -8,22 +8,21 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import hydra
 
 from ..config.compose import CONFIGS, USER_ERRORS
 from ..config.schema import AnyConfig, TrainConfig
 from ..distributed.torchrun import Place, read_place, report_error
 from ..run.job import Job, JobFailed
 from .command import Command, claim, parse_command
+from .handover import hand_over
 from .job import run_job
-from .messages import explain
+from .messages import explain, wants_traceback
 
 # If the command is wrong, all processes find out. The first one of each machine reports it; the others wait so many
 # seconds, because torchrun ends all processes as soon as one has ended, perhaps before the report.
@@ -38,19 +37,25 @@ def launch(main: Callable[[Any, Job], Any], config_name: str, schema: type[AnyCo
     Returns the exit code: 0; 1 after an error, which is reported on stderr; or 128 + the number of the signal that
     ended the run, for example 130 for Ctrl-C.
     """
+    place = Place()
     with ExitStack() as cleanup:
         try:
             command = _prepare(config_name, schema, cleanup)
             if command is None:
                 return 1
+            place = command.place
             # A sweep is pickled for other processes with each job, so it must not contain itself.
             task: Any = partial(run_job, main, replace(command, sweep=None))
             if command.sweep is not None:
                 folder = Path(os.path.abspath(str(command.folder)))
                 task = replace(command.sweep, folder=folder, place=command.place, run_job=task)
-            with _replaced_argv(command.words):
-                hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=command.config_name)(task)()
+            hand_over(command, task)
         except JobFailed:
+            return 1
+        except USER_ERRORS as error:  # of Hydra, before it has called a job
+            if wants_traceback():
+                raise
+            report_error(f"error: {explain(error, schema, CONFIGS)}\n", place)
             return 1
         except KeyboardInterrupt as error:
             number = getattr(error, "signal", signal.SIGINT)
@@ -71,14 +76,3 @@ def _prepare(config_name: str, schema: type[Any], cleanup: ExitStack) -> Command
             time.sleep(REPORT_DELAY)
         report_error(f"error: {explain(error, schema, CONFIGS)}\n", place)
         return None
-
-
-@contextmanager
-def _replaced_argv(words: list[str]) -> Iterator[None]:
-    """Replace the arguments in sys.argv, which Hydra reads."""
-    typed = sys.argv
-    sys.argv = [typed[0], *words]
-    try:
-        yield
-    finally:
-        sys.argv = typed
