@@ -192,7 +192,7 @@ REFUSED = {
     "optimizer=sgd": "resume=latest takes single keys, not optimizer=sgd, which sets a whole group",
     "experiment=mnist": "resume=latest takes single keys, not experiment=mnist, which sets a whole group\n",
     "--multirun": "--multirun resume=latest: no sweeps in multirun below",
-    "hydra.mode=MULTIRUN": "resume=latest continues one run; for a sweep, type --multirun instead of hydra.mode",
+    "hydra.mode=MULTIRUN": "--multirun resume=latest: no sweeps in multirun below",
     "hydra.run.dir=here": "resume=latest continues in the run's own folder; leave hydra.run.dir out",
     "--config-name=inference": "resume=latest uses the run's own configuration; leave --config-name out",
     "check=true": "resume=latest continues training, but check=true does not train; type only one",

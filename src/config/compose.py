@@ -1,8 +1,10 @@
 """From overrides to checked dataclasses: Hydra composes the values from `configs/`, the schema has names and types."""
 
 import functools
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -11,12 +13,14 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from .keys import list_keys
 from .options import CONFIGS, GROUPS, list_options
 from .overrides import escape, name_key
+from .paths import anchor, replace_paths
+from .recipe import chooses_option, delete_null, settle
 from .resolve import resolve
 from .schema import AnyConfig, InferenceConfig, TrainConfig
 
@@ -38,13 +42,17 @@ ConfigStore.instance().store(name="train_schema", node=TrainConfig)
 ConfigStore.instance().store(name="inference_schema", node=InferenceConfig)
 
 
-def to_config(schema: type[AnyConfig], cfg: DictConfig, overrides: list[str]) -> AnyConfig:
-    """Return checked dataclasses, with every null filled in that follows from other keys."""
+def to_config(schema: type[AnyConfig], cfg: DictConfig, overrides: list[str], folder: str = "") -> AnyConfig:
+    """Return checked dataclasses, with every null filled in that follows from other keys.
+
+    folder: the one that relative paths refer to; "": the working directory.
+    """
     config = read_composed(schema, cfg)
     if not isinstance(config, TrainConfig):
         return config
+    typed = {name_key(override) for override in overrides}
     # mypy does not narrow the type variable by isinstance.
-    return resolve(config, typed={name_key(override) for override in overrides})  # type: ignore[return-value]
+    return resolve(anchor(config, folder or os.getcwd()), typed)  # type: ignore[return-value]
 
 
 def read_composed(schema: type[AnyConfig], cfg: DictConfig) -> AnyConfig:
@@ -97,13 +105,32 @@ def compose_values(*overrides: str) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3", job_name="compose"):
-            return hydra.compose("config", overrides=list(overrides))
+            cfg = settle(list(overrides), partial(hydra.compose, "config", return_hydra_config=True)).cfg
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return cfg
     finally:
         GlobalHydra.instance().hydra = active
 
 
-def dump_config(config: TrainConfig) -> str:
-    """Return the text of a run's `config.yaml`, which `load_config` reads back equal."""
+def list_words(typed: list[str], context: list[str], config_name: str) -> list[str]:
+    """Return the overrides with which a running Hydra composes what is checked for those that were typed.
+
+    context: overrides for Hydra itself.
+    """
+    added: list[str] = []
+    if any(map(chooses_option, typed)):
+        compose = partial(hydra.compose, config_name, return_hydra_config=True)
+        added = settle([*context, *typed], compose).added
+    return [*added, *delete_null(typed)]
+
+
+def dump_config(config: TrainConfig, relative: dict[str, str] | None = None) -> str:
+    """Return the text of a run's `config.yaml`, which `load_config` reads back equal.
+
+    relative: paths by key that are written as they are in the files of `configs/`, so without folders of this machine.
+    """
+    config = replace_paths(config, relative or {})
     return yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True, default_flow_style=None)
 
 

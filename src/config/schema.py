@@ -169,8 +169,6 @@ class InitConfig:
         number = isinstance(self.freeze, int) and not isinstance(self.freeze, bool)
         valid = self.freeze in (None, "backbone") or (number and self.freeze >= 0)
         check(valid, f"init.freeze={self.freeze} is not known; allowed: backbone, a number of layers, null")
-        if self.weights:
-            self.weights = os.path.abspath(os.path.expanduser(self.weights))
 
 
 @dataclass

@@ -76,6 +76,7 @@ def describe_session(job: Job) -> dict[str, Any]:
     return {
         "time": now(),
         "command": job.command,
+        "cwd": job.cwd,
         "overrides": job.overrides,
         "processes": read_place().size,
         "git": _git_state(),

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..config.compose import USER_ERRORS, flatten, load_config
 from ..config.overrides import show_value
+from ..config.paths import anchor
 from ..config.schema import TrainConfig
-from ..machine.disk import short_path
-from .files import CONFIG, SWEEP
+from ..machine.disk import read_object, short_path
+from .files import CONFIG, ENVIRONMENT, SWEEP
 from .limits import name_limits
 from .saved import SavedRun, explain_no_run, find_folders, read_any, sort_key
 
@@ -88,10 +89,14 @@ def _refuse_running(run: SavedRun, wanted: str) -> None:
 
 
 def read_config(run: SavedRun) -> TrainConfig:
-    """Return the configuration to continue with. Raises ValueError if it is damaged."""
+    """Return the configuration to continue with. Raises ValueError if it is damaged.
+
+    Relative paths in it refer to the folder in which the run was started.
+    """
     path = run.folder / CONFIG
+    started_in = str(read_object(run.folder / ENVIRONMENT).get("cwd") or "")
     try:
-        return load_config(path)
+        return anchor(load_config(path), started_in if os.path.isdir(started_in) else os.getcwd())
     except (*USER_ERRORS, TypeError) as error:
         raise ValueError(f"{path} is not a valid configuration: {str(error).splitlines()[0]}") from error
 
@@ -140,7 +145,7 @@ def explain_finished(folder: Path, config: TrainConfig) -> str | None:
         return None
     key, why = (str(ended).split("=")[0], f", ended by {ended}") if limited else ("training.epochs", "")
     epochs_done = "1 epoch" if done == 1 else f"{done} epochs"
-    unused = _name_unused(load_config(folder / CONFIG), config)
+    unused = _name_unused(read_config(run), config)
     return f"the run is finished after {epochs_done}{why}: {folder}; a larger {key} continues it{unused}"
 
 

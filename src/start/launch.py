@@ -10,8 +10,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..config.schema import AnyConfig, TrainConfig
 from ..distributed.torchrun import Place, read_place, report_error
-from ..machine.disk import read_object, remove_folder
+from ..machine.disk import read_object
 from ..machine.streams import make_streams_safe
-from ..run.files import LEDGER_LOCK, STATUS, SWEEP, SWEEP_LOCK
+from ..run.files import STATUS, SWEEP
 from ..run.job import Job, JobFailed
 from ..signals import Interrupts, name_signal
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 # If the command is wrong, all processes find out. The first one of each machine reports it; the others wait so many
 # seconds, because torchrun ends all processes as soon as one has ended, perhaps before the report.
 REPORT_DELAY = 10.0
-UNUSED = {".hydra", SWEEP_LOCK, LEDGER_LOCK}  # what a folder holds in which nothing was trained
 
 
 def launch(main: Callable[[Any, Job], Any], config_name: str, schema: type[AnyConfig]) -> int:
@@ -55,17 +54,12 @@ def launch(main: Callable[[Any, Job], Any], config_name: str, schema: type[AnyCo
             try:
                 interrupts.release()
                 command = _prepare(config_name, schema, interrupts, cleanup)
-                if command is None:
-                    return 1
-                _start(main, command)
-            except JobFailed:
-                return 1
+                return 1 if command is None else _start(main, command)
             except KeyboardInterrupt as error:
                 number = getattr(error, "signal", signal.SIGINT)
                 interrupts.defer = True  # a second one shall not end the clean-up
                 _report_interrupt(number, command, schema)
                 return 128 + int(number)
-    return 0
 
 
 def _prepare(config_name: str, schema: type[Any], interrupts: Interrupts, cleanup: ExitStack) -> "Command | None":
@@ -78,11 +72,8 @@ def _prepare(config_name: str, schema: type[Any], interrupts: Interrupts, cleanu
     try:
         place = read_place() if schema is TrainConfig else place
         command = parse_command(sys.argv, config_name, schema, place)
-        is_new = command.run is None and (command.sweep is None or command.sweep.is_new)
-        interrupts.defer = True
+        interrupts.defer = True  # until the clean-up knows the folder
         command = claim(command, cleanup)
-        if command.folder is not None and is_new and place.main:
-            cleanup.callback(_remove_unused, command.folder.absolute())
         interrupts.release()
         return command
     except USER_ERRORS as error:
@@ -92,26 +83,28 @@ def _prepare(config_name: str, schema: type[Any], interrupts: Interrupts, cleanu
         return None
 
 
-def _start(main: Callable[[Any, Job], Any], command: "Command") -> None:
-    """Let Hydra compose the job, or jobs, and call `main`."""
-    import hydra
-
-    from ..config.compose import CONFIGS
+def _start(main: Callable[[Any, Job], Any], command: "Command") -> int:
+    """Let Hydra compose the job, or jobs, and call `main`; return the exit code."""
+    from ..config.compose import CONFIGS, USER_ERRORS
+    from .handover import hand_over
     from .job import run_job
+    from .messages import explain, wants_traceback
 
     # A sweep is pickled for other processes with each job, so it must not contain itself.
     task: Any = partial(run_job, main, replace(command, sweep=None))
     if command.sweep is not None:
         folder = Path(os.path.abspath(str(command.folder)))
         task = replace(command.sweep, folder=folder, place=command.place, run_job=task)
-    with _replaced_argv(command.words):
-        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=command.config_name)(task)()
-
-
-def _remove_unused(folder: Path) -> None:
-    """Remove the folder if nothing was trained in it."""
-    if folder.is_dir() and {path.name for path in folder.iterdir()} <= UNUSED:
-        remove_folder(folder)
+    try:
+        hand_over(command, task)
+    except JobFailed:
+        return 1
+    except USER_ERRORS as error:  # of Hydra, before it has called a job
+        if wants_traceback():
+            raise
+        report_error(f"error: {explain(error, command.schema, CONFIGS)}\n", command.place)
+        return 1
+    return 0
 
 
 def _report_interrupt(number: int, command: "Command | None", schema: type[Any]) -> None:
@@ -128,14 +121,3 @@ def _has_begun(command: "Command") -> bool:
     if command.sweep is not None:
         return (command.folder / SWEEP).is_file()
     return read_object(command.folder / STATUS).get("pid") == os.getpid()
-
-
-@contextmanager
-def _replaced_argv(words: list[str]) -> Iterator[None]:
-    """Replace the arguments in sys.argv, which Hydra reads."""
-    typed = sys.argv
-    sys.argv = [typed[0], *words]
-    try:
-        yield
-    finally:
-        sys.argv = typed

@@ -84,7 +84,7 @@ def _build_row(state: JobState, rank: int, sweep: Path) -> dict[str, Any]:
 
 
 def _build_page(sweep: Path, plan: Plan, ranked: Sequence[JobState]) -> str:
-    command = f"python train.py --multirun {shlex.join([*plan.overrides, *plan.hydra])}"
+    command = f"python train.py --multirun {shlex.join([*plan.flags, *plan.overrides, *plan.hydra])}"
     swept = plan.list_swept()
     tables = [tabulate_means(ranked, swept), tabulate_jobs(ranked, swept)]
     errors = [f"- job {state.number}: {escape_markdown(state.error)}" for state in ranked if state.error]
