@@ -1,5 +1,10 @@
 """Use saved runs: `python inference.py` lists them and asks; `run=… input=…` predicts; `task=compare` compares."""
 
+if __name__ == "__main__":
+    from src.signals import note_signals
+
+    note_signals()  # before the other imports, in which Ctrl-C would be a traceback
+
 from src.config.schema import InferenceConfig
 from src.run.job import Job
 from src.start.launch import launch

@@ -4,6 +4,11 @@ From top to bottom it follows the data: images, model, epochs, test. `resume=<fo
 run's last checkpoint before the first step. Under torchrun, all processes run it, and rank 0 owns the folder.
 """
 
+if __name__ == "__main__":
+    from src.signals import note_signals
+
+    note_signals()  # before the other imports, in which Ctrl-C would be a traceback
+
 from src.config.schema import TrainConfig
 from src.run.job import Job
 from src.start.launch import launch
@@ -60,9 +65,10 @@ def train(config: TrainConfig, job: Job) -> float:
     open_run = Run.resume if config.resume else Run.begin
 
     with (
-        Interrupts(terminal.announce_end, job.stop) as interrupts,
+        Interrupts(terminal.announce_end, job.stop, defer=True) as interrupts,
         open_run(folder, config, job, data, parameters, world) as run,
     ):
+        interrupts.release()
         log.info(f"run       {short_path(folder)}")
         # The largest micro-batch that fits into memory; then the last checkpoint, if there is one.
         fit = fit_memory(trainer, data.train, look, len(data.val) * training.compile)

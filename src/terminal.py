@@ -1,10 +1,11 @@
 """Terminal output: log lines, progress bars, tables, questions. Plain lines if the output goes to a file."""
 
+import contextlib
 import logging
 import os
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.cells import cell_len
@@ -14,14 +15,19 @@ from rich.table import Table
 from rich.text import Text
 
 # A file or pipe has no width: tables get this one, other lines are never wrapped.
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+console = Console(highlight=False, width=None if sys.stdout is not None and sys.stdout.isatty() else 200)
 
 
 def announce_end(signal: str) -> None:
-    """Print that a signal was received. Called by its handler, so it avoids buffers, which may be in use just then."""
+    """Print that a signal was received; called by its handler."""
+    say_unbuffered(f"{signal}: saving after this step, then stopping; press Ctrl-C to quit immediately")
+
+
+def say_unbuffered(text: str) -> None:
+    """Print a line from the handler of a signal: without buffers, which may be in use just then."""
     if not console.quiet:
-        text = f"\n{signal}: saving after this step, then stopping; press Ctrl-C to quit immediately\n"
-        os.write(2, text.encode())
+        with contextlib.suppress(OSError):  # the terminal is gone, or the pipe closed
+            os.write(2, f"\n{text}\n".encode("utf-8", "backslashreplace"))
 
 
 class _ConsoleHandler(logging.Handler):
@@ -46,11 +52,22 @@ def log_to_console(logger: logging.Logger, shown: bool = True) -> None:
 
 def track(items: Iterable[Any], total: int, description: str) -> Iterator[Any]:
     """Yield the items with a progress bar, which disappears at the end; no bar without a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=console.quiet or not console.is_terminal
-    ) as progress:
+    with _build_progress() as progress:
         yield from progress.track(items, total=total, description=description)
+
+
+@contextlib.contextmanager
+def show_progress(total: int, description: str) -> Iterator[Callable[[int], None]]:
+    """Yield a function that advances such a bar by a number of items; no bar for a total of 0."""
+    with _build_progress(disable=not total) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda count: progress.advance(task, count)
+
+
+def _build_progress(disable: bool = False) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    disable = disable or console.quiet or not console.is_terminal
+    return Progress(*columns, console=console, transient=True, disable=disable)
 
 
 class TrainingBar:

@@ -117,7 +117,7 @@ def test_workers_go_on_after_signals_to_all_of_a_job_and_end_with_their_program(
 ) -> None:
     workers = read_workers(script)
     for worker in workers:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             os.kill(worker, number)
     output, _ = script.communicate("\n", timeout=60)  # returns when the last of them has closed it
     assert workers and (output, script.returncode) == (f"{160 - 1 - len(workers)}\n", 0)

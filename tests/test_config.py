@@ -117,6 +117,28 @@ BAD = {
     "model.image_size=9 model.patch_size=3 model.stem=conv": "model.patch_size=3 is not a power of two, which model.s",
     "--epochs=5": "--epochs=5 is not an option; settings are typed without dashes: training.epochs=5",
     "lr": "'lr' is not of the form key=value",
+    "training.clip_norm=None": "training.clip_norm=None: nothing is written as null; write training.clip_norm=null",
+    "training.ema=none": "training.ema=none: nothing is written as null; write training.ema=null",
+    "training.ema=~": "training.ema=~: nothing is written as null; write training.ema=null",
+    "training.ema=": "training.ema= has no value; write training.ema=null, or leave it out",
+    "training.ema=''": "training.ema= has no value; write training.ema=null, or leave it out",
+    "dataset.root=None": "dataset.root=None: nothing is written as null; write dataset.root=null",
+    "dataset=image_folder dataset.root=": "dataset.root= has no value; write dataset.root=null, or leave it out",
+    "init.weights=NONE": "init.weights=NONE: nothing is written as null; write init.weights=null",
+    "resume=None": "resume=None: nothing is written as null; leave resume out",
+    "training.epochs=None": "training.epochs=None is not a whole number",
+    "seed=": "seed= has no value; write one, or leave it out",
+    "~training.ema": "~training.ema would remove a key that each run has; write training.ema=null",
+    "~training.epochs": "~training.epochs would remove a key that each run has; leave ~training.epochs out",
+    "~model": "~model would remove a key that each run has; leave ~model out",
+    "model=null": "model=null chooses nothing; model can be: vit_base, vit_large, vit_nano, vit_small, vit_tiny",
+    "hydra.mode=SWEEP": "hydra.mode=SWEEP is not of its type",
+    "--multirun --info": "--multirun and --info exclude each other; type only one",
+    "--resolve": "--resolve has no effect without --cfg",
+    "--experimental-rerun x": "--experimental-rerun runs a pickled file; to continue a run, type resume=RUN",
+    "--config-dir nowhere": "--config-dir=",
+    "--config-path nowhere": "--config-path=",
+    "--config-name nowhere": "configs/nowhere.yaml does not exist",
 }
 
 
@@ -130,6 +152,43 @@ def test_bad_input_names_the_key_in_three_lines_and_leaves_nothing(
     assert error.startswith(f"error: {BAD[argument]}")
     assert len(error.strip().splitlines()) <= 3 and "Traceback" not in error
     assert not list(empty.iterdir())
+
+
+def test_a_recipe_may_be_typed_with_a_plus(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, calls = run_cli(monkeypatch, "+experiment=finetune")
+    assert code == 0 and calls[0][0].training.epochs == 30
+    code, calls = run_cli(monkeypatch, "-m", "++experiment=null,finetune")
+    assert code == 0 and [config.training.epochs for config, _ in calls] == [40, 30]
+
+
+@pytest.mark.parametrize(
+    ("word", "folder"), [("hydra.run.dir=file/x", "file/x"), ("-m seed=0,1 hydra.sweep.dir=file/x", "file/x")]
+)
+def test_a_folder_that_cannot_be_made_is_answered_with_the_key_that_chooses_another(
+    word: str, folder: str, empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (empty / "file").touch()
+    code, calls = run_cli(monkeypatch, *word.split())
+    key = "hydra.sweep.dir" if "-m" in word else "hydra.run.dir"
+    wanted = f"error: the folder {folder} cannot be written (Not a directory); choose another: {key}=FOLDER\n"
+    assert code == 1 and not calls and capsys.readouterr().err == wanted
+
+
+@pytest.mark.parametrize(("value", "shown"), [("0", False), ("", False), ("1", True)])
+def test_tracebacks_are_shown_for_one_and_not_for_zero(
+    value: str, shown: bool, empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", value)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+
+    def main(config: TrainConfig, job: Job) -> None:
+        raise ValueError("no images")
+
+    if shown:
+        with pytest.raises(ValueError, match="no images"):
+            launch(main, "config", TrainConfig)
+    else:
+        assert launch(main, "config", TrainConfig) == 1 and capsys.readouterr().err == "error: no images\n"
 
 
 def test_a_missing_folder_is_named(empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

@@ -77,11 +77,11 @@ def test_what_contradicts_the_weights_is_refused_by_its_key(typed: str, message:
     assert str(getattr(loose, key, "vit_tiny")) == value.replace("1e-5", "1e-05") and loose.image_size == (8, 8)
 
 
-def test_an_address_is_not_taken_for_a_path(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"init.weights=https://host/vit.pt is an address; download the file and write"
-    ):
-        compose("init.weights=https://host/vit.pt")
+@pytest.mark.parametrize("key", ["init.weights", "dataset.root", "dataset.cache_dir"])
+def test_an_address_is_not_taken_for_a_path(key: str) -> None:
+    message = f"{key}=https://host/vit.pt is an address, and nothing is downloaded; download it first and type the path"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        compose(PHOTOS, f"{key}='https://host/vit.pt'")
 
 
 def test_the_run_of_a_file_is_the_folder_that_has_a_configuration(tmp_path: Path) -> None:

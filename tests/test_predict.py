@@ -1,10 +1,13 @@
 """Inference: the same numbers as in training, and an answer to whatever is typed."""
 
 import csv
+import errno
+import importlib
 import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -19,7 +22,9 @@ import inference
 from src.config.compose import load_config
 from src.config.schema import InferenceConfig
 from src.engine.evaluation import count_gflops
-from src.predict.predictor import Predictor, find_inputs
+from src.predict.inputs import find_inputs
+from src.predict.output import open_output
+from src.predict.predictor import Predictor
 from src.run.saved import SavedRun
 from src.start.launch import launch
 
@@ -136,10 +141,10 @@ def test_names_that_are_not_utf8_are_predicted(place: Path, tmp_path: Path) -> N
 def test_inputs_are_files_folders_and_globs(place: Path) -> None:
     pictures = place / "pictures"
     jpgs = sorted((pictures / "deep").iterdir())
-    assert find_inputs(str(pictures)) == [pictures / "broken.png", *jpgs]
-    assert find_inputs(str(pictures / "deep" / "*.JPG")) == jpgs
-    assert find_inputs(str(pictures / "**" / "*.JPG")) == jpgs
-    assert find_inputs(str(jpgs[0])) == [jpgs[0]]
+    assert find_inputs(str(pictures)).files == [pictures / "broken.png", *jpgs]
+    assert find_inputs(str(pictures / "deep" / "*.JPG")).files == jpgs
+    assert find_inputs(str(pictures / "**" / "*.JPG")).files == jpgs
+    assert find_inputs(str(jpgs[0])).files == [jpgs[0]]
     for nothing in ("*.tif", "nowhere"):
         with pytest.raises(FileNotFoundError, match=r"no image matches|there is no file or folder"):
             find_inputs(str(pictures / nothing))
@@ -161,6 +166,131 @@ def test_a_folder_is_predicted_into_a_table_and_nothing_else_is_written(place: P
     assert [(r["file"], r["class"], round(r["confidence"], 3)) for r in records] == [
         (row["file"], row["class"], round(float(row["confidence"]), 3)) for row in rows
     ]
+
+
+@pytest.fixture
+def mixed(place: Path, tmp_path: Path) -> Path:
+    """Six files that look like images, and what a folder of photos holds besides."""
+    folder = tmp_path / "mixed"
+    shutil.copytree(place / "pictures", folder)
+    for name in ("a.png", "b.png"):
+        make_picture(COLORS["blue"], 3).save(folder / name)
+    for name in ("list.txt", "clip.mov", "README", ".DS_Store"):
+        (folder / name).write_text("no image")
+    return folder
+
+
+def test_a_folder_is_accounted_for_file_by_file(place: Path, mixed: Path, tmp_path: Path) -> None:
+    result = infer(place, "run=latest", f"input={mixed}", f"output={tmp_path}/out.csv")
+    assert result.returncode == 0
+    assert result.stdout.splitlines()[-2:] == [
+        f"5 predictions written to {tmp_path}/out.csv",
+        "5 images predicted, 1 unreadable, 5 other files",
+    ]
+    reasons = "2 not an image (.txt), 1 hidden, 1 not an image (.mov), 1 not an image (no extension)"
+    counted, listed = result.stderr.splitlines()[0].split(" left out: ")
+    assert counted == "5 files" and sorted(listed.split(", ")) == sorted(reasons.split(", "))
+    assert f"left out: {mixed}/broken.png: not an image" in result.stderr
+    matched = infer(place, "run=latest", f"input={mixed}/*")  # of the folder in it, too
+    assert matched.stdout.splitlines()[-1] == "5 images predicted, 1 unreadable, 4 other files"
+    answered = infer(place, "run=latest", answers=f"{mixed}\n")
+    assert "5 images predicted, 1 unreadable, 5 other files" in answered.stdout
+    nothing = infer(place, "run=latest", f"input={mixed}/*.txt")
+    assert nothing.stderr == f"error: no image matches {mixed}/*.txt; 2 files left out: 2 not an image (.txt)\n"
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json"])
+def test_rows_are_written_as_they_come_and_kept_at_ctrl_c(
+    suffix: str, place: Path, mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / f"out.{suffix}"
+    output.write_text("of yesterday, and longer than what is written today: " + 1000 * "x")
+    seen: list[str] = []
+    predict = Predictor.predict
+
+    def press_later(self: Predictor, images: torch.Tensor) -> torch.Tensor:
+        seen.append(output.read_text())
+        if len(seen) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return predict(self, images)
+
+    monkeypatch.setattr(Predictor, "predict", press_later)
+    result = infer(place, "run=latest", f"input={mixed}", f"output={output}", "batch_size=2")
+    assert result.returncode == 130 and "Traceback" not in result.stderr
+    assert result.stdout.splitlines()[-3:] == [
+        "stopped by Ctrl-C after 4 of 6 files",
+        f"3 predictions written to {output}",
+        "3 images predicted, 1 unreadable, 5 other files",
+    ]
+    rows = json.loads(output.read_text()) if suffix == "json" else csv.DictReader(output.read_text().splitlines())
+    assert [Path(row["file"]).name for row in rows] == ["a.png", "b.png", "blue.JPG"]
+    assert [text.count("\n") for text in seen] == ([0, 3, 4] if suffix == "csv" else [0, 0, 0])
+    assert seen[0].startswith("of yesterday") and not list(tmp_path.glob(".*"))
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_model_is_loaded(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("src.predict.predictor.load_file", lambda path: pytest.fail("the weights were read"))
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "link.csv").symlink_to(tmp_path / "nowhere" / "out.csv")
+    for name, reason in (
+        ("folder.csv", f"output={tmp_path}/folder.csv is a folder; name a file, such as"),
+        ("link.csv", f"output={tmp_path}/link.csv cannot be written: No such file or directory"),
+        ("no/out.json", f"output={tmp_path}/no/out.json: the folder {tmp_path}/no does not exist"),
+        ("x" * 252 + ".json", f"output={tmp_path}/{'x' * 252}.json cannot be written: File name too long"),
+    ):
+        result = infer(place, "run=latest", "input=pictures", f"output={tmp_path / name}")
+        assert result.returncode == 1 and result.stderr.startswith(f"error: {reason}")
+    assert (tmp_path / "link.csv").is_symlink()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json"])
+def test_ctrl_c_while_the_model_is_imported_leaves_no_empty_output(
+    suffix: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def import_slowly(*_: object) -> None:
+        importlib.import_module("pressed_library")
+        while True:
+            pass
+
+    (tmp_path / "pressed_library.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "pressed_library", raising=False)
+    monkeypatch.setattr("src.predict.session._open", import_slowly)
+    result = infer(place, "run=latest", "input=pictures", f"output={tmp_path}/out.{suffix}")
+    assert result.returncode == 130 and not list(tmp_path.glob("*out*"))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json"])
+def test_without_a_prediction_the_output_is_as_before(suffix: str, place: Path, tmp_path: Path) -> None:
+    output = tmp_path / f"out.{suffix}"
+    for content in (None, "of yesterday"):
+        if content:
+            output.write_text(content)
+        result = infer(place, "run=latest", "input=pictures/broken.png", f"output={output}")
+        assert result.returncode == 1 and "none of 1 file(s) is a readable image" in result.stderr
+        assert (output.read_text() if output.exists() else None) == content
+        assert not list(tmp_path.glob(".*"))
+
+
+def test_the_json_table_is_what_json_itself_writes(tmp_path: Path) -> None:
+    rows: list[dict[str, str | float]] = [{"file": "a\u2028b \udce9.png", "class": "ä"}, {"file": "c", "confidence": 1}]
+    with open_output(tmp_path / "out.json") as add:
+        for part in (rows[:1], [], rows[1:]):
+            add(part)
+    expected = json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
+    assert (tmp_path / "out.json").read_bytes() == expected.encode("utf-8", "surrogateescape")
+
+
+@pytest.mark.parametrize(("code", "expected"), [(errno.EPIPE, 0), (errno.ENOSPC, 1)])
+def test_a_closed_pipe_ends_predictions_quietly_and_a_full_disk_with_a_sentence(
+    code: int, expected: int, place: Path, mixed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("src.predict.session.write_error", lambda stream: OSError(code, os.strerror(code)))
+    result = infer(place, "run=latest", f"input={mixed}", "batch_size=3")
+    assert result.returncode == expected and "green.JPG" not in result.stdout, "only the first three files"
+    assert ("error: the predictions cannot be printed: No space left" in result.stderr) == bool(expected)
 
 
 def test_the_prediction_of_an_image_is_shown_with_bars(place: Path) -> None:
@@ -204,6 +334,8 @@ def test_a_stopped_run_is_usable_and_marked(place: Path, tmp_path: Path) -> None
         (("run=nowhere", "input=x.png"), "there is no file or folder x.png"),
         (("output=out.csv",), "output is given without input"),
         (("input=.", "output=out.xlsx"), "output=out.xlsx must end in .csv or .json"),
+        (("input=https://a.b/c.jpg",), "input=https://a.b/c.jpg is an address, and nothing is downloaded; download it"),
+        (("input=file:///tmp/c.jpg",), "input=file:///tmp/c.jpg is an address; type the path alone: input=/tmp/c.jpg"),
         (("topk=0",), "topk=0 must be at least 1"),
         (("top_k=3",), "top_k is not a key. Did you mean topk?"),
         (("task=prediction",), "task=prediction is not an option. Did you mean task=predict?"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import compose, hold_images
+from test_config import run_cli
 
 from src.build import build_trainer
 from src.config.compose import CONFIGS
@@ -102,3 +103,65 @@ def test_a_recipe_trains_a_step(path: Path) -> None:
     head = {"head.weight", "head.bias"}
     assert changed == head if config.init.freeze == "backbone" else changed >= head
     assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+def sizes_of(config: TrainConfig) -> tuple[int, int, int]:
+    return config.model.embedding_dim, config.model.num_layers, config.model.num_heads
+
+
+@EVERY_RECIPE
+def test_a_typed_model_has_its_sizes_with_every_recipe(path: Path) -> None:
+    assert sizes_of(compose_command(path, "model=vit_tiny")) == (192, 12, 3)
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("experiment=digits model=vit_base", {"model.num_layers": 12, "model.dropout": 0.0, "model.patch_size": 2}),
+        ("experiment=digits model=vit_base model.num_layers=3", {"model.num_layers": 3, "model.embedding_dim": 768}),
+        ("experiment=cifar10_best model=vit_small", {"model.num_layers": 12, "model.pooling": "mean"}),
+        ("experiment=finetune model=vit_base", {"model.image_size": (224, 224), "model.drop_path": 0.1}),
+        ("experiment=digits optimizer=sgd", {"optimizer.lr": 0.1, "training.lr": 0.1, "optimizer.weight_decay": 1e-4}),
+        ("experiment=digits optimizer=sgd training.lr=0.3", {"optimizer.lr": 0.3, "optimizer.weight_decay": 1e-4}),
+        ("experiment=digits optimizer=sgd optimizer.lr=0.3", {"optimizer.lr": 0.3}),
+        ("experiment=oxford_pets optimizer=adamw", {"optimizer.lr": 5e-4}),  # the recipe's own
+        ("experiment=cifar10_best scheduler=linear", {"scheduler.min_lr": 1e-5, "scheduler.warmup_epochs": 10}),
+        ("experiment=cifar10_best scheduler=constant", {"scheduler.min_lr": None, "scheduler.warmup_epochs": 10}),
+        ("experiment=cifar10_best augmentation=none", {"augmentation.policy": None, "augmentation.mixup": 0.0}),
+        ("experiment=gtsrb augmentation=light", {"augmentation.rotation": 0.0, "augmentation.pad_crop": 0.125}),
+        ("experiment=tom_and_jerry dataset=cifar10", {"dataset.image_size": (32, 32)}),
+        ("experiment=imagenet dataset=imagenet dataset.root=imagenet", {"dataset.image_size": (224, 224)}),
+        ("experiment=digits model={num_layers:6}", {"model.num_layers": 6, "model.embedding_dim": 64}),
+        ("experiment=null model=vit_tiny", {"model.num_layers": 12}),
+    ],
+)
+def test_a_typed_option_wins_over_a_recipe_in_what_it_decides(typed: str, expected: dict[str, object]) -> None:
+    config = compose(*typed.split())
+    found = {key: getattr(getattr(config, key.split(".")[0]), key.split(".")[1]) for key in expected}
+    assert found == expected
+
+
+def test_a_sweep_over_models_with_a_recipe_trains_those_models_and_says_what_gave_way(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, empty_pictures: None
+) -> None:
+    code, calls = run_cli(monkeypatch, "--multirun", "experiment=digits", "model=vit_nano,vit_tiny")
+    assert code == 0 and [sizes_of(config) for config, _ in calls] == [(64, 4, 4), (192, 12, 3)]
+    assert [job.choices["model"] for _, job in calls] == ["vit_nano", "vit_tiny"]
+    assert calls[1][1].overrides == ["experiment=digits", "model=vit_tiny"]
+    lost = "experiment=digits, which has model.embedding_dim=64, model.num_layers=4, model.num_heads=4, model.dropout="
+    assert f"note      model=vit_tiny wins over {lost}0.2\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["experiment=cifar10_best"], "vit_small, num_layers=9"),
+        (["model.embedding_dim=32", "model.mlp_ratio=2"], "vit_nano, embedding_dim=32, mlp_ratio=2"),
+        (["model.dropout=0", "training.epochs=3"], "vit_nano"),
+    ],
+)
+def test_the_name_of_a_model_says_in_which_sizes_it_is_another(
+    words: list[str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, [(_, job)] = run_cli(monkeypatch, *words)
+    assert job.choices["model"] == name

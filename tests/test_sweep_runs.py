@@ -181,3 +181,29 @@ def test_each_gpu_runs_one_job_at_a_time_until_none_is_left(words: list[str], mo
     assert [number for number, _ in order] == list(range(7)) and most == 3
     assert {device for _, device in order} == {"0", "2", "3"}
     assert [row["status"] for row in read_ledger().values()] == ["finished"] * 7
+
+
+def test_jobs_that_a_signal_ends_before_they_train_stay_to_be_run(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """With a simulated process that exits as one does whose imports are interrupted."""
+
+    class Process:
+        returncode: int | None = None
+
+        def __init__(self, command: list[str], **options: Any) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+        def poll(self) -> int | None:
+            return self.returncode
+
+        def send_signal(self, number: int) -> None:
+            self.returncode = 128 + number
+
+    with monkeypatch.context() as patch:
+        patch.setattr("src.sweep.processes.subprocess.Popen", Process)
+        patch.setattr("src.sweep.processes.POLL", 0.001)
+        assert start(patch, "--multirun", *words, "seed=0,1", "sweep.isolate=true") == 130
+    assert [row["status"] for row in read_ledger().values()] == ["pending"] * 2
+    assert not list(the_sweep().glob(f"*/{STATUS}"))
+    assert capsys.readouterr().out.splitlines()[-1] == f"continue  python train.py --multirun resume={the_sweep()}"

@@ -14,7 +14,13 @@ from omegaconf import DictConfig
 
 
 class ResumableSweeper(Sweeper):
-    """Run the jobs of a sweep that are not done yet, and rank all of them."""
+    """Run the jobs of a sweep that are not done yet, and rank all of them.
+
+    params: values of keys, as for Hydra's own sweeper; they are in the plan of the sweep already.
+    """
+
+    def __init__(self, params: dict[str, Any] | None = None) -> None:
+        pass
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from src.sweep.plan import Sweep
@@ -35,6 +41,6 @@ class ResumableSweeper(Sweeper):
 ConfigStore.instance().store(
     group="hydra/sweeper",
     name="resumable",
-    node={"_target_": f"{__name__}.ResumableSweeper"},
+    node={"_target_": f"{__name__}.ResumableSweeper", "params": None},
     provider="resumable_sweeper",
 )

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.compose import flatten, load_config
+from ..config.compose import NewerVersionError, flatten, load_config
 from ..config.schema import InferenceConfig
 from ..machine.disk import read_object, short_path
 from ..run.files import CONFIG, METRICS, STATUS, TEST_METRICS
@@ -63,6 +63,8 @@ def _explain(folder: Path, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         name = Path(error.filename).name if error.filename else STATUS
         reason = f"no {name}" + (", as no epoch has finished" if name == METRICS else "")
+    elif isinstance(error, NewerVersionError):
+        reason = str(error)
     else:
         reason = f"damaged: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
     return f"{short_path(folder.absolute())} ({reason})"

@@ -126,3 +126,13 @@ def common_divisors(size: tuple[int, int]) -> list[int]:
 
 def format_size(size: tuple[int, int]) -> str:
     return str(size[0]) if size[0] == size[1] else f"[{size[0]},{size[1]}]"
+
+
+def explain_address(key: str, wanted: str) -> str:
+    """Return what to do instead of typing an address such as https://…; "" for a path."""
+    kind = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", wanted)
+    if not kind:
+        return ""
+    if kind[1].lower() == "file":
+        return f"{key}={wanted} is an address; type the path alone: {key}={wanted[len(kind[0]) :]}"
+    return f"{key}={wanted} is an address, and nothing is downloaded; download it first and type the path of the copy"

@@ -1,8 +1,10 @@
 """From overrides to checked dataclasses: Hydra composes the values from `configs/`, the schema has names and types."""
 
 import functools
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -11,31 +13,47 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from .initial import CONFIG, find_run, take_over
 from .keys import list_keys
 from .options import CONFIGS, GROUPS, list_options
 from .overrides import escape, name_key
+from .paths import anchor, replace_paths
+from .recipe import chooses_option, delete_null, settle
 from .resolve import resolve
 from .schema import AnyConfig, InferenceConfig, TrainConfig
 
 # Errors that a user can fix; any other is a bug.
 USER_ERRORS = (ValueError, OSError, FloatingPointError, HydraException, OmegaConfBaseException, yaml.YAMLError)
 
+
+class NewerVersionError(ValueError):
+    """A run has keys that this version does not know."""
+
+    def __init__(self, name: str, keys: Iterable[str]) -> None:
+        super().__init__(
+            f"{name} has keys that this version does not know ({', '.join(sorted(keys))}): a newer one wrote it; "
+            "update this one (git pull)"
+        )
+
+
 ConfigStore.instance().store(name="train_schema", node=TrainConfig)
 ConfigStore.instance().store(name="inference_schema", node=InferenceConfig)
 
 
-def to_config(schema: type[AnyConfig], cfg: DictConfig, overrides: list[str]) -> AnyConfig:
-    """Return checked dataclasses, with every null filled in that follows from other keys."""
+def to_config(schema: type[AnyConfig], cfg: DictConfig, overrides: list[str], folder: str = "") -> AnyConfig:
+    """Return checked dataclasses, with every null filled in that follows from other keys.
+
+    folder: the one that relative paths refer to; "": the working directory.
+    """
     config = read_composed(schema, cfg)
     if not isinstance(config, TrainConfig):
         return config
     typed = {name_key(override) for override in overrides}
     # mypy does not narrow the type variable by isinstance.
-    return resolve(_take_over(config, typed), typed)  # type: ignore[return-value]
+    return resolve(_take_over(anchor(config, folder or os.getcwd()), typed), typed)  # type: ignore[return-value]
 
 
 def _take_over(config: TrainConfig, typed: set[str]) -> TrainConfig:
@@ -94,22 +112,54 @@ def compose_values(*overrides: str) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3", job_name="compose"):
-            return hydra.compose("config", overrides=list(overrides))
+            cfg = settle(list(overrides), partial(hydra.compose, "config", return_hydra_config=True)).cfg
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return cfg
     finally:
         GlobalHydra.instance().hydra = active
 
 
-def dump_config(config: TrainConfig) -> str:
-    """Return the text of a run's `config.yaml`, which `load_config` reads back equal."""
+def list_words(typed: list[str], context: list[str], config_name: str) -> list[str]:
+    """Return the overrides with which a running Hydra composes what is checked for those that were typed.
+
+    context: overrides for Hydra itself.
+    """
+    added: list[str] = []
+    if any(map(chooses_option, typed)):
+        compose = partial(hydra.compose, config_name, return_hydra_config=True)
+        added = settle([*context, *typed], compose).added
+    return [*added, *delete_null(typed)]
+
+
+def dump_config(config: TrainConfig, relative: dict[str, str] | None = None) -> str:
+    """Return the text of a run's `config.yaml`, which `load_config` reads back equal.
+
+    relative: paths by key that are written as they are in the files of `configs/`, so without folders of this machine.
+    """
+    config = replace_paths(config, relative or {})
     return yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True, default_flow_style=None)
 
 
 def load_config(path: Path) -> TrainConfig:
     """Read a run's `config.yaml`; keys that did not exist when it was written get today's values.
 
-    Nothing in it is interpolated, imported or executed. Raises ValueError if it has no keys.
+    Nothing in it is interpolated, imported or executed. Raises ValueError if it has no keys, or keys that no version up
+    to this one had.
     """
-    return into_schema(TrainConfig, _fill_missing(_read(path)))
+    saved = _read(path)
+    if unknown := list(_list_unknown(TrainConfig, saved)):
+        raise NewerVersionError(path.name, unknown)
+    return into_schema(TrainConfig, _fill_missing(saved))
+
+
+def _list_unknown(schema: Any, values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    kinds = get_type_hints(schema)
+    for key, value in values.items():
+        if key not in kinds:
+            yield f"{prefix}{key}"
+        elif is_dataclass(kinds[key]) and isinstance(value, dict):
+            yield from _list_unknown(kinds[key], value, f"{prefix}{key}.")
 
 
 def _fill_missing(saved: dict[str, Any]) -> dict[str, Any]:
@@ -139,7 +189,11 @@ def read_values(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    saved = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    text = path.read_text(encoding="utf-8")
+    try:
+        saved = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError:  # libyaml refuses what stands for a byte of a file name that is not UTF-8: "\uDCE9"
+        saved = yaml.load(text, yaml.SafeLoader)
     if not isinstance(saved, dict):
         raise ValueError("it is empty or damaged")
     return saved

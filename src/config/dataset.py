@@ -1,6 +1,5 @@
 """The keys of `dataset=`, and what they may be; `options.py` tells which of them a data set has."""
 
-import os
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,9 +64,6 @@ class DatasetConfig:
         total = (self.val_share or 0) + (self.test_share or 0)
         check(total < 1, f"dataset.val_share + dataset.test_share = {total:g} leaves nothing to train on")
         self._check_groups()
-        for key in ("root", "cache_dir", "table"):
-            if getattr(self, key) is not None:
-                setattr(self, key, os.path.abspath(os.path.expanduser(getattr(self, key))))
 
     def _check_groups(self) -> None:
         if self.group_pattern is not None:

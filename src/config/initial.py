@@ -53,9 +53,8 @@ def take_over(config: TrainConfig, saved: TrainConfig, folder: Path, typed: Coll
 def _choose_preprocessing(config: TrainConfig, saved: TrainConfig, typed: Collection[str]) -> dict[str, Any]:
     """Return the keys of `dataset` to take from the saved run: what was not typed, and fits what was typed."""
     known = option_keys("dataset", config.dataset.name)
-    values = {
-        key: getattr(saved.dataset, key) for key in PREPROCESSING if key in known and f"dataset.{key}" not in typed
-    }
+    keys = [key for key in PREPROCESSING if key in known and f"dataset.{key}" not in typed]
+    values = {key: value for key in keys if (value := getattr(saved.dataset, key)) is not None}
     statistics = {"mean", "std"}
     other_channels = "dataset.channels" in typed and config.dataset.channels != saved.dataset.channels
     if other_channels or not statistics <= values.keys():

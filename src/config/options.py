@@ -5,15 +5,42 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
 
 from .checks import check, check_fields
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 GROUPS = ("dataset", "optimizer", "scheduler")  # whose options differ in their keys
+SIZE = ("embedding_dim", "num_layers", "num_heads", "mlp_ratio")  # what the name of a model stands for
 
 
 def list_options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+@functools.cache
+def read_option(group: str, option: str, folders: tuple[str, ...] = (str(CONFIGS),)) -> dict[str, Any]:
+    """Return the values of an option's file, which inherits others; {} if it is in none of the folders."""
+    path = next((path for folder in folders if (path := Path(folder, group, f"{option}.yaml")).is_file()), None)
+    if path is None:
+        return {}
+    values: Any = OmegaConf.to_container(OmegaConf.load(path))
+    bases = [base for base in values.pop("defaults", []) if isinstance(base, str) and base != "_self_"]
+    inherited: dict[str, Any] = {}
+    for base in bases:
+        inherited |= read_option(group, base, folders)
+    return inherited | values
+
+
+def describe_model(name: str, model: Any, folders: tuple[str, ...] = (str(CONFIGS),)) -> str:
+    """Return the name of a model's file with the sizes in which the model differs: `vit_small, num_layers=9`.
+
+    name: that of the file, or an earlier result; it is returned as it is if there is no such file.
+    """
+    option = name.split(",")[0]
+    file, built = read_option("model", option, folders), {key: getattr(model, key) for key in SIZE}
+    sizes = [f"{key}={value:g}" for key, value in built.items() if file.get(key, value) != value]
+    return ", ".join([option, *sizes]) if file else name
 
 
 @functools.cache

@@ -26,13 +26,25 @@ def show_value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def type_value(value: Any) -> str:
+    """Return a value as one would type it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(map(type_value, value))}]"
+    text = str(value)
+    return text if not isinstance(value, str) or re.fullmatch(r"[\w./:+-]+", text) else quote(text)
+
+
 def quote_path(argument: str, multirun: bool = False) -> str:
     """Quote the value of a path key, so that Hydra takes brackets, spaces, `=` and quotes literally.
 
     With `multirun`, commas separate values, unless a file with the whole name exists.
     """
     key, equals, value = argument.partition("=")
-    if key.lstrip("+") not in PATH_KEYS or not equals or value in ("", "null") or is_quoted(value):
+    if key.lstrip("+") not in PATH_KEYS or not equals or value.lower() in ("", "null", "none") or is_quoted(value):
         return argument
     values = value.split(",") if multirun and not os.path.exists(os.path.expanduser(value)) else [value]
     return f"{key}=" + ",".join(quote(item) for item in values)

@@ -170,12 +170,6 @@ class InitConfig:
         number = isinstance(self.freeze, int) and not isinstance(self.freeze, bool)
         valid = self.freeze in (None, "backbone") or (number and self.freeze >= 0)
         check(valid, f"init.freeze={self.freeze} is not known; allowed: backbone, a number of layers, null")
-        check(
-            "://" not in (self.weights or ""),
-            f"init.weights={self.weights} is an address; download the file and write init.weights=FILE",
-        )
-        if self.weights:
-            self.weights = os.path.abspath(os.path.expanduser(self.weights))
 
 
 @dataclass

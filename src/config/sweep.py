@@ -1,6 +1,5 @@
 """The keys of `sweep`: how values become jobs, and how the jobs are run. None of them changes what a job trains."""
 
-import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,8 +38,6 @@ class SweepConfig:
             f"sweep.file={self.file} lists its jobs, sweep.search={self.search} looks for them; type only one",
         )
         check(self.file != "", "sweep.file= has no value; write a file of experiments, or leave it out")
-        if self.file is not None:
-            self.file = os.path.abspath(os.path.expanduser(self.file))
         self.gpus = _as_numbers(
             self.gpus,
             f"sweep.gpus={self.gpus} must be numbers of CUDA devices, e.g. [0,1], or [0,0] for two jobs on one device",

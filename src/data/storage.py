@@ -158,7 +158,7 @@ def outlive_signals(worker: int) -> None:
     The main process still needs batches then, to finish its step. It ends its workers itself, by a message or, if they
     do not read it, by SIGTERM, so a SIGTERM counts only if the parent sent it.
     """
-    for name in ("SIGINT", "SIGUSR1"):
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # on other systems any SIGTERM ends a worker

@@ -141,11 +141,13 @@ def _open_tiny_imagenet(root: Path, download: bool) -> Source:
     if download:
         url = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
         download_and_extract_archive(url, str(root), md5="90528d7ca1a48142e341f4ef8d21d0de")
-    wordnet_ids = sorted((folder / "wnids.txt").read_text().split())
-    words = dict(line.split("\t", 1) for line in (folder / "words.txt").read_text().splitlines())
+    wordnet_ids = sorted((folder / "wnids.txt").read_text(encoding="utf-8").split())
+    words = dict(line.split("\t", 1) for line in (folder / "words.txt").read_text(encoding="utf-8").splitlines())
     source = Source(first_names([tuple(words[wordnet_id].split(", ")) for wordnet_id in wordnet_ids]), {})
     train = [(path, label) for label, name in enumerate(wordnet_ids) for path in _images(folder / "train" / name)]
-    rows = [line.split("\t") for line in (folder / "val" / "val_annotations.txt").read_text().splitlines()]
+    rows = [
+        line.split("\t") for line in (folder / "val" / "val_annotations.txt").read_text(encoding="utf-8").splitlines()
+    ]
     test = [(folder / "val" / "images" / row[0], wordnet_ids.index(row[1])) for row in rows]
     for split, pairs in (("train", train), ("test", test)):
         source.splits[split] = ([path for path, _ in pairs], [label for _, label in pairs])

@@ -1,1 +1,1 @@
-"""The machine: devices, memory, disk, processes. It knows nothing about what is trained."""
+"""The machine: devices, memory, disk, processes, output streams. It knows nothing about what is trained."""

@@ -79,7 +79,7 @@ def compile_network(network: nn.Module) -> None:
 
 def _is_amd() -> bool:
     try:
-        with open("/proc/cpuinfo") as file:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             return "AuthenticAMD" in file.read()
     except OSError:  # not on Linux
         return False

@@ -98,10 +98,10 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def short_path(path: Path) -> str:
-    """Return a path below the working directory relative to it, another one as it is."""
+    """Return a path below the working directory relative to it, another one, such as that folder, as it is."""
     with contextlib.suppress(OSError, ValueError):  # on another drive, or the working directory was deleted
         relative = os.path.relpath(path)
-        return str(path) if Path(relative).parts[:1] == (os.pardir,) else relative
+        return str(path) if relative == os.curdir or Path(relative).parts[:1] == (os.pardir,) else relative
     return str(path)
 
 

@@ -1,1 +1,4 @@
-"""Use a run: `predictor` turns image files into class probabilities, `session` talks to the user in the terminal."""
+"""Use a run: `predictor` turns image files into class probabilities, `session` talks to the user in the terminal.
+
+`inputs` finds the files, `output` writes the table.
+"""

@@ -1,7 +1,5 @@
 """From a run directory and image files to class probabilities. Letters: n images, K classes."""
 
-import glob
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,10 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..augment.normalize import normalize
-from ..data.files import find_images, is_image
 from ..engine.evaluation import count_gflops
 from ..machine.devices import autocast, choose_device, choose_kernels, choose_precision
-from ..machine.disk import write_csv, write_json
 from ..model import VisionTransformer
 from ..run.files import BEST
 from ..run.saved import SavedRun
@@ -62,31 +58,3 @@ class Predictor:
         """Return the k most probable classes (at most all K) with their probabilities; probabilities: (K,)."""
         values, indices = probabilities.topk(min(k, len(self.classes)))
         return [(self.classes[i], p) for i, p in zip(indices.tolist(), values.tolist(), strict=True)]
-
-
-def find_inputs(wanted: str) -> list[Path]:
-    """Return the images for a file, a folder (recursively) or a glob. Raises FileNotFoundError if there are none."""
-    path = Path(os.path.expanduser(wanted))
-    if path.is_dir():
-        files = find_images(path)
-        if not files:
-            raise FileNotFoundError(f"there are no images in the folder {wanted}")
-        return files
-    if path.exists():
-        return [path]
-    matches = [Path(match) for match in sorted(glob.glob(os.path.expanduser(wanted), recursive=True))]
-    files = [match for match in matches if match.is_file() and is_image(match)]
-    for folder in (match for match in matches if match.is_dir()):
-        files += find_images(folder)
-    if not files:
-        kind = "no image matches" if glob.has_magic(wanted) else "there is no file or folder"
-        raise FileNotFoundError(f"{kind} {wanted}")
-    return list(dict.fromkeys(files))
-
-
-def write_predictions(path: Path, rows: list[dict[str, str | float]]) -> None:
-    """Write a row per image to a .csv (with a header) or .json file, completely or not at all."""
-    if path.suffix.lower() == ".json":
-        write_json(path, rows)
-    else:
-        write_csv(path, rows)

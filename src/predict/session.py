@@ -3,20 +3,27 @@
 The table does not need torch; `predictor` does, and is imported when a run is used.
 """
 
+import contextlib
+import errno
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import terminal
 from ..config.schema import InferenceConfig
 from ..machine.disk import short_path
+from ..machine.streams import write_error
 from ..run.query import select_runs
 from ..run.saved import SavedRun, best_run, choose_run, find_all_runs, find_runs
+from ..signals import Interrupts, name_signal
 from ..tables import Table, format_percent
 
 if TYPE_CHECKING:
+    from .output import Add
     from .predictor import Predictor
 
 NUMBERS = ("no", "parameters", "epochs", "val acc", "test acc", "minutes")
@@ -32,7 +39,7 @@ def list_runs(config: InferenceConfig, everything: bool = False) -> list[SavedRu
     if everything:
         found, problems = find_all_runs(config.roots)
         for problem in problems:
-            print(f"left out: {terminal.printable(problem)}", file=sys.stderr)
+            _warn(f"left out: {problem}")
     else:
         found = find_runs(config.roots)
     if not found:
@@ -80,33 +87,97 @@ def _describe(number: int, run: SavedRun) -> tuple[str, ...]:
     )
 
 
+@dataclass
+class Tally:
+    """How many of the files were predicted, and how many could not be read."""
+
+    predicted: int = 0
+    unreadable: int = 0
+
+    def describe(self, others: int) -> str:
+        """Return a line such as "24 images predicted, 2 unreadable, 38 other files"."""
+        parts = [f"{self.predicted:,} image{'' if self.predicted == 1 else 's'} predicted"]
+        parts += [f"{self.unreadable:,} unreadable"] if self.unreadable else []
+        parts += [f"{others:,} other file{'' if others == 1 else 's'}"] if others else []
+        return ", ".join(parts)
+
+
 def predict_once(config: InferenceConfig) -> int:
     """Predict `input` with `run` (by default the best one); return the number of images predicted.
 
-    Prints bars, or writes `output`. Unreadable files are left out and named on stderr. Raises ValueError if no image
-    could be read.
+    Prints bars, or writes `output`, which a signal leaves with the rows so far. Files that are left out are told on
+    stderr. Raises ValueError if no image could be read, OSError if the output cannot be written.
     """
-    from .predictor import find_inputs, write_predictions
+    from .inputs import find_inputs
+    from .output import open_output
 
-    files = find_inputs(str(config.input))
+    inputs = find_inputs(str(config.input))
     run = choose_run(config.run or "best", config.roots)
-    predictor = _open(run, config)
-    rows: list[dict[str, str | float]] = []
-    for read, probabilities, errors in predictor.predict_files(files, config.batch_size):
-        for line in errors:
-            print(f"left out: {line}", file=sys.stderr)
-        for path, row in zip(read, probabilities, strict=True):
-            top = predictor.top(row, config.topk)
-            rows.append(_as_row(path, top))
-            if config.output is None:
-                terminal.show_predictions(str(path), top)
-    if not rows:
-        raise ValueError(f"input={config.input}: none of {len(files)} file(s) is a readable image")
-    if config.output is not None:
-        output = Path(os.path.expanduser(config.output))
-        write_predictions(output, rows)
-        terminal.say(f"{len(rows)} predictions written to {output}")
-    return len(rows)
+    output = None if config.output is None else Path(os.path.expanduser(config.output))
+    tally, stopped, add = Tally(), None, None
+    with contextlib.ExitStack() as stack:
+        if output is not None:
+            stack.enter_context(Interrupts())  # a signal is raised, in imports too, so that no empty file is left
+            add = stack.enter_context(open_output(output))
+        predictor = _open(run, config)
+        _warn(inputs.describe_others())
+        try:
+            _predict(predictor, inputs.files, config, tally, add, _warn)
+        except KeyboardInterrupt as error:
+            if not tally.predicted:
+                raise
+            stopped = error
+        if not tally.predicted:
+            raise ValueError(f"input={config.input}: none of {len(inputs.files)} file(s) is a readable image")
+    if stopped is not None:
+        name = name_signal(getattr(stopped, "signal", signal.SIGINT))
+        terminal.say(f"stopped by {name} after {tally.predicted + tally.unreadable:,} of {len(inputs.files):,} files")
+    if output is not None:
+        terminal.say(f"{tally.predicted:,} predictions written to {output}")
+    elif (lost := write_error(sys.stdout)) and lost.errno != errno.EPIPE:  # a closed pipe wants no more
+        raise OSError(f"the predictions cannot be printed: {lost.strerror}; output=FILE.csv writes them into a file")
+    if output is not None or len(inputs.files) + len(inputs.others) > 1:
+        terminal.say(tally.describe(len(inputs.others)))
+    if stopped is not None:
+        raise stopped
+    return tally.predicted
+
+
+def _warn(line: str) -> None:
+    if line:
+        print(terminal.printable(line), file=sys.stderr)
+
+
+def _predict(
+    predictor: "Predictor",
+    files: Sequence[Path],
+    config: InferenceConfig,
+    tally: Tally,
+    add: "Add | None",
+    report: Callable[[str], None],
+) -> None:
+    """Predict the files, and show each image or, with `add`, add its row to a table; report: prints a line.
+
+    A signal ends it between two batches' results, so that each is complete.
+    """
+    shown = len(files) if add else 0
+    with Interrupts() as interrupts, terminal.show_progress(shown, "predicting") as advance:
+        for read, probabilities, errors in predictor.predict_files(files, config.batch_size):
+            interrupts.defer = True
+            for line in errors:
+                report(f"left out: {line}")
+            tops = [predictor.top(row, config.topk) for row in probabilities]
+            if add:
+                add([_as_row(path, top) for path, top in zip(read, tops, strict=True)])
+            else:
+                for path, top in zip(read, tops, strict=True):
+                    terminal.show_predictions(str(path), top)
+            tally.predicted += len(read)
+            tally.unreadable += len(errors)
+            advance(len(read) + len(errors))
+            interrupts.release()
+            if add is None and write_error(sys.stdout):
+                break
 
 
 def _as_row(path: Path, top: Sequence[tuple[str, float]]) -> dict[str, str | float]:
@@ -122,7 +193,8 @@ def _open(run: SavedRun, config: InferenceConfig) -> "Predictor":
 
     predictor = Predictor(run, config.device)
     facts = run.facts
-    unfinished = "" if run.status == "finished" else f", {run.status} in epoch {facts['epoch']} of {facts['epochs']}"
+    has_ended = run.status == "finished" or "epoch" not in facts  # of a copied run, only weights may be known
+    unfinished = "" if has_ended else f", {run.status} in epoch {facts['epoch']} of {facts.get('epochs')}"
     folder = short_path(run.folder.absolute())
     terminal.say(f"run {folder}: {run.dataset}, validation accuracy {format_percent(run.val_acc)}{unfinished}")
     return predictor
@@ -162,7 +234,7 @@ def _ask_for_run(runs: list[SavedRun]) -> SavedRun | None:
 
 def _answer(predictor: "Predictor", config: InferenceConfig) -> bool:
     """Ask for images and predict them; return True to choose another run, False to quit."""
-    from .predictor import find_inputs
+    from .inputs import find_inputs
 
     while True:
         answer = terminal.ask("image, folder or glob (r: another run, q: quit): ", complete_paths=True)
@@ -173,15 +245,16 @@ def _answer(predictor: "Predictor", config: InferenceConfig) -> bool:
         if not answer:
             continue
         try:
-            files = find_inputs(_unquote(answer))
-        except OSError as error:
+            inputs = find_inputs(_unquote(answer))
+        except (OSError, ValueError) as error:
             terminal.say(str(error))
             continue
-        for read, probabilities, errors in predictor.predict_files(files, config.batch_size):
-            for path, row in zip(read, probabilities, strict=True):
-                terminal.show_predictions(str(path), predictor.top(row, config.topk))
-            for line in errors:
-                terminal.say(f"left out: {line}")
+        tally = Tally()
+        _predict(predictor, inputs.files, config, tally, None, terminal.say)
+        if len(inputs.files) + len(inputs.others) > 1:
+            if inputs.others:
+                terminal.say(inputs.describe_others())
+            terminal.say(tally.describe(len(inputs.others)))
 
 
 def _unquote(answer: str) -> str:

@@ -76,6 +76,7 @@ def describe_session(job: Job) -> dict[str, Any]:
     return {
         "time": now(),
         "command": job.command,
+        "cwd": job.cwd,
         "overrides": job.overrides,
         "processes": read_place().size,
         "git": _git_state(),
@@ -114,7 +115,8 @@ def check_same_images(environment: dict[str, Any], config: TrainConfig, data: "D
 def _git_state() -> dict[str, Any] | None:
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        done = subprocess.run(command, capture_output=True, check=True, timeout=10)
+        return done.stdout.decode("utf-8", "replace").strip()  # names of files in it need not be in any encoding
 
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}

@@ -1,5 +1,6 @@
 """A job: what `train` and `infer` get besides their configuration, and the exception for a job that failed."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ class Job:
     overrides: list[str]
     choices: dict[str, str]
     command: list[str] = field(default_factory=list)  # as typed
+    cwd: str = field(default_factory=os.getcwd)  # the folder that relative paths refer to
+    relative: dict[str, str] = field(default_factory=dict)  # paths by key as files have them, absolute in the config
     quiet: bool = False  # show nothing, because other jobs run at the same time
     stop: Path | None = None  # a file that asks the job to stop once it is not empty
     should_prune: Callable[[int, float], bool] | None = None  # (epoch, validation accuracy) -> whether to end the job

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..config.compose import dump_config, load_config
+from ..config.compose import dump_config
 from ..config.schema import TrainConfig
 from ..distributed.states import gather_state
 from ..distributed.world import World
@@ -26,7 +26,8 @@ from .job import Job
 from .limits import find_end
 from .log import LogFile, log
 from .messages import explain_write_error, list_next_steps, resume_command
-from .resume import open_resumable
+from .resume import open_resumable, read_config
+from .saved import SavedRun
 from .weights import BEST_FACTS, read_best, write_best
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Run:
         run = cls(folder, config, world)
         run.status = describe_run(config, job, parameters)
         if world.main:
-            run._write_first(data, describe_environment(job, data))
+            run._write_first(data, describe_environment(job, data), job)
         return run
 
     @classmethod
@@ -89,7 +90,7 @@ class Run:
         check_same_images(environment, config, data)
         run = cls(folder, config, world)
         run._resuming = True
-        run.saved = world.broadcast(load_config(folder / files.CONFIG) if world.main else None)
+        run.saved = world.broadcast(read_config(SavedRun(folder, "stopped", {})) if world.main else None)
         run._checkpoint = run._last.read()  # before anything is written: if it is damaged, nothing may change
         run._seconds_before = float(old.get("seconds") or 0)
         kept = {key: old[key] for key in KEPT_ON_RESUME if key in old}
@@ -98,13 +99,13 @@ class Run:
             sessions = [*environment.get("resumed", []), describe_session(job)]
             environment = {**environment, "resumed": sessions}
         if world.main:
-            run._write_first(data, environment or describe_environment(job, data))
+            run._write_first(data, environment or describe_environment(job, data), job)
         return run
 
-    def _write_first(self, data: "Data", environment: dict[str, Any]) -> None:
+    def _write_first(self, data: "Data", environment: dict[str, Any], job: Job) -> None:
         """Write the configuration first and the status last: a folder with a configuration can be resumed."""
         (self.folder / files.BEST).parent.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / files.CONFIG, dump_config(replace(self.config, resume=None)))
+        write_text(self.folder / files.CONFIG, dump_config(replace(self.config, resume=None), job.relative))
         files.remove_leftovers(self.folder)
         write_json(self.folder / files.CLASSES, data.classes)
         write_json(self.folder / files.PREPROCESSING, asdict(data.preprocessing))

@@ -5,7 +5,6 @@
 continuing means.
 """
 
-import contextlib
 import os
 import shlex
 import time
@@ -17,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..config.compose import USER_ERRORS, flatten, load_config
 from ..config.overrides import show_value
+from ..config.paths import anchor
 from ..config.schema import TrainConfig
-from ..machine.disk import short_path
-from .files import CONFIG, STATUS, SWEEP
+from ..machine.disk import read_object, short_path
+from .files import CONFIG, ENVIRONMENT, SWEEP
 from .limits import name_limits
-from .saved import SavedRun, find_folders, read_run
+from .saved import SavedRun, explain_no_run, find_folders, read_any, sort_key
 
 if TYPE_CHECKING:
     from ..optim import LearningRate
@@ -48,57 +48,24 @@ def open_resumable(wanted: str, roots: list[str]) -> SavedRun:
     run, ValueError if its process is alive.
     """
     if wanted.lower() == "latest":
-        runs = [_read_any(folder) for folder in find_folders(roots, CONFIG)]
+        runs = [read_any(folder) for folder in find_folders(roots, CONFIG)]
         if not runs:
             raise FileNotFoundError(
                 f"resume=latest: no runs in {', '.join(roots)} below {os.getcwd()}; train one first: python train.py"
             )
-        run = max(runs, key=_sort_key)
+        run = max(runs, key=sort_key)
     else:
         folder = Path(os.path.expanduser(wanted))
         if (folder / SWEEP).is_file():
+            typed = shlex.quote(short_path(folder))
             raise FileNotFoundError(
-                f"resume={wanted} is a sweep; continue it with: python train.py --multirun {_resume(folder)}"
+                f"resume={wanted} is a sweep; continue it with: python train.py --multirun resume={typed}"
             )
         if not (folder / CONFIG).is_file():
-            raise FileNotFoundError(f"resume={wanted} is not a run: it has no {CONFIG}; {_suggest_run(folder)}")
-        run = _read_any(folder)
+            raise FileNotFoundError(explain_no_run("resume", wanted))
+        run = read_any(folder)
     _refuse_running(run, wanted)
     return run
-
-
-def _suggest_run(path: Path) -> str:
-    """Suggest a run for a path that is not one: a run that contains it, or the three newest runs below it."""
-    for folder in path.absolute().parents[:2]:
-        if (folder / CONFIG).is_file() and (folder / STATUS).is_file():
-            return f"did you mean {_resume(folder)}?"
-    # At most as deep as multirun/DATE/TIME/JOB, so that not a whole disk is searched.
-    runs = [_read_any(file.parent) for depth in (1, 2, 3) for file in path.glob("*/" * depth + STATUS)]
-    if not runs:
-        return "type the folder of a run, or resume=latest for the newest"
-    runs.sort(key=_sort_key, reverse=True)
-    return f"the newest below it: {', '.join(_resume(run.folder) for run in runs[:3])}"
-
-
-def _resume(folder: Path) -> str:
-    return f"resume={shlex.quote(short_path(folder))}"
-
-
-def _read_any(folder: Path) -> SavedRun:
-    try:
-        return read_run(folder)
-    except (OSError, ValueError):
-        return SavedRun(folder, "killed", {})
-
-
-def _sort_key(run: SavedRun) -> tuple[float, str]:
-    """Return when a run was started, in seconds since 1970; without a status, when its configuration was written."""
-    started = 0.0
-    with contextlib.suppress(OSError):
-        started = (run.folder / CONFIG).stat().st_mtime
-    with contextlib.suppress(ValueError):
-        started = datetime.fromisoformat(run.started).timestamp()
-    return started, str(run.folder)
 
 
 def _refuse_running(run: SavedRun, wanted: str) -> None:
@@ -122,10 +89,14 @@ def _refuse_running(run: SavedRun, wanted: str) -> None:
 
 
 def read_config(run: SavedRun) -> TrainConfig:
-    """Return the configuration to continue with. Raises ValueError if it is damaged."""
+    """Return the configuration to continue with. Raises ValueError if it is damaged.
+
+    Relative paths in it refer to the folder in which the run was started.
+    """
     path = run.folder / CONFIG
+    started_in = str(read_object(run.folder / ENVIRONMENT).get("cwd") or "")
     try:
-        return load_config(path)
+        return anchor(load_config(path), started_in if os.path.isdir(started_in) else os.getcwd())
     except (*USER_ERRORS, TypeError) as error:
         raise ValueError(f"{path} is not a valid configuration: {str(error).splitlines()[0]}") from error
 
@@ -174,7 +145,7 @@ def explain_finished(folder: Path, config: TrainConfig) -> str | None:
         return None
     key, why = (str(ended).split("=")[0], f", ended by {ended}") if limited else ("training.epochs", "")
     epochs_done = "1 epoch" if done == 1 else f"{done} epochs"
-    unused = _name_unused(load_config(folder / CONFIG), config)
+    unused = _name_unused(read_config(run), config)
     return f"the run is finished after {epochs_done}{why}: {folder}; a larger {key} continues it{unused}"
 
 

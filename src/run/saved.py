@@ -3,21 +3,26 @@
 import contextlib
 import json
 import os
+import shlex
 import socket
 import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config.compose import load_config
+from ..config.checks import explain_address
+from ..config.compose import NewerVersionError, load_config
 from ..config.schema import TrainConfig
-from ..machine.disk import read_csv, read_json, read_object
+from ..machine.disk import read_csv, read_json, read_object, short_path
 from ..machine.processes import is_alive
 from ..tables import rank_key
 from .files import BEST, CLASSES, CONFIG, ENVIRONMENT, LAST, METRICS, PREPROCESSING, STATUS
 from .weights import BEST_FACTS, read_best
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.zst", ".7z", ".rar")
 
 if TYPE_CHECKING:
     from ..data.images import Preprocessing
@@ -117,9 +122,15 @@ class SavedRun:
         from ..data.images import Preprocessing
 
         try:
-            classes = read_json(self.folder / CLASSES)
-            preprocessing = Preprocessing.from_json(read_json(self.folder / PREPROCESSING))
-            return load_config(self.folder / CONFIG), classes, preprocessing
+            config, classes = load_config(self.folder / CONFIG), read_json(self.folder / CLASSES)
+            fields = read_json(self.folder / PREPROCESSING)
+            known = {key: value for key, value in fields.items() if key in Preprocessing.__dataclass_fields__}
+            preprocessing = Preprocessing.from_json(known)
+            if len(known) < len(fields):
+                raise NewerVersionError(PREPROCESSING, fields.keys() - known.keys())
+            return config, classes, preprocessing
+        except NewerVersionError as error:
+            raise ValueError(f"the run {self.folder} cannot be used: {error}") from error
         except Exception as error:  # json, yaml and the schema raise various types
             reason = str(error).splitlines()[0]
             raise ValueError(f"the run {self.folder} is damaged: {reason}") from error
@@ -186,11 +197,76 @@ def best_run(runs: list[SavedRun]) -> SavedRun:
 def choose_run(wanted: str, roots: list[str]) -> SavedRun:
     """Return the run for `run=latest`, `run=best` or `run=<folder>`. Raises FileNotFoundError if it has no weights."""
     if wanted not in ("latest", "best"):
-        run = read_run(Path(os.path.expanduser(wanted)))
-        if not run.has_weights():
-            raise FileNotFoundError(f"run={wanted} has no weights yet: it ended before its first epoch")
-        return run
+        return _open_folder(wanted)
     runs = find_runs(roots)
     if not runs:
         raise FileNotFoundError(f"no runs with weights in {', '.join(roots)}; train one first: python train.py")
     return runs[0] if wanted == "latest" else best_run(runs)
+
+
+def _open_folder(wanted: str) -> SavedRun:
+    """Return the run in a folder, of which only what inference needs may have been copied."""
+    folder = Path(os.path.expanduser(wanted))
+    if not (folder / CONFIG).is_file() and not (folder / STATUS).is_file():
+        raise FileNotFoundError(explain_no_run("run", wanted))
+    if not (folder / BEST).is_file():
+        why = "it ended before its first epoch" if (folder / STATUS).is_file() else f"there is no {folder / BEST}"
+        raise FileNotFoundError(f"run={wanted} has no weights yet: {why}")
+    if missing := [name for name in (CONFIG, CLASSES, PREPROCESSING) if not (folder / name).is_file()]:
+        raise FileNotFoundError(f"run={wanted} is not complete: it has no {' and no '.join(missing)}")
+    if (folder / STATUS).is_file():
+        return read_run(folder)
+    facts: dict[str, Any] = {}
+    with contextlib.suppress(Exception):  # what is wrong with it is said when it is loaded
+        dataset = load_config(folder / CONFIG).dataset
+        facts = {"dataset": dataset.name, "root": dataset.root}
+    return SavedRun(folder, "unknown", {**facts, **_newer_best(folder, {})})
+
+
+def read_any(folder: Path) -> SavedRun:
+    """Return the run in a folder with a configuration, whatever is missing besides."""
+    try:
+        return read_run(folder)
+    except (OSError, ValueError):
+        return SavedRun(folder, "killed", {})
+
+
+def sort_key(run: SavedRun) -> tuple[float, str]:
+    """Return when a run was started, in seconds since 1970; without a status, when its configuration was written."""
+    started = 0.0
+    with contextlib.suppress(OSError):
+        started = (run.folder / CONFIG).stat().st_mtime
+    with contextlib.suppress(ValueError):
+        started = datetime.fromisoformat(run.started).timestamp()
+    return started, str(run.folder)
+
+
+def explain_no_run(key: str, wanted: str) -> str:
+    """Return why `key=wanted` is not the folder of a run, and what to type or do instead.
+
+    Suggests a run that contains the path, or the three newest runs below it; key: run or resume.
+    """
+    if address := explain_address(key, wanted):
+        return address
+    path = Path(os.path.expanduser(wanted))
+    if path.is_file() and path.name.lower().endswith(ARCHIVES):
+        return f"{key}={wanted} is an archive; unpack it first and type the run's folder"
+    return f"{key}={wanted} is not a run: it has no {CONFIG}; {_suggest_run(key, path)}"
+
+
+def _suggest_run(key: str, path: Path) -> str:
+    for folder in path.absolute().parents[:2]:
+        if (folder / CONFIG).is_file() and ((folder / STATUS).is_file() or (folder / BEST).is_file()):
+            return f"did you mean {key}={_type(folder)}?"
+    # At most as deep as multirun/DATE/TIME/JOB, so that not a whole disk is searched.
+    marker = Path(BEST if key == "run" else STATUS)
+    found = [file for depth in (1, 2, 3) for file in path.glob("*/" * depth + str(marker))]
+    runs = [read_any(file.parents[len(marker.parts) - 1]) for file in found]
+    if not runs:
+        return f"type the folder of a run, or {key}=latest for the newest"
+    newest = sorted(runs, key=sort_key, reverse=True)[:3]
+    return f"the newest below it: {', '.join(f'{key}={_type(run.folder)}' for run in newest)}"
+
+
+def _type(folder: Path) -> str:
+    return shlex.quote(short_path(folder))

@@ -1,30 +1,33 @@
 """The command line: parsed and checked once, then an immutable value."""
 
 import os
-import signal
+import sys
 import tempfile
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any, get_type_hints
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
+from hydra.types import RunMode
 
-from ..config.overrides import escape, is_quoted, name_key, quote, quote_path
+from ..config.checks import check
+from ..config.overrides import escape, is_quoted, name_key, quote, quote_path, split_override
+from ..config.recipe import delete_null
 from ..config.schema import TrainConfig
 from ..distributed.torchrun import Place
 from ..run.resume import ROOTS, open_resumable, read_config
 from ..run.saved import SavedRun
 from ..sweep.plan import Plan, Sweep, open_sweep
-from .composer import Composer
+from .composer import Composer, open_hydra
 from .expand import expand
-from .folders import claim_folder
-from .messages import explain_flag
+from .flags import list_flags, refuse_dashes, refuse_pairs, split_words
+from .folders import claim_folder, remove_unused
 from .plan import plan_sweep
 from .reopen import find_same, merge_typed, reopen_sweep
+from .words import drop_plus, is_none
 
 RESUMED_CONFIG = "configuration_of_the_run"  # the name of a resumed run's configuration in Hydra's ConfigStore
 
@@ -33,8 +36,9 @@ RESUMED_CONFIG = "configuration_of_the_run"  # the name of a resumed run's confi
 class Command:
     """What was typed, and the arguments that Hydra gets instead.
 
-    typed: the script's name and arguments; flags, overrides: the arguments for Hydra with and without dashes; run: the
-    run to continue; sweep: the new or continued sweep; folder: of the run or sweep, None if the command needs none.
+    typed: the script's name and arguments; flags, overrides: the arguments for Hydra with and without dashes; added:
+    overrides before those, so that typed options win over a recipe; cwd: the folder that relative paths refer to; run:
+    the run to continue; sweep: the new or continued sweep; folder: of the run or sweep, None if the command needs none.
     """
 
     schema: type[Any]
@@ -43,6 +47,8 @@ class Command:
     typed: list[str]
     flags: list[str]
     overrides: list[str]
+    added: list[str] = field(default_factory=list)
+    cwd: str = field(default_factory=os.getcwd)
     run: SavedRun | None = None
     sweep: Sweep | None = None
     folder: Path | None = None
@@ -59,7 +65,7 @@ class Command:
     @property
     def words(self) -> list[str]:
         """The arguments for Hydra."""
-        return [*self.flags, *self.overrides]
+        return [*self.flags, *self.added, *delete_null(self.overrides)]
 
 
 def parse_command(argv: list[str], config_name: str, schema: type[Any], place: Place) -> Command:
@@ -67,42 +73,41 @@ def parse_command(argv: list[str], config_name: str, schema: type[Any], place: P
 
     Raises an error if anything is wrong with them, before any folder is made.
     """
-    flags = [word for word in argv[1:] if not _is_override(word)]
-    typed = [word for word in argv[1:] if _is_override(word)]
-    multirun = bool({"-m", "--multirun"} & set(flags))
-    overrides = [quote_path(word, multirun) for word in typed]
-    command = Command(schema, config_name, place, [Path(argv[0]).name, *argv[1:]], flags, overrides)
     parser = get_args_parser()
-    _refuse_dashes(command, parser)
-    arguments = parser.parse_args(command.words)
+    flags, typed = split_words(argv[1:], parser)
+    refuse_dashes(flags, schema, parser)
+    arguments = parser.parse_args(flags)
+    if arguments.overrides:
+        raise ValueError(f"'{arguments.overrides[0]}' is not of the form key=value")
+    typed = typed if arguments.config_name else [drop_plus(word) for word in typed]
+    modes = [split_override(word)[1].upper() for word in typed if name_key(word) == "hydra.mode"]
+    arguments.multirun |= modes[-1:] == ["MULTIRUN"]
+    if arguments.multirun:
+        typed = [word for word in typed if name_key(word) != "hydra.mode"]
+    refuse_pairs(arguments)
+    flags = list_flags(arguments, parser)
+    overrides = [quote_path(word, arguments.multirun) for word in typed]
+    command = Command(schema, config_name, place, [Path(argv[0]).name, *argv[1:]], flags, overrides)
     if arguments.shell_completion:
         _offer_latest()
     if arguments.help or arguments.hydra_help or arguments.info or arguments.shell_completion:
         return command
-    if arguments.cfg and multirun:
-        raise ValueError("--cfg shows the configuration of one run; leave --multirun out")
     wanted = _read_resume(typed) if command.trains else None
     plan = None
-    if wanted is not None and multirun:
+    if wanted is not None and arguments.multirun:
         command, plan = _reopen_sweep(command, wanted)
     elif wanted is not None:
-        _check_resume(wanted, arguments)
+        _check_resume(wanted, arguments, overrides)
         command = _resume_run(command, wanted)
-    command = _check(command, plan, parser.parse_args(command.words))
+    try:
+        command = _check(command, plan)
+    except _IsSweep:
+        return parse_command([argv[0], "--multirun", *argv[1:]], config_name, schema, place)
     return command if command.trains and not arguments.cfg else replace(command, folder=None)
 
 
-def _is_override(word: str) -> bool:
-    return not word.startswith("-") and ("=" in word or word.startswith("~"))
-
-
-def _refuse_dashes(command: Command, parser: ArgumentParser) -> None:
-    """Raise ValueError for a setting typed with dashes, as in other tools; flags of Hydra may be abbreviated."""
-    options = list(parser._option_string_actions)
-    for flag in command.flags:
-        name = flag.split("=", 1)[0]
-        if name.startswith("--") and not any(option.startswith(name) for option in options):
-            raise ValueError(explain_flag(flag, command.schema))
+class _IsSweep(Exception):  # noqa: N818 - not an error
+    """A file sets hydra.mode=MULTIRUN."""
 
 
 def _offer_latest() -> None:
@@ -118,6 +123,7 @@ def _read_resume(typed: list[str]) -> str | None:
     """
     values = [override.partition("=")[2] for override in typed if _is_resume(override)]
     value = values[-1] if values else "null"
+    check(not is_none(value), f"resume={value}: nothing is written as null; leave resume out")
     value = value[1:-1] if is_quoted(value) else value
     if not value:
         raise ValueError("resume= has no value; type latest or a run's folder, or leave it out")
@@ -137,22 +143,21 @@ def _reopen_sweep(command: Command, wanted: str) -> tuple[Command, tuple[Path, P
     folder, saved = open_sweep(wanted, Path("multirun"))
     overrides = merge_typed(saved, _drop_resume(command.overrides))
     flags = ["--multirun", *(_drop_multirun(command.flags) or saved.flags)]
-    return replace(command, flags=flags, overrides=overrides), (folder, saved)
+    cwd = saved.cwd if os.path.isdir(saved.cwd) else command.cwd
+    return replace(command, flags=flags, overrides=overrides, cwd=cwd), (folder, saved)
 
 
 def _drop_multirun(flags: list[str]) -> list[str]:
     return [flag for flag in flags if flag not in ("-m", "--multirun")]
 
 
-def _check_resume(wanted: str, arguments: Namespace) -> None:
+def _check_resume(wanted: str, arguments: Namespace, overrides: list[str]) -> None:
     """Raise ValueError for what cannot be combined with `resume=`: another folder, options of groups, a check."""
     resume = f"resume={wanted}"
-    if any(override.startswith("hydra.mode=") for override in arguments.overrides):
-        raise ValueError(f"{resume} continues one run; for a sweep, type --multirun instead of hydra.mode")
     if arguments.config_name:
         raise ValueError(f"{resume} uses the run's own configuration; leave --config-name out")
     groups = {key for key, kind in get_type_hints(TrainConfig).items() if is_dataclass(kind)} - {"training", "init"}
-    for override in arguments.overrides:
+    for override in overrides:
         key, value = name_key(override), override.partition("=")[2]
         if key == "hydra.run.dir":
             raise ValueError(f"{resume} continues in the run's own folder; leave {key} out")
@@ -184,23 +189,32 @@ def _resume_run(command: Command, wanted: str) -> Command:
     return replace(command, run=run, config_name=RESUMED_CONFIG, overrides=_drop_resume(command.overrides))
 
 
-def _check(command: Command, plan: tuple[Path, Plan] | None, arguments: Namespace) -> Command:
+def _check(command: Command, plan: tuple[Path, Plan] | None) -> Command:
     """Compose and check all jobs; return the command with its folder and sweep.
 
-    plan: folder and plan of the sweep to continue, if any.
+    plan: folder and plan of the sweep to continue, if any. Raises _IsSweep if a file makes it a sweep.
     """
-    overrides: list[str] = arguments.overrides
-    with Composer(command.schema, command.config_name, arguments, command.run) as composer:
+    arguments = get_args_parser().parse_args(command.flags)
+    with open_hydra(arguments) as hydra:
+        name = arguments.config_name or command.config_name
+        composer = Composer(hydra, command.schema, name, arguments.multirun, command.cwd, command.run)
         if arguments.multirun:
-            return _check_multirun(command, plan, overrides, composer)
-        _refuse_sweep(overrides, composer)
-        cfg = composer.check(overrides)[1]
-        return replace(command, folder=Path(str(cfg.hydra.run.dir)))
+            command = _check_multirun(command, plan, composer)
+        else:
+            _refuse_sweep(command.overrides, composer, bool(arguments.cfg))
+            _, settled = composer.check(command.overrides)
+            if settled.cfg.hydra.mode == RunMode.MULTIRUN and not arguments.cfg:
+                raise _IsSweep
+            folder = Path(str(settled.cfg.hydra.run.dir))
+            command = replace(command, added=settled.added, folder=folder)
+    if command.place.main and plan is None:
+        for note in composer.notes:
+            print(f"note      {note}", file=sys.stderr)
+    return command
 
 
-def _check_multirun(
-    command: Command, plan: tuple[Path, Plan] | None, overrides: list[str], composer: Composer
-) -> Command:
+def _check_multirun(command: Command, plan: tuple[Path, Plan] | None, composer: Composer) -> Command:
+    overrides = command.overrides
     if not command.trains:
         for job in expand(overrides, None, composer.parser):
             composer.check(job)
@@ -209,22 +223,31 @@ def _check_multirun(
         sweep = reopen_sweep(plan[1], plan[0], overrides, composer)
     else:
         sweep = plan_sweep(overrides, _drop_multirun(command.flags), composer)
+        sweep.plan.cwd = command.cwd
         if not sweep.settings.new:
             sweep = find_same(sweep, typed=any(word.startswith("hydra.sweep.dir=") for word in overrides))
         sweep.check_numbers()
     return replace(command, sweep=sweep, folder=sweep.folder)
 
 
-def _refuse_sweep(overrides: list[str], composer: Composer) -> None:
-    """Raise ValueError for several values of a key and for settings of a sweep, which need --multirun."""
-    for word, override in zip(overrides, composer.parser.parse_overrides(overrides), strict=True):
+def _refuse_sweep(overrides: list[str], composer: Composer, shown: bool) -> None:
+    """Raise ValueError for several values of a key and for settings of a sweep, which need --multirun.
+
+    Raises _IsSweep if a file sets that, and the configuration is not just to be shown.
+    """
+    pairs = list(zip(overrides, composer.parser.parse_overrides(overrides), strict=True))
+    for word, override in pairs:
+        if not override.is_sweep_override() and not name_key(word).startswith("sweep."):
+            continue
+        one_valued = [word for word, override in pairs if not override.is_sweep_override()]
+        if not shown and composer.compose(one_valued).hydra.mode == RunMode.MULTIRUN:
+            raise _IsSweep
         if name_key(word).startswith("sweep."):
             raise ValueError(f"{word} has no effect without --multirun")
-        if override.is_sweep_override():
-            raise ValueError(
-                f"{word} gives several values: add --multirun to train with each, or type [a,b] for a list and quote "
-                "text that contains a comma"
-            )
+        raise ValueError(
+            f"{word} gives several values: add --multirun to train with each, or type [a,b] for a list and quote "
+            "text that contains a comma"
+        )
 
 
 def claim(command: Command, cleanup: ExitStack) -> Command:
@@ -234,9 +257,6 @@ def claim(command: Command, cleanup: ExitStack) -> Command:
     key = "hydra.run.dir" if command.sweep is None else "hydra.sweep.dir"
     folder, extra = command.folder, []
     if not command.place.main:
-        # When a process fails, torchrun ends the others with SIGTERM. Until training handles that signal, it would
-        # leave the temporary folder behind.
-        cleanup.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _exit))
         prefix = f"rank-{command.place.rank}-"
         folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)))
         extra = ["hydra.output_subdir=null"]
@@ -244,9 +264,6 @@ def claim(command: Command, cleanup: ExitStack) -> Command:
         folder, extra = command.run.folder, ["hydra.output_subdir=null"]
     elif command.sweep is None or command.sweep.is_new:
         folder = claim_folder(folder, key, command.overrides)
+        cleanup.callback(remove_unused, folder.absolute())
     words = [*command.overrides, f"{key}={quote(str(folder))}", *extra]
     return replace(command, folder=folder, overrides=words)
-
-
-def _exit(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)

@@ -1,52 +1,104 @@
-"""Hydra's Compose API for one command: overrides become configurations, which are checked."""
+"""Hydra for one command: the configurations that are checked and those that are trained are composed by the same."""
 
 import os
 import shlex
+import sys
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
-import hydra
+from hydra import version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf.errors import OmegaConfBaseException
 
+from ..config.checks import check
 from ..config.compose import CONFIGS, read_composed, to_config
-from ..config.overrides import quote
+from ..config.recipe import Settled, settle
 from ..config.schema import TrainConfig
 from ..run.resume import read_config, refuse_changes
 from ..run.saved import SavedRun
+from .words import check_words
+
+
+@contextmanager
+def open_hydra(arguments: Namespace) -> Iterator[Hydra]:
+    """Make Hydra as its own command line does: with the folders of --config-dir and --config-path, if any."""
+    version.setbase("1.3")
+    main = arguments.config_path or str(CONFIGS)
+    check("://" in main or os.path.isdir(main), f"--config-path={main} is not a folder")
+    path = create_config_search_path(main)
+    if arguments.config_dir is not None:
+        check(os.path.isdir(arguments.config_dir), f"--config-dir={arguments.config_dir} is not a folder")
+        folder = f"file://{os.path.abspath(arguments.config_dir)}"
+        path.prepend(provider="command-line", path=folder, anchor=SearchPathQuery(provider="schema"))
+    active, configured = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    GlobalHydra.instance().clear()
+    try:
+        yield Hydra.create_main_hydra2(task_name=Path(sys.argv[0]).stem, config_search_path=path)
+    finally:
+        GlobalHydra.instance().hydra = active
+        HydraConfig.instance().cfg = configured
 
 
 class Composer:
-    """Compose configurations in a `with` block; run: the one that they continue, if any."""
+    """Compose configurations for the check.
 
-    def __init__(self, schema: type[Any], config_name: str, arguments: Namespace, run: SavedRun | None) -> None:
-        self._schema, self._run = schema, run
+    config_name: of the primary one; folder: the one that relative paths refer to; run: the one that they continue, if
+    any; notes: what a recipe lost to typed options; common: what Hydra reads once for all jobs of a sweep.
+    """
+
+    def __init__(
+        self, hydra: Hydra, schema: type[Any], config_name: str, multirun: bool, folder: str, run: SavedRun | None
+    ) -> None:
+        self._hydra, self._schema, self._run = hydra, schema, run
         self._saved = None if run is None else read_config(run)
-        self._config_name = arguments.config_name or config_name
-        folder = arguments.config_dir
-        self._extra = [f"hydra.searchpath=[{quote('file://' + os.path.abspath(folder))}]"] if folder else []
-
-    def __enter__(self) -> "Composer":
-        self._context = hydra.initialize_config_dir(str(CONFIGS), version_base="1.3", job_name=self._config_name)
-        self._context.__enter__()
-        self.parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._context.__exit__(*error)
+        self._config_name, self._multirun, self.folder = config_name, multirun, folder
+        self.parser = OverridesParser.create(config_loader=hydra.config_loader)
+        self.notes: dict[str, None] = {}
+        self.common: dict[str, Any] = {}
 
     def compose(self, words: list[str]) -> DictConfig:
         """Return the configuration that Hydra composes, including its own section."""
-        return hydra.compose(self._config_name, overrides=[*self._extra, *words], return_hydra_config=True)
+        return self._settle(words).cfg
 
-    def check(self, words: list[str]) -> tuple[Any, DictConfig]:
-        """Return the checked configuration, and the one that Hydra composed."""
-        cfg = self.compose(words)
+    def _settle(self, words: list[str]) -> Settled:
+        settled = settle(words, self._compose)
+        self.notes |= dict.fromkeys(settled.notes)
+        return settled
+
+    def _compose(self, words: list[str]) -> DictConfig:
+        try:
+            cfg = self._hydra.compose_config(self._config_name, words, RunMode.RUN, from_shell=False)
+        except KeyError as error:  # the only one that Hydra does not explain
+            raise ValueError(f"hydra.job.env_copy: the environment has no variable {error}") from error
+        # As for a job, so that `${hydra:runtime.cwd}` has a value.
+        HydraConfig.instance().set_config(cfg)
+        keys = ("hydra.sweep.dir", "hydra.sweep.subdir") if self._multirun else ("hydra.run.dir",)
+        with suppress(OmegaConfBaseException):  # of a sweep without the number of a job
+            folder = os.path.join(*(str(OmegaConf.select(cfg, key)) for key in keys))
+            both: Any = (cfg.hydra.runtime, HydraConfig.get().runtime)
+            for runtime in both:
+                with read_write(runtime):
+                    runtime.output_dir = os.path.abspath(folder)
+        return cfg
+
+    def check(self, words: list[str]) -> tuple[Any, Settled]:
+        """Return the checked configuration, and what Hydra composed."""
+        check_words(words, self._schema)
+        settled = self._settle(words)
         if self._run is not None and self._saved is not None:
-            refuse_changes(self._run, self._saved, read_composed(TrainConfig, cfg))
-        config = to_config(self._schema, cfg, words)
+            refuse_changes(self._run, self._saved, read_composed(TrainConfig, settled.cfg))
+        config = to_config(self._schema, settled.cfg, words, self.folder)
         if self._run is None and isinstance(config, TrainConfig) and config.resume is not None:
             resume = f"resume={config.resume}"
             raise ValueError(f"{resume} is set in a file; type it instead: python train.py {shlex.quote(resume)}")
-        return config, cfg
+        return config, settled

@@ -7,7 +7,6 @@ import csv
 import itertools
 import math
 import random
-import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 
 from ..config.checks import check
-from ..config.overrides import format_number, name_key, quote, quote_path
+from ..config.overrides import format_number, name_key, quote_path, type_value
 from ..config.sweep import SweepConfig
 
 Overrides = list[str]
@@ -34,7 +33,7 @@ def expand(overrides: list[str], settings: SweepConfig | None, parser: Overrides
     """
     if settings is None:
         return _cross(_list_values(_parse(overrides, parser)))
-    parsed = _parse(add_params(overrides, settings, parser), parser)
+    parsed = _parse(add_params(overrides, settings.params), parser)
     with _seeded(settings.seed):
         if settings.random is not None:
             jobs = _draw(parsed, settings)
@@ -52,12 +51,12 @@ def expand(overrides: list[str], settings: SweepConfig | None, parser: Overrides
     return [[*first, *second] for first in listed for second in jobs]
 
 
-def add_params(overrides: list[str], settings: SweepConfig, parser: OverridesParser) -> Overrides:
+def add_params(overrides: list[str], params: dict[str, Any]) -> Overrides:
     """Return the overrides together with those of `sweep.params`; for the same key, the typed one wins."""
     typed = {name_key(override) for override in overrides}
-    for key in settings.params:
+    for key in params:
         check(not _is_for_sweep(key), f"sweep.params: {key} cannot be swept; it is a setting of the sweep itself")
-    given = {key: value if isinstance(value, str) else _type_value(value) for key, value in settings.params.items()}
+    given = {key: value if isinstance(value, str) else type_value(value) for key, value in params.items()}
     return [f"{key}={value}" for key, value in given.items() if key not in typed] + overrides
 
 
@@ -229,16 +228,4 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
         if isinstance(value, dict):
             yield from _flatten(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}={_type_value(value)}"
-
-
-def _type_value(value: Any) -> str:
-    """Return a value as one would type it."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{','.join(map(_type_value, value))}]"
-    text = str(value)
-    return text if not isinstance(value, str) or re.fullmatch(r"[\w./:+-]+", text) else quote(text)
+            yield f"{prefix}{key}={type_value(value)}"

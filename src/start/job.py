@@ -9,19 +9,27 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from ..config.compose import to_config
+from ..config.compose import load_config, read_composed, to_config
+from ..config.options import describe_model
+from ..config.overrides import name_key
+from ..config.paths import list_relative
+from ..config.schema import TrainConfig
 from ..distributed.torchrun import report_error
-from ..machine.disk import remove_folder
+from ..run.files import CONFIG
 from ..run.job import Job, JobFailed
 from ..run.resume import read_config
 from ..run.saved import SavedRun
 from .command import Command
-from .messages import format_error
+from .folders import remove_unused
+from .messages import format_error, wants_traceback
 
 
-def run_job(main: Callable[[Any, Job], Any], command: Command, cfg: DictConfig, **facts: Any) -> Any:
-    """Call `main` with the job's configuration; facts: further fields of its `Job`.
+def run_job(
+    main: Callable[[Any, Job], Any], command: Command, cfg: DictConfig, words: list[str] | None = None, **facts: Any
+) -> Any:
+    """Call `main` with the job's configuration.
 
+    words: the overrides of a job of a sweep, as typed; facts: further fields of its `Job`.
     An error is reported to the user. In a sweep it is raised again, for the sweep to record; otherwise JobFailed is
     raised.
     """
@@ -32,13 +40,22 @@ def run_job(main: Callable[[Any, Job], Any], command: Command, cfg: DictConfig, 
     # The folder of a resumed run is not read from Hydra, which would interpolate its name.
     folder = command.run.folder if command.run and command.place.main else Path(runtime.runtime.output_dir)
     choices = run.choices() if run else dict(runtime.runtime.choices)
-    job = Job(folder, list(runtime.overrides.task), choices, command.typed, **facts)
+    if words is None:
+        words = list(runtime.overrides.task)[len(command.added) :]
+    job = Job(folder, words, choices, command.typed, command.cwd, **facts)
     try:
         if run is not None and command.run is None:
-            return main(replace(read_config(run), resume=str(run.folder)), job)
-        return main(to_config(command.schema, cfg, job.overrides), job)
+            config = replace(read_config(run), resume=str(run.folder))
+        else:
+            config = to_config(command.schema, cfg, words, command.cwd)
+        if isinstance(config, TrainConfig) and "model" in choices:
+            choices["model"] = describe_model(choices["model"], config.model, _list_sources(runtime))
+        if isinstance(config, TrainConfig):
+            written = read_composed(command.schema, cfg) if run is None else load_config(run.folder / CONFIG)
+            job.relative = list_relative(written, typed={name_key(word) for word in words})
+        return main(config, job)
     except Exception as error:
-        if os.environ.get("HYDRA_FULL_ERROR") and command.place.size == 1 and not command.sweeps:
+        if wants_traceback() and command.place.size == 1 and not command.sweeps:
             raise
         report_error(format_error(error), command.place)
         # Of several processes, the others wait for this one; torchrun ends them once this one has ended.
@@ -47,6 +64,12 @@ def run_job(main: Callable[[Any, Job], Any], command: Command, cfg: DictConfig, 
         raise
     finally:
         # An error before the run starts, such as broken images, leaves no folder; Hydra has made one.
-        new = command.trains and run is None and command.place.main
-        if new and {path.name for path in folder.iterdir()} <= {".hydra"}:
-            remove_folder(folder)
+        if command.trains and run is None and command.place.main:
+            if Path.cwd().is_relative_to(folder):  # hydra.job.chdir=true
+                os.chdir(command.cwd)
+            remove_unused(folder)
+
+
+def _list_sources(hydra: Any) -> tuple[str, ...]:
+    """Return the folders with the files of options."""
+    return tuple(str(source.path) for source in hydra.runtime.config_sources if source.schema == "file")

@@ -5,6 +5,7 @@ import os
 import re
 import traceback
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -19,6 +20,8 @@ from omegaconf.errors import (
 
 from ..config.compose import USER_ERRORS
 from ..config.keys import list_keys, suggest_keys
+from ..config.options import CONFIGS
+from .words import accepts_null, is_none
 
 # Launcher plugins used by configs/hydra/launcher/, and the arguments of pip that install them.
 LAUNCHERS = {
@@ -30,9 +33,14 @@ REPLACED = {"hydra/launcher/processes": "sweep.isolate=true sweep.parallel=2"}
 KINDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
+def wants_traceback() -> bool:
+    """Return whether errors are to be shown in full, as Hydra reads its variable."""
+    return os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
 def format_error(error: Exception) -> str:
     """Return the report of a job's error: a line for what a user can fix, a traceback for a bug."""
-    full = bool(os.environ.get("HYDRA_FULL_ERROR")) or not isinstance(error, USER_ERRORS)
+    full = wants_traceback() or not isinstance(error, USER_ERRORS)
     return "".join(traceback.format_exception(error)) if full else f"error: {error}\n"
 
 
@@ -60,9 +68,14 @@ def _explain(error: BaseException, schema: type, configs: Path) -> str:
             return _explain_option(cause)
         if isinstance(cause, OverrideParseException) and "missing EQUAL" in cause.message:
             return f"'{cause.override}' is not of the form key=value"
+        if isinstance(cause, OverrideParseException) and str(cause.override).endswith("=~"):
+            return f"{cause.override}: nothing is written as null; write {str(cause.override)[:-1]}null"
     for cause in causes:
         if isinstance(cause, OmegaConfBaseException) and (text := _explain_value(cause, schema, where)):
             return text
+    for cause in causes:
+        if found := re.match(r"Multiple values for ([^ ]+)\.", str(cause)):
+            return f"+{found[1]}=… would be a second value of {found[1]}; leave the + out{where}"
     lines = [line for cause in causes for line in str(cause).splitlines() if line.strip() and "hydra.cc" not in line]
     return "\n".join(dict.fromkeys(lines[:2])) + where
 
@@ -89,9 +102,10 @@ def _explain_value(error: OmegaConfBaseException, schema: type, where: str) -> s
     if not isinstance(error, ValidationError) or not key:
         return ""
     value = getattr(error, "value", None)
-    return (
-        f"{key} must not be null{where}" if value is None else f"{key}={value} is not {_name_kind(key, schema)}{where}"
-    )
+    if value is None:
+        return f"{key} must not be null{where}"
+    hint = "; nothing is written as null" if is_none(value) and accepts_null(key, schema) else ""
+    return f"{key}={value} is not {_name_kind(key, schema)}{hint}{where}"
 
 
 def _name_kind(key: str, schema: type) -> str:
@@ -99,6 +113,8 @@ def _name_kind(key: str, schema: type) -> str:
     name, item, _ = key.partition("[")
     kind: Any = schema
     for part in name.split("."):
+        if not is_dataclass(kind) or part not in get_type_hints(kind):  # Hydra's own
+            return "of its type"
         kind = get_type_hints(kind)[part]
     kinds = [part for part in get_args(kind) or (kind,) if part is not type(None)]  # int | None
     while get_origin(kinds[0]) is list:
@@ -115,7 +131,9 @@ def _explain_option(error: MissingConfigException) -> str:
     if replaced := REPLACED.get(f"{group}/{name}"):
         return f"{group}={name} is no longer an option; use {replaced}"
     if not group:
-        return f"configs/{name}.yaml does not exist"
+        folders = re.findall(r"path=(?:file://)?(/.*)", str(error))
+        where = [folder for folder in folders if Path(folder) != CONFIGS]
+        return f"{name}.yaml is not in {' or '.join(folders)}" if where else f"configs/{name}.yaml does not exist"
     available = list(error.options or [])
     near = difflib.get_close_matches(name, available, n=1)
     hint = f" Did you mean {group}={near[0]}?" if near else ""

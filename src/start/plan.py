@@ -1,15 +1,17 @@
 """The plan of a new sweep; all jobs are checked before the first one starts."""
 
 import json
+import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from ..config.checks import check
+from ..config.compose import flatten
 from ..config.dataset import DatasetConfig
 from ..config.overrides import is_for_hydra, name_key
 from ..config.schema import TrainConfig
@@ -31,14 +33,16 @@ def plan_sweep(overrides: list[str], flags: list[str], composer: Composer) -> Sw
     typed = [override for override in overrides if not is_for_hydra(override)]
     words = [override for override in typed if not name_key(override).startswith("sweep.")]
     settings, folder = read_settings(overrides, composer)
+    # Hydra's way to write them, and ours.
+    params = flatten(composer.common["sweeper"].get("params") or {}) | settings.params
     plan = Plan(typed, hydra, flags)
     if settings.search is None:
-        plan.jobs = _check_jobs(expand(words, settings, composer.parser), hydra, composer)
+        plan.jobs = _check_jobs(expand(words, replace(settings, params=params), composer.parser), hydra, composer)
         _refuse_shared_folders(plan.jobs)
         _refuse_duplicates(plan.jobs)
         _refuse_own_settings(plan.jobs, settings, {name_key(override) for override in typed})
     else:
-        parsed = composer.parser.parse_overrides(add_params(words, settings, composer.parser))
+        parsed = composer.parser.parse_overrides(add_params(words, params))
         plan.space = _read_space(parsed, settings)
         plan.base = _check_jobs(_list_extremes(parsed), hydra, composer)[0]
     if (plan.base or plan.jobs[0]).config["check"]:
@@ -55,10 +59,43 @@ def read_settings(overrides: list[str], composer: Composer) -> tuple[SweepConfig
             one_valued.append(word)
         elif name_key(word).startswith("sweep."):
             raise ValueError(f"{word}: settings of a sweep take one value; write a list in brackets, e.g. [1,2]")
+        elif is_for_hydra(word):
+            raise ValueError(f"{word}: a key of Hydra has one value in all jobs of a sweep")
     cfg = composer.compose(one_valued)
+    composer.common = _read_common(cfg.hydra)
     settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SweepConfig), cfg.sweep))
     assert isinstance(settings, SweepConfig)
+    if settings.file is not None:
+        settings.file = os.path.normpath(os.path.join(composer.folder, os.path.expanduser(settings.file)))
+    _check_sweeper(cfg.hydra)
     return settings, Path(str(cfg.hydra.sweep.dir))
+
+
+def _read_common(hydra: DictConfig) -> dict[str, Any]:
+    """Return what Hydra reads once for all jobs of a sweep, as it is written."""
+    launcher, sweeper, sweep = (OmegaConf.to_container(hydra[key]) for key in ("launcher", "sweeper", "sweep"))
+    return {"launcher": launcher, "sweeper": sweeper, "sweep.dir": sweep["dir"]}  # type: ignore[call-overload, index]
+
+
+def _check_sweeper(hydra: DictConfig) -> None:
+    """Raise ValueError for another sweeper than Hydra's, which is replaced, and for its keys that mean nothing here."""
+    sweeper, choice = hydra.sweeper, hydra.runtime.choices["hydra/sweeper"]
+    check(
+        choice in ("basic", "resumable"),
+        f"hydra/sweeper={choice} is not used here: these sweeps rank their jobs and can be resumed; leave it out, "
+        "sweep.search=tpe searches for the best values",
+    )
+    unknown = [str(key) for key in sweeper if key not in ("_target_", "params") and sweeper[key] is not None]
+    check(
+        not unknown,
+        f"hydra.sweeper.{next(iter(unknown), '')} is not known here; allowed: hydra.sweeper.params; sweep.parallel is "
+        "the number of jobs at once",
+    )
+    params = sweeper.get("params")
+    check(
+        params is None or OmegaConf.is_dict(params),
+        f"hydra.sweeper.params={params} is not of the form {{KEY: VALUES}}, e.g. {{model.num_layers: '4,6'}}",
+    )
 
 
 def _read_space(parsed: list[Override], settings: SweepConfig) -> dict[str, dict[str, Any]]:
@@ -117,9 +154,22 @@ def _check_jobs(jobs: list[list[str]], hydra: list[str], composer: Composer) -> 
 
 
 def check_job(overrides: list[str], number: int, hydra: list[str], composer: Composer) -> PlannedJob:
-    config, cfg = composer.check([*hydra, f"hydra.job.num={number}", f"hydra.job.id={number}", *overrides])
+    config, settled = composer.check([*hydra, f"hydra.job.num={number}", f"hydra.job.id={number}", *overrides])
+    _refuse_own_launcher(settled.cfg.hydra, composer)
     _check_images(config.dataset)
-    return PlannedJob(overrides, str(cfg.hydra.sweep.subdir), _to_json(config))
+    return PlannedJob(overrides, str(settled.cfg.hydra.sweep.subdir), _to_json(config))
+
+
+def _refuse_own_launcher(hydra: DictConfig, composer: Composer) -> None:
+    """Raise ValueError for settings of Hydra that it reads once for a sweep, in a file that only some jobs use."""
+    own = _read_common(hydra)
+    for key in (key for key, wanted in composer.common.items() if own[key] != wanted):
+        launcher = f"hydra/launcher={hydra.runtime.choices['hydra/launcher']}"
+        what = {"launcher": launcher, "sweeper": "hydra.sweeper.params"}.get(key, f"hydra.{key}")
+        raise ValueError(
+            f"{what} is set in a file that only some jobs use, but applies to a whole sweep; type it, or train those "
+            "jobs as a separate sweep"
+        )
 
 
 def _check_images(dataset: DatasetConfig) -> None:

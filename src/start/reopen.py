@@ -23,7 +23,9 @@ def find_same(sweep: Sweep, typed: bool) -> Sweep:
         with contextlib.suppress(OSError, ValueError):
             saved = read_plan(folder)
             if _is_same(saved, sweep.plan):
-                return replace(sweep, plan=saved, folder=folder, is_new=False)
+                # An earlier version stored neither the folder nor absolute flags.
+                plan = replace(saved, flags=sweep.plan.flags, cwd=saved.cwd or sweep.plan.cwd)
+                return replace(sweep, plan=plan, folder=folder, is_new=False)
     return sweep
 
 
@@ -95,6 +97,6 @@ def _refuse_change(number: int, before: PlannedJob, after: PlannedJob) -> None:
     if changed:
         values = ", ".join(f"{key} was {show_value(old[key])}, is {show_value(new[key])}" for key in changed[:3])
         raise ValueError(
-            f"job {number} of the sweep has changed ({values}), because of an edited file in configs/ or another "
-            "working directory; undo that, or start a new sweep"
+            f"job {number} of the sweep has changed ({values}), because of an edited file in configs/, another "
+            "working directory or another version; undo that, or start a new sweep"
         )

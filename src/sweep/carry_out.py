@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -14,10 +15,10 @@ from ..distributed.torchrun import report_error
 from ..machine.disk import remove_folder, short_path
 from ..run.files import SWEEP, SWEEP_LOCK, SWEEP_STOP
 from ..run.job import JobFailed
-from ..signals import Interrupts
+from ..signals import Interrupts, name_signal
 from .job import refresh_ledger
 from .launchers import launch_jobs, run_by_launcher
-from .ledger import count_states, show_ranking
+from .ledger import continue_command, count_states, show_ranking
 from .plan import Sweep
 from .processes import JOB_PROCESS, check_gpus, run_in_processes
 from .queue import Queue
@@ -62,7 +63,7 @@ def _check_settings(sweep: Sweep) -> None:
 def _carry_out(sweep: Sweep, launcher: Launcher) -> bool:
     """Run the jobs that are left; return whether all requested jobs are done."""
     sweep.folder.mkdir(parents=True, exist_ok=True)
-    with _lock(sweep.folder), Interrupts(terminal.announce_end):
+    with _lock(sweep.folder), Interrupts(terminal.announce_end, leave=partial(_leave, sweep.folder)):
         (sweep.folder / SWEEP_STOP).unlink(missing_ok=True)
         search = Search(sweep) if sweep.settings.search else None
         sweep.store()
@@ -82,6 +83,15 @@ def _carry_out(sweep: Sweep, launcher: Launcher) -> bool:
         finally:
             _rank(sweep, search)
     return started and not queue.list_unfinished()
+
+
+def _leave(folder: Path, number: int) -> None:
+    """Say how the sweep that a signal ends at once can continue. Its jobs are safe, whenever that is."""
+    if (folder / SWEEP).exists():
+        terminal.say_unbuffered(f"stopped by {name_signal(number)}; continue with: {continue_command(folder)}")
+    else:
+        terminal.say_unbuffered(f"stopped by {name_signal(number)} before training began")
+        remove_folder(folder)
 
 
 @contextlib.contextmanager
@@ -136,3 +146,5 @@ def _rank(sweep: Sweep, search: Search | None) -> None:
     states = read_states(sweep.folder, sweep.plan)
     if any(state.status != "pending" for state in states):
         show_ranking(sweep.folder, sweep.plan, states)
+    else:
+        terminal.show_pairs([("continue", continue_command(sweep.folder))])

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from .. import terminal
 from ..machine.disk import read_object, write_json
+from ..machine.streams import make_streams_safe
 from ..run.environment import now
 from ..run.files import CONFIG, JOB_CLAIM, LOG, STATUS, SWEEP_STOP
 from ..run.job import JobFailed
@@ -29,8 +30,9 @@ POLL = 1.0  # seconds between two attempts to claim a job that another process i
 def run_planned_job(sweep: Sweep, cfg: DictConfig) -> str:
     """Run the job that Hydra composed, unless it is done or another process runs it; return its status."""
     assert sweep.run_job is not None
+    make_streams_safe()  # of a launcher's worker
     if not sweep.place.main:  # works in a temporary folder, and follows the main process
-        sweep.run_job(cfg)
+        sweep.run_job(cfg, sweep.plan.jobs[HydraConfig.get().job.num].overrides)
         return "finished"
     folder = Path(HydraConfig.get().runtime.output_dir)
     number = [sweep.folder / job.folder for job in sweep.plan.jobs].index(folder)
@@ -100,7 +102,7 @@ def _train(sweep: Sweep, state: JobState, cfg: DictConfig) -> None:
     assert sweep.run_job is not None
     should_prune = open_pruner(sweep, state.number)
     stop = sweep.folder / SWEEP_STOP if sweep.shared else None
-    sweep.run_job(cfg, quiet=sweep.shared, stop=stop, should_prune=should_prune)
+    sweep.run_job(cfg, state.planned.overrides, quiet=sweep.shared, stop=stop, should_prune=should_prune)
 
 
 def _record(state: JobState, error: BaseException, before: dict) -> None:

@@ -10,9 +10,10 @@ from types import FrameType
 from hydra.plugins.launcher import Launcher
 
 from .. import terminal
+from ..config.compose import list_words
 from ..config.overrides import quote
 from ..run.files import SWEEP_STOP, SWEEP_TABLE
-from ..signals import ENDING, Interrupted, name_signal
+from ..signals import Interrupted, handle_ending, name_signal
 from .job import refresh_ledger
 from .plan import Sweep
 from .queue import Queue
@@ -22,8 +23,11 @@ ATTEMPTS = 2  # per job if the launcher fails: another job may have been the cau
 
 def launch_jobs(sweep: Sweep, launcher: Launcher, numbers: list[int]) -> list[str]:
     """Run jobs through a launcher, each in its own folder; return their statuses."""
+    name = launcher.config.hydra.job.config_name  # type: ignore[attr-defined]
     jobs = [sweep.plan.jobs[number] for number in numbers]
-    words = [[*job.overrides, f"hydra.sweep.subdir={quote(job.folder)}"] for job in jobs]
+    words = [
+        [*list_words(job.overrides, sweep.plan.hydra, name), f"hydra.sweep.subdir={quote(job.folder)}"] for job in jobs
+    ]
     return [result.return_value for result in launcher.launch(words, initial_job_idx=numbers[0])]
 
 
@@ -95,7 +99,7 @@ class _Relay:
         self._stop = folder / SWEEP_STOP
 
     def __enter__(self) -> "_Relay":
-        self._before = {number: signal.signal(number, self._handle) for number in ENDING}
+        self._before = handle_ending(self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -84,7 +84,7 @@ def _build_row(state: JobState, rank: int, sweep: Path) -> dict[str, Any]:
 
 
 def _build_page(sweep: Path, plan: Plan, ranked: Sequence[JobState]) -> str:
-    command = f"python train.py --multirun {shlex.join([*plan.overrides, *plan.hydra])}"
+    command = f"python train.py --multirun {shlex.join([*plan.flags, *plan.overrides, *plan.hydra])}"
     swept = plan.list_swept()
     tables = [tabulate_means(ranked, swept), tabulate_jobs(ranked, swept)]
     errors = [f"- job {state.number}: {escape_markdown(state.error)}" for state in ranked if state.error]
@@ -176,8 +176,12 @@ def show_ranking(sweep: Path, plan: Plan, states: Sequence[JobState]) -> None:
         best = shlex.quote(short_path(ranked[0].folder))
         pairs += [("best", best), ("predict", f"python inference.py run={best} input=IMAGE")]
     if any(not state.done for state in states):
-        pairs += [("continue", f"{name_launcher(read_place())} train.py --multirun resume={shlex.quote(str(folder))}")]
+        pairs += [("continue", continue_command(sweep))]
     terminal.show_pairs(pairs)
+
+
+def continue_command(sweep: Path) -> str:
+    return f"{name_launcher(read_place())} train.py --multirun resume={shlex.quote(short_path(sweep))}"
 
 
 def _show_table(table: Table) -> None:

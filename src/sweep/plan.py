@@ -53,7 +53,8 @@ class Plan:
     """A sweep as stored in sweep.json.
 
     overrides: as typed; hydra: those for Hydra itself; flags: the words with dashes; space: for a search, the values
-    that it chooses from, by key; base: what a search starts from. Jobs of a search are added as they are chosen.
+    that it chooses from, by key; base: what a search starts from; cwd: the folder that relative paths refer to, unknown
+    in plans of earlier versions. Jobs of a search are added as they are chosen.
     """
 
     overrides: list[str]
@@ -62,6 +63,7 @@ class Plan:
     jobs: list[PlannedJob] = field(default_factory=list)
     space: dict[str, dict[str, Any]] = field(default_factory=dict)
     base: PlannedJob | None = None
+    cwd: str = ""
 
     def list_swept(self) -> list[str]:
         """Return the keys whose values are not equal in all jobs."""
@@ -114,7 +116,8 @@ def read_plan(folder: Path) -> Plan:
         base = values.pop("base")
         return Plan(**values, jobs=jobs, base=PlannedJob(**base) if base else None)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        newer = " or was written by a newer version of this program" if "unexpected keyword" in str(error) else ""
+        raise ValueError(f"{path} is damaged{newer}: {error}") from error
 
 
 def open_sweep(wanted: str, root: Path) -> tuple[Path, Plan]:

@@ -66,6 +66,7 @@ class _Pool:
         self._queue, self._sweep = queue, sweep
         self._gpus: list[int | None] = [*settings.gpus] if settings.gpus else [None] * settings.parallel
         self._single = len(self._gpus) == 1  # the job itself prints to the terminal
+        self._ending = False  # whether the processes have been told to end
 
     def fill(self) -> None:
         """Start a job in each free slot, as long as there are jobs."""
@@ -101,7 +102,8 @@ class _Pool:
     def _finish(self, number: int, code: int) -> None:
         state = self._queue.report_end(number)
         silent = state.status == "killed" or read_object(state.folder / STATUS) == self._before[number]
-        if code != 0 and silent and not state.done:
+        # One that was told to end before it trained has not failed; it stays to be run.
+        if code != 0 and silent and not state.done and not self._ending:
             _record_exit(state, code)
             state = self._queue.read(number)
         with contextlib.suppress(OSError):
@@ -116,6 +118,7 @@ class _Pool:
 
     def signal(self, number: int) -> None:
         """Send a signal to all processes."""
+        self._ending = True
         for _, process in self.children.values():
             with contextlib.suppress(OSError):
                 process.send_signal(number)

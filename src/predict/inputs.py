@@ -1,0 +1,57 @@
+"""Which files are predicted: those of a file, a folder or a glob; and which are left out, each with the reason."""
+
+import glob
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..config.checks import explain_address
+from ..data.files import is_image, walk
+
+
+@dataclass
+class Inputs:
+    """files: the images; others: the files and folders that are left out, each with the reason."""
+
+    files: list[Path]
+    others: dict[Path, str] = field(default_factory=dict)
+
+    def describe_others(self) -> str:
+        """Return how many files are left out and how many for each reason; "" if there are none."""
+        reasons = Counter(self.others.values()).most_common()
+        listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
+        return f"{len(self.others):,} file{'' if len(self.others) == 1 else 's'} left out: {listed}" if reasons else ""
+
+
+def find_inputs(wanted: str) -> Inputs:
+    """Return the images of a file, a folder (recursively) or a glob. Raises FileNotFoundError if there are none.
+
+    Raises ValueError for an address.
+    """
+    if address := explain_address("input", wanted):
+        raise ValueError(address)
+    path = Path(os.path.expanduser(wanted))
+    if path.exists() and not path.is_dir():
+        return Inputs([path])  # whatever its name is
+    found = [path] if path.is_dir() else sorted(glob.glob(os.path.expanduser(wanted), recursive=True))
+    matches = [Path(match) for match in found]
+    reasons: dict[Path, str] = {}  # of each file once, "" for images
+    for match in (match for match in matches if not match.is_dir()):
+        named = f"not an image ({match.suffix.lower() or 'no extension'})"
+        reasons[match] = "" if match.is_file() and is_image(match) else named
+    for folder in (match for match in matches if match.is_dir()):
+        reasons |= dict(sorted(walk(folder)))
+    inputs = Inputs(
+        [file for file, reason in reasons.items() if not reason],
+        {file: reason for file, reason in reasons.items() if reason},
+    )
+    if not inputs.files:
+        raise FileNotFoundError("; ".join(filter(None, [_explain_none(wanted, path), inputs.describe_others()])))
+    return inputs
+
+
+def _explain_none(wanted: str, path: Path) -> str:
+    if path.is_dir():
+        return f"there are no images in the folder {wanted}"
+    return f"no image matches {wanted}" if glob.has_magic(wanted) else f"there is no file or folder {wanted}"
