@@ -203,6 +203,18 @@ def test_a_disk_that_fills_up_while_decoding_says_so_too(photos: Path, monkeypat
     assert listing(photos.parent / "cache") == set()
 
 
+def test_a_full_disk_without_a_cache_is_not_answered_with_leaving_the_cache_out(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("src.data.decode.Index.save", fill)
+    with pytest.raises(OSError, match=r"the metadata of the images of .* needs a few MB, but .* free; choose") as error:
+        load(photos, "dataset.cache=off")
+    assert str(error.value).endswith("choose another folder")
+
+
 def test_with_automatic_caching_a_small_disk_means_streaming(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cached = load(photos)
     shutil.rmtree(photos.parent / "cache")

@@ -4,6 +4,7 @@ import csv
 import functools
 import json
 import statistics
+import unicodedata
 from collections.abc import Sequence
 from math import comb
 from pathlib import Path
@@ -257,6 +258,15 @@ def test_runs_are_compared_image_by_image_with_the_best(tmp_path: Path) -> None:
     assert [(test.accuracy_a, test.accuracy_b) for test in tests] == [(0.75, 0.675), (0.75, 0.25)]
     assert tests[0].p == tests[0].p_holm == pytest.approx(0.453125) and tests[1].p == pytest.approx(2 / 2**20)
     assert tests[1].p_holm == pytest.approx(4 / 2**20)
+
+
+def test_images_are_the_same_in_any_form_of_unicode(tmp_path: Path) -> None:
+    for form in ("NFC", "NFD"):
+        save_run(tmp_path / form, val_acc=0.9, right=range(30))
+        path = tmp_path / form / "test/predictions.csv"
+        path.write_text(unicodedata.normalize(form, path.read_text().replace("c0", "café").replace(".png", "é.png")))
+    tests, problems = compare_with_best(choose_entries(ask(tmp_path))[0])
+    assert problems == [] and [(test.only_a, test.only_b) for test in tests] == [(0, 0)]
 
 
 def test_runs_with_different_tests_are_not_compared_and_the_reason_is_reported(tmp_path: Path) -> None:

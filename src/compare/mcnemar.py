@@ -9,6 +9,7 @@ a low type I error. It compares two trained models and cannot know how much othe
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..data.names import normalize
 from ..machine.disk import read_csv
 from ..run.files import TEST_PREDICTIONS
 from ..run.saved import SavedRun
@@ -69,7 +70,7 @@ def read_answers(run: SavedRun) -> Answers:
     """Read test/predictions.csv. Raises FileNotFoundError, or ValueError if it is damaged."""
     rows = read_csv(run.folder / TEST_PREDICTIONS)
     try:
-        answers = {row["image"]: (row["class"], bool(int(row["correct"]))) for row in rows}
+        answers = {normalize(row["image"]): (normalize(row["class"]), bool(int(row["correct"]))) for row in rows}
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError("its columns are not image, class and correct") from error
     if not answers or len(answers) < len(rows):
