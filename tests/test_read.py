@@ -77,6 +77,12 @@ def test_the_channels_of_an_array_are_its_smallest_axis_or_what_a_key_says(
     assert picture.notes == ([read.CHANNELS_FIRST] if turned and "axes" not in reading else [])
 
 
+def test_arrays_are_not_taken_for_smaller_than_they_are(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((13, 64, 48), np.uint8))
+    assert fit_to_pictures((100, 100), [tmp_path / "x.npy"]) == (64, 48)
+    assert fit_to_pictures((100, 100), [tmp_path / "x.npy"], Reading(axes="hwc")) == (13, 64)
+
+
 def test_pages_of_a_tiff_are_noted_and_become_channels_where_it_is_said() -> None:
     bands = np.random.default_rng(0).integers(0, 256, (8, 9, 5), np.uint8)
     content = odd_inputs.write_pages(bands)

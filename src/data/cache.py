@@ -112,7 +112,9 @@ class Cache:
     def _final_preprocessing(self) -> Preprocessing:
         if not self.shrink:
             return self.preprocessing
-        return replace(self.preprocessing, size=fit_to_pictures(self.preprocessing.size, self.items))
+        return replace(
+            self.preprocessing, size=fit_to_pictures(self.preprocessing.size, self.items, self.preprocessing.reading)
+        )
 
     def pixels(self, index: Index) -> np.ndarray:
         """Return the stored images as a memory map (N,H,W,C); writing to it does not change the file."""

@@ -18,7 +18,7 @@ from PIL import Image
 
 from ..augment.chunks import count_cores
 from .images import Preprocessing, Track
-from .read import CLIPPED, upright_size
+from .read import CLIPPED, PLAIN, Reading, upright_size
 
 CHUNK_SIZE = 16  # images per task of a thread: passing a result between threads costs as much as a small image
 Items = Sequence[Path] | np.ndarray
@@ -74,7 +74,7 @@ class Decoded:
     notes: Sequence[str] = ()
 
 
-def fit_to_pictures(size: tuple[int, int], items: Items) -> tuple[int, int]:
+def fit_to_pictures(size: tuple[int, int], items: Items, reading: Reading = PLAIN) -> tuple[int, int]:
     """Return `size` (height, width), reduced if no picture is that large: enlarging takes space and adds no detail.
 
     Reads the headers of up to 64 evenly spaced pictures.
@@ -83,7 +83,7 @@ def fit_to_pictures(size: tuple[int, int], items: Items) -> tuple[int, int]:
     for position in np.linspace(0, len(items) - 1, min(64, len(items))).astype(int):
         item = items[position]
         with contextlib.suppress(Exception):  # a broken file is reported when it is decoded
-            sides = item.shape[:2] if isinstance(item, np.ndarray) else upright_size(item)
+            sides = item.shape[:2] if isinstance(item, np.ndarray) else upright_size(item, reading)
             heights.append(sides[0])
             widths.append(sides[1])
     return min([size[0], max(heights, default=size[0])]), min([size[1], max(widths, default=size[1])])

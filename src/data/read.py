@@ -59,6 +59,9 @@ class Reading:
     max_pixels: int = 180_000_000
 
 
+PLAIN = Reading()
+
+
 @dataclass
 class Picture:
     """An image's pixels and metadata of its file: width and height, upright, and Pillow's mode.
@@ -74,7 +77,7 @@ class Picture:
     notes: list[str] = field(default_factory=list)
 
 
-def read_image(path: Path, reading: Reading = Reading()) -> Pixels:
+def read_image(path: Path, reading: Reading = PLAIN) -> Pixels:
     """Read a file (its first frame) upright, as 8-bit grayscale (mode L) or color (RGB), or as (H,W,C) for other C.
 
     Transparent images are composited onto white. Raises OSError, naming the file, if it is truncated or not an image
@@ -83,7 +86,7 @@ def read_image(path: Path, reading: Reading = Reading()) -> Pixels:
     return parse_image(path.read_bytes(), path, reading).pixels
 
 
-def parse_image(content: bytes, path: Path, reading: Reading = Reading(), min_side: int = 0) -> Picture:
+def parse_image(content: bytes, path: Path, reading: Reading = PLAIN, min_side: int = 0) -> Picture:
     """Return the picture in a file's content; see `read_image`.
 
     With `min_side`, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, by its DCT, as long as both sides keep that
@@ -101,11 +104,11 @@ def parse_image(content: bytes, path: Path, reading: Reading = Reading(), min_si
         raise OSError(f"{path}: {reason}") from error
 
 
-def upright_size(path: Path) -> tuple[int, int]:
+def upright_size(path: Path, reading: Reading = PLAIN) -> tuple[int, int]:
     """Return the (height, width) of a file's picture without decoding it."""
     if path.suffix.lower() == ".npy":
-        height, width = np.load(path, mmap_mode="r", allow_pickle=False).shape[:2]
-        return height, width
+        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+        return shape[1:] if len(shape) == 3 and _has_channels_first(shape, reading) else shape[:2]
     with path.open("rb") as file, _open(file) as image:
         return image.size if _find_orientation(image, []) in SIDEWAYS else image.size[::-1]
 
