@@ -47,7 +47,8 @@ def train(config: TrainConfig, job: Job) -> float:
 
     # Images, decoded once and kept in memory if they fit. They complete the configuration.
     stored_size = build.choose_stored_size(config)
-    data = load_data(config.dataset, config.model.image_size, terminal.track, device, stored_size, config.check)
+    size, resumed = config.model.image_size, config.resume is not None
+    data = load_data(config.dataset, size, terminal.track, device, stored_size, config.check, resumed)
     config = build.complete_config(config, data)
     training, look = config.training, data.preprocessing
     assert training.batch_size is not None  # a complete configuration has no null

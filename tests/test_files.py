@@ -108,11 +108,22 @@ def test_a_table_that_is_not_utf_8_is_named_with_the_line(tmp_path: Path) -> Non
         read_table(*overrides)
 
 
+def test_paths_and_archives_that_are_broken_are_named(tmp_path: Path) -> None:
+    overrides = write_table(tmp_path, f"path,label\n0.png,cat\n{'x' * 300}.png,dog\n")
+    with pytest.raises(FileNotFoundError, match="1 of the 2 images in dataset.table=.* do not exist"):
+        read_table(*overrides)
+    packed = bytearray(gzip.compress(b"path,label\n0.png,cat\n1.png,dog\n" * 99))
+    packed[12:30] = bytes(18)
+    (tmp_path / "labels.csv.gz").write_bytes(packed)
+    with pytest.raises(ValueError, match="labels.csv.gz cannot be read: "):
+        read_table("dataset=csv", f"dataset.table='{tmp_path}/labels.csv.gz'")
+
+
 def test_files_and_classes_of_a_table_are_found_in_any_form_of_unicode(tmp_path: Path) -> None:
-    touch(tmp_path, f"{NFD}/{NFD} 1.png", f"{NFD}/2.png", "sub/3.png")
-    text = f"path,label\n{NFC}/{NFC} 1.png,{NFC}\n{NFD}/2.png,{NFD}\nsub\\3.png,dog\n"
+    touch(tmp_path, f"{NFD}/{NFD} 1.png", f"{NFD}/2.png", "sub/3.png", f"{NFD}4.png")
+    text = f"path,label\n{NFC}/{NFC} 1.png,{NFC}\n{NFD}/2.png,{NFD}\nsub\\3.png,dog\nsub/../{NFC}4.png,dog\n"
     overrides = write_table(tmp_path, text, encoding="utf-8")
-    assert read_table(*overrides) == {f"{NFD} 1.png": NFC, "2.png": NFC, "3.png": "dog"}
+    assert read_table(*overrides) == {f"{NFD} 1.png": NFC, "2.png": NFC, "3.png": "dog", f"{NFD}4.png": "dog"}
 
 
 def test_a_class_is_one_in_any_form_of_unicode_and_keeps_its_name(tmp_path: Path) -> None:
@@ -188,7 +199,7 @@ def test_system_folders_are_neither_classes_nor_searched(tmp_path: Path) -> None
     source = read_folders(tmp_path)
     assert source.classes == ["cat", "dog"] and source.splits["all"][1] == [0, 1]
     reasons = {os.path.relpath(path, tmp_path): reason for path, reason in source.ignored}
-    assert reasons == dict.fromkeys([*SYSTEM, *(f"cat/{folder}" for folder in SYSTEM)], "a system folder")
+    assert reasons == dict.fromkeys([*SYSTEM, *(f"cat/{folder}" for folder in SYSTEM)], "made by the system")
 
 
 @pytest.mark.parametrize("where", ["", "cat", "cat/nested"])

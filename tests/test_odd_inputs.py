@@ -40,6 +40,8 @@ def test_every_good_picture_is_trained_on_and_predicted_and_nothing_else(odd: Pa
     others = len(odd_inputs.CLASSES) * (len(odd_inputs.OTHER_FILES) + 1) + 2 * len(odd_inputs.SYSTEM_FOLDERS)
     assert result.stdout.splitlines()[-1] == f"{count} images predicted, {others} other files"
     by_file = {row["file"].removeprefix(f"{odd}/photos/"): row["class"] for row in predicted}
+    globbed = infer(tmp_path, f"run={run.folder}", f"input={odd / 'photos'}/*", f"output={tmp_path}/glob.csv")
+    assert globbed.returncode == 0 and len(read_csv(tmp_path / "glob.csv")) == count
     assert tested and all(by_file[row["image"]] == row["predicted"] for row in tested), "the same pixels"
     for note in ("WebP files end in zeros", "metadata cannot be read"):
         assert note in log
@@ -88,6 +90,9 @@ def test_classes_that_differ_in_a_few_of_many_levels_are_told_apart(kind: str, o
     rows = read_csv(tmp_path / "all.csv")
     right = [row["class"] == Path(row["file"]).parent.name for row in rows]
     assert result.returncode == 0 and len(right) == 16 and sum(right) >= 15
+    other = infer(tmp_path, f"run={run.folder}", f"input={odd / 'depths' / '16_bits'}", f"output={tmp_path}/other.csv")
+    clipped = "levels outside dataset.value_range are clipped to it (16 images)"
+    assert (clipped in other.stdout + other.stderr) == (kind == "12_bits")
 
 
 def test_every_table_says_the_same(odd: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers import compose, make_picture, pixels_of
 from odd_inputs import encode, on_white
-from PIL import Image
+from PIL import Image, ImageOps
 
 from src.data import read
 from src.data.decode import fit_to_pictures
@@ -92,23 +92,30 @@ def test_pages_of_a_tiff_are_noted_and_become_channels_where_it_is_said() -> Non
     assert stacked.notes == [] and np.array_equal(np.asarray(stacked.pixels), bands)
     assert parse(encode(PICTURE, "GIF", save_all=True, append_images=[PICTURE])).notes == [], "an animation"
     uneven = encode(PICTURE, "TIFF", save_all=True, append_images=[PICTURE.resize((9, 9))])
-    with pytest.raises(OSError, match="pages of several sizes, which dataset.pages=bands cannot make"):
-        parse(uneven, pages="bands")
+    deep = encode(PICTURE.convert("L"), "TIFF", save_all=True, append_images=[Image.new("I;16", PICTURE.size)])
+    for content in (uneven, deep):
+        with pytest.raises(OSError, match="pages of several sizes or depths, which dataset.pages=bands cannot make"):
+            parse(content, pages="bands")
+    palette = PICTURE.convert("P")
+    mixed = encode(palette, "TIFF", save_all=True, append_images=[PICTURE.convert("1")])
+    bands = np.asarray(parse(mixed, pages="bands", channels=4).pixels)
+    assert np.array_equal(bands[..., :3], np.asarray(palette.convert("RGB"))), "colors, not places in the palette"
+    assert set(np.unique(bands[..., 3])) == {0, 255}
 
 
-@pytest.mark.parametrize("kind", ["alpha", "unspecified"])
+@pytest.mark.parametrize("kind", ["alpha", "unspecified", "premultiplied"])
 @pytest.mark.parametrize("compression", [None, "tiff_lzw"])
 def test_a_fourth_band_of_a_tiff_is_noted_and_kept_where_it_is_said(kind: str, compression: str | None) -> None:
     bands = np.random.default_rng(0).integers(60, 120, (8, 9, 4), np.uint8)
     content = bytearray(encode(Image.fromarray(bands, "RGBA"), "TIFF", compression=compression))
-    if kind == "unspecified":  # the tag ExtraSamples, as GDAL writes it
-        content[content.find(struct.pack("<HHI", 338, 3, 1)) + 8] = 0
+    # The tag ExtraSamples: GDAL writes that it is unspecified.
+    content[content.find(struct.pack("<HHI", 338, 3, 1)) + 8] = {"unspecified": 0, "premultiplied": 1, "alpha": 2}[kind]
     kept = parse(bytes(content), channels=4)
     assert kept.notes == [] and np.array_equal(np.asarray(kept.pixels), bands)
     picture = parse(bytes(content))
-    assert picture.notes == [read.FOURTH_BAND if kind == "alpha" else read.EXTRA_BAND]
+    assert picture.notes == [read.EXTRA_BAND if kind == "unspecified" else read.FOURTH_BAND]
     mean = np.asarray(picture.pixels).mean()
-    assert mean > 180 if kind == "alpha" else mean == bands[..., :3].mean(), "laid on white, or left out"
+    assert mean == bands[..., :3].mean() if kind == "unspecified" else mean > 180, "left out, or laid on white"
     assert parse(encode(Image.fromarray(bands, "RGBA"), "PNG")).notes == []
 
 
@@ -132,6 +139,20 @@ def test_the_range_is_that_of_the_training_images_unless_the_type_is_used(
     levels: list[float], expected: tuple[float, float] | None
 ) -> None:
     assert find_value_range(levels) == expected
+
+
+def test_floats_and_32_bits_have_no_type_that_is_used() -> None:
+    assert find_value_range([5000.5, 40000.0], floats=True) == (5000.5, 40000)
+    assert find_value_range([0, 1_000_000]) == (0, 1_000_000)
+
+
+def test_a_run_that_is_resumed_keeps_the_levels_that_it_began_with(tmp_path: Path) -> None:
+    """One of an earlier version began with the upper 8 bits."""
+    odd_inputs.make_depths(tmp_path)
+    words = ["dataset=image_folder", f"dataset.root='{tmp_path}/12_bits'", f"dataset.cache_dir='{tmp_path}/cache'"]
+    config = compose(*words).dataset
+    data = load_data(config, (8, 8), lambda items, total, text: iter(items), resumed=True)
+    assert data.preprocessing.value_range is None and pixels_of(data.train).max() <= 15
 
 
 @pytest.mark.parametrize("kind", ["png", "tif", "npy"])
@@ -158,11 +179,44 @@ def test_12_bits_of_16_use_all_levels_in_training_and_inference(kind: str, tmp_p
     assert f"{read.CLIPPED}" in " ".join(clipped.notes)
 
 
+def test_16_bits_of_color_keep_the_upper_8_and_say_so_and_planes_are_refused() -> None:
+    picture = parse(odd_inputs.deep_color_png(PICTURE, transparent=False))
+    assert picture.notes == [read.DEEP_COLOR] and np.array_equal(np.asarray(picture.pixels), np.asarray(PICTURE))
+    entries = [(256, 4), (257, 4), (258, 16), (259, 1), (262, 2), (273, 8), (277, 3), (278, 4), (279, 96), (284, 2)]
+    header = b"II*\0" + struct.pack("<I", 8 + 96) + bytes(range(96)) + struct.pack("<H", len(entries))
+    planes = header + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries) + bytes(4)
+    with pytest.raises(OSError, match="a TIFF of 16 bits with its bands one after another; save it as .npy"):
+        parse(planes)
+
+
+def test_an_orientation_needs_no_other_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bytes:
+        raise TypeError("The fill character must be a unicode character, not bytes")
+
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[odd_inputs.ORIENTATION] = orientation
+        content = encode(PICTURE, "PNG", exif=exif)
+        expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+        with monkeypatch.context() as patch:
+            patch.setattr(Image.Exif, "tobytes", fail)  # where the rest of it is broken
+            assert np.array_equal(np.asarray(parse(content).pixels), np.asarray(expected)), orientation
+
+
+def test_a_broken_first_file_does_not_hide_the_bands_of_the_others(tmp_path: Path) -> None:
+    odd_inputs.make_bands(tmp_path)
+    (tmp_path / "pages" / "crop" / "000.jpg").write_bytes(b"broken")
+    data = load(tmp_path / "pages", tmp_path / "cache", "dataset.pages=bands", "dataset.on_error=skip")
+    assert data.preprocessing.channels == 6
+
+
 def test_all_16_bits_give_the_bits_that_they_gave() -> None:
     levels = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1024
     for content in (encode(Image.fromarray(levels), "PNG"), odd_inputs.save_array(levels)):
         picture = parse(content)
         assert np.array_equal(np.asarray(picture.pixels), levels >> 8) and picture.levels == (0, 64512)
+    swapped = odd_inputs.save_array(levels.astype(">u2"))
+    assert np.array_equal(np.asarray(parse(swapped).pixels), levels >> 8)
     signed = odd_inputs.save_array(np.array([[-1000, 0], [1000, 3000]], np.int16))
     assert np.asarray(parse(signed, value_range=(-1000, 3000)).pixels).tolist() == [[0, 64], [128, 255]]
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from ..augment.chunks import count_cores
 from .images import Preprocessing, Track
-from .read import CLIPPED, PLAIN, Reading, upright_size
+from .read import PLAIN, Reading, upright_size
 
 CHUNK_SIZE = 16  # images per task of a thread: passing a result between threads costs as much as a small image
 Items = Sequence[Path] | np.ndarray
@@ -179,11 +179,8 @@ def decode_one(item: Path | np.ndarray, preprocessing: Preprocessing) -> Decoded
     except OSError as error:
         return error
     digest = hashlib.blake2b(content, digest_size=16).digest()
-    notes, levels, allowed = picture.notes, picture.levels, preprocessing.value_range
-    if levels and allowed and (levels[0] < allowed[0] or levels[1] > allowed[1]):
-        notes = [*notes, CLIPPED]
     counts = _count_values(pixels)
-    return Decoded(pixels, counts, picture.width, picture.height, picture.mode, digest, levels, notes)
+    return Decoded(pixels, counts, picture.width, picture.height, picture.mode, digest, picture.levels, picture.notes)
 
 
 def _array_mode(image: np.ndarray) -> str:

@@ -80,7 +80,10 @@ def _explain(error: OSError) -> OSError:
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    status = os.stat(folder)
+    try:
+        status = os.stat(folder)
+    except OSError as error:
+        raise _explain(error) from error
     return status.st_dev, status.st_ino
 
 
@@ -88,7 +91,7 @@ def explain_ignored(name: str) -> str:
     """Return why a file or folder of this name is never data, "" if it may be."""
     if name.startswith("."):
         return "hidden"
-    return "a system folder" if name.lower() in SYSTEM_FOLDERS else ""
+    return "made by the system" if name.lower() in SYSTEM_FOLDERS else ""
 
 
 def is_image(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """How a picture becomes the model's input, in training and in inference: picture -> uint8 tensor (C,H,W)."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from .read import Picture, Pixels, Reading, parse_image, to_eight_bit
+from .read import CLIPPED, Picture, Pixels, Reading, parse_image, to_eight_bit
 
 INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -55,14 +56,20 @@ class Preprocessing:
         """Return the uint8 tensor (C,H,W) of an image, cropped and resized in one resampling."""
         return torch.from_numpy(self.pixels(image).transpose(2, 0, 1).copy())
 
-    def read(self, path: Path) -> Tensor:
-        """Return the uint8 tensor (C,H,W) of a file. Raises OSError, naming the file, if it cannot be used."""
-        return torch.from_numpy(self.parse(path.read_bytes(), path)[0].transpose(2, 0, 1).copy())
+    def read(self, path: Path, notes: Counter[str] | None = None) -> Tensor:
+        """Return the uint8 tensor (C,H,W) of a file, and count its notes. Raises OSError, naming the file."""
+        pixels, picture = self.parse(path.read_bytes(), path)
+        if notes is not None:
+            notes.update(picture.notes)
+        return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
     def parse(self, content: bytes, path: Path) -> tuple[np.ndarray, Picture]:
         """Return the pixels (H,W,C) of a file's content and the picture that they come from."""
         # Twice the final size, as in Pillow's thumbnails, so that the resampling still has pixels to average.
         picture = parse_image(content, path, self.reading, 2 * max(self.size))
+        levels, allowed = picture.levels, self.value_range
+        if levels and allowed and (levels[0] < allowed[0] or levels[1] > allowed[1]):
+            picture.notes.append(CLIPPED)
         try:
             return self.pixels(picture.pixels), picture
         except ValueError as error:

@@ -90,9 +90,11 @@ def load_data(
     device: torch.device | None = None,
     stored_size: tuple[int, int] | None = None,
     inspecting: bool = False,
+    resumed: bool = False,
 ) -> Data:
     """Find, split and decode a data set for a model's input of `size` (height, width), and store it where it fits.
 
+    resumed: for a run that continues, with the levels that it began with.
     With another `stored_size`, training images are stored whole, squashed to it, for crops to be drawn from; otherwise
     they are preprocessed like the other splits, as in inference.
     Raises ValueError and OSError, naming folder and key, if the data cannot be used; with `inspecting` these problems
@@ -103,7 +105,11 @@ def load_data(
     preprocessing = _begin_preprocessing(source, config, size)
     whole_size = None if stored_size == size else stored_size
     parts, streamed = _open_parts(source, preprocessing, config, whole_size, track)
-    value_range = find_value_range(parts["train"].index.levels.tolist()) if config.value_range is None else None
+    value_range = None
+    if config.value_range is None and not resumed:  # a run that is resumed keeps what it began with
+        train = parts["train"].index
+        floats = any(mode.startswith(("F", "float")) for mode in set(train.mode.tolist()))
+        value_range = find_value_range(train.levels.tolist(), floats)
     if value_range:
         low, high = (f"{level:g}" for level in value_range)
         source.notes.append(
@@ -118,7 +124,9 @@ def load_data(
     splits, place = _store_splits(parts, config, preprocessing.channels, device or torch.device("cpu"))
     if whole_size:
         splits["train"].ratios = _picture_ratios(parts["train"].index, size, config.resize)
-    problems += _find_empty(splits, source, config, sum(len(part.index.errors) for part in parts.values()))
+    problems += _find_empty(
+        splits, source, config, [line for part in parts.values() for line in part.index.errors.tolist()]
+    )
     if problems and not inspecting:
         raise problems[0]
     return Data(
@@ -232,15 +240,15 @@ def _choose_reading(config: DatasetConfig) -> Reading:
     )
 
 
-def find_value_range(levels: Sequence[float]) -> tuple[float, float] | None:
+def find_value_range(levels: Sequence[float], floats: bool = False) -> tuple[float, float] | None:
     """Return the range that becomes 0 to 255 for images of these least and greatest levels; None for the whole type.
 
     Cameras and scanners of 10, 12 or 14 bits use a small part of 16. levels: NaN if no image has more than 8 bits.
     """
     low, high = levels
-    floats = low >= 0 and high <= 1
-    uses_all_bits = low >= 0 and high > 0x7FFF
-    return (low, high) if low < high and not floats and not uses_all_bits else None
+    unit = low >= 0 and high <= 1
+    uses_all_bits = not floats and low >= 0 and 0x7FFF < high <= 0xFFFF
+    return (low, high) if low < high and not unit and not uses_all_bits else None
 
 
 def _describe_notes(parts: dict[str, _Part]) -> list[str]:
@@ -249,7 +257,8 @@ def _describe_notes(parts: dict[str, _Part]) -> list[str]:
     for part in parts.values():
         counts.update({note: int(count) for note, count in part.index.notes.tolist()})
     train = parts["train"].index
-    used = np.count_nonzero(train.histogram.sum(0))
+    counted = np.sort(train.histogram.sum(0))[::-1].cumsum()
+    used = int((counted < 0.999 * counted[-1]).sum()) + 1  # levels of all but a few pixels, such as dead ones
     if len(train.kept) and used < FEW_LEVELS and set(train.mode.tolist()) != {"1"}:
         levels = "a single level" if used == 1 else f"{used} of 256 levels"
         counts[f"the training images have only {levels}; is dataset.value_range right?"] = len(train.kept)
@@ -274,9 +283,10 @@ def _count_channels(items: Items, reading: Reading) -> int:
     """Return 3 for pictures, which may all turn out to be grayscale, or the channels of arrays and of pages."""
     if isinstance(items, np.ndarray):
         return 1 if items.ndim == 3 else items.shape[3]
+    special = (".npy", ".tif", ".tiff") if reading.pages == "bands" else (".npy",)
+    if not any(path.suffix.lower() in special for path in items):
+        return 3
     for path in items:
-        if path.suffix.lower() not in ((".npy", ".tif", ".tiff") if reading.pages == "bands" else (".npy",)):
-            break
         with contextlib.suppress(OSError):  # a broken file is reported later
             pixels = read_image(path, reading)
             return pixels.shape[2] if isinstance(pixels, np.ndarray) else 3
@@ -353,11 +363,11 @@ def _find_unreadable(parts: dict[str, _Part], config: DatasetConfig, notes: list
 
 
 def _find_empty(
-    splits: dict[str, Split], source: Source, config: DatasetConfig, num_unreadable: int
+    splits: dict[str, Split], source: Source, config: DatasetConfig, unreadable: list[str]
 ) -> list[Exception]:
     """Return the errors that prevent training; add a note for each class that only validation or test lacks."""
     where = f" in dataset.root={config.root}" if config.root else ""
-    few = "too few images" + (f" ({num_unreadable} are unreadable)" if num_unreadable else "")
+    few = "too few images" + (f" ({len(unreadable)} are unreadable, such as {unreadable[0]})" if unreadable else "")
     problems: list[Exception] = []
     for name, split in splits.items():
         counts = torch.bincount(split.labels, minlength=len(source.classes))

@@ -3,6 +3,7 @@
 The same letter may be stored in two forms: macOS writes é as e and an accent (NFD), most others as one (NFC).
 """
 
+import os
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -45,13 +46,14 @@ class FileFinder:
     def find(self, name: str) -> Path | None:
         """Return the file, None if there is none; an absolute path is taken as it is."""
         path = self._root / name
-        if path.is_file():
+        if os.path.isfile(path):  # Path.is_file raises for names that are too long
             return path
         for parts in (Path(name).parts, Path(name.replace("\\", "/")).parts):
             found: Path | None = self._root
             for part in parts:
-                found = None if found is None else self._list(found).get(normalize(part))
-            if found is not None and found.is_file():
+                if found is not None:
+                    found = found / part if part == ".." else self._list(found).get(normalize(part))
+            if found is not None and os.path.isfile(found):
                 return found
         return None
 

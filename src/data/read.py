@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import PIL
-from PIL import Image, ImageOps, PngImagePlugin, features
+from PIL import Image, PngImagePlugin, features
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
@@ -24,7 +24,16 @@ from PIL.TiffImagePlugin import TiffImageFile
 # Only these (MPO comes with JPEG), whatever the file extension: for some formats Pillow would run other programs.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", *(["AVIF"] if features.check("avif") else []))
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap width and height
-SAMPLES = 277  # the TIFF tag that counts the bands
+TURNS = {  # what makes a picture of each orientation upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+BITS, SAMPLES, PLANES = 258, 277, 284  # TIFF tags: bits per sample, number of bands, how these are arranged
 Pixels = Image.Image | np.ndarray  # a picture in mode L or RGB, or a uint8 array (H,W,C) with any other C
 
 # What was understood of a file although it could mean something else, with the key that says otherwise.
@@ -34,6 +43,7 @@ FOURTH_BAND = "TIFFs have a fourth band, taken for transparency; dataset.channel
 EXTRA_BAND = "TIFFs have a fourth band, which is left out; dataset.channels=4 makes it a channel"
 ENDS_IN_ZEROS = "WebP files end in zeros: an even area at the end of the picture, or a download that was cut"
 NO_METADATA = "metadata cannot be read, such as the orientation"
+DEEP_COLOR = "color images of 16 bits keep the upper 8; if they use fewer, save them as .npy for dataset.value_range"
 CLIPPED = "levels outside dataset.value_range are clipped to it"
 
 # Pillow refuses large images and long texts before it is known whether they do harm; `dataset.max_pixels` decides.
@@ -153,17 +163,21 @@ def _parse_picture(image: Image.Image, content: bytes, reading: Reading, min_sid
     _check_size(image.width * image.height, reading)
     if isinstance(image, TiffImageFile):
         _silence_libtiff()
+        _refuse_deep_planes(image)
         notes += _note_bands(image, reading)
         if reading.pages == "bands" and getattr(image, "n_frames", 1) > 1:
             return _stack_pages(image, reading, notes)
+    tiles = getattr(image, "tile", [])
+    if tiles and ";16" in str(tiles[0].args) and image.mode in ("RGB", "RGBA", "RGBX", "LA"):
+        notes.append(DEEP_COLOR)
     if isinstance(image, PngImageFile):
         _halve_transparency(image)
     image.load()
     orientation = _find_orientation(image, notes)
     if orientation in SIDEWAYS:
         width, height = height, width
-    # With nothing to do, exif_transpose returns a copy, which costs as much as a small resize.
-    upright = image if orientation == 1 else ImageOps.exif_transpose(image)
+    # Not ImageOps.exif_transpose, which also writes the metadata anew, and fails where they are broken.
+    upright = image.transpose(TURNS[orientation]) if orientation in TURNS else image
     levels = _find_levels(upright)
     if reading.channels == len(upright.getbands()) and upright.mode not in ("L", "RGB", "P"):
         return Picture(np.asarray(upright), width, height, mode, notes=notes)
@@ -186,6 +200,14 @@ def _find_orientation(image: Image.Image, notes: list[str]) -> int:
         return 1
 
 
+def _refuse_deep_planes(image: TiffImageFile) -> None:
+    """Raise ValueError for uncompressed bands of 16 bits, one after another, whose bytes Pillow takes for pixels."""
+    tags = image.tag_v2
+    planes = tags.get(PLANES) == 2 and tags.get(SAMPLES, 1) > 1
+    if planes and max(tags.get(BITS, (8,))) > 8 and image.tile and image.tile[0].codec_name == "raw":
+        raise ValueError("a TIFF of 16 bits with its bands one after another; save it as .npy (H,W,C)")
+
+
 def _note_bands(image: TiffImageFile, reading: Reading) -> list[str]:
     """Return notes on bands and pages; let Pillow load a fourth band that it would leave out, if it is wanted."""
     notes = [FIRST_PAGE] if reading.pages == "first" and getattr(image, "n_frames", 1) > 1 else []
@@ -193,6 +215,10 @@ def _note_bands(image: TiffImageFile, reading: Reading) -> list[str]:
         return notes
     if reading.channels == 4:
         image._mode = "RGBX" if image.mode == "RGB" else image.mode
+        # Pillow would divide the others by a band that is said to be premultiplied.
+        for place, tile in enumerate(image.tile):
+            if isinstance(tile.args, tuple):
+                image.tile[place] = tile._replace(args=(tile.args[0].replace("RGBa", "RGBA"), *tile.args[1:]))
         return notes
     return [*notes, FOURTH_BAND if image.mode == "RGBA" else EXTRA_BAND]
 
@@ -203,10 +229,12 @@ def _stack_pages(image: TiffImageFile, reading: Reading, notes: list[str]) -> Pi
     for page in range(image.n_frames):
         image.seek(page)
         _check_size(image.width * image.height * image.n_frames, reading)
-        pixels = np.asarray(image)
+        pixels = np.asarray(to_eight_bit(image) if image.mode in ("1", "P") else image)
         bands += [pixels] if pixels.ndim == 2 else list(np.moveaxis(pixels, 2, 0))
-    if len({band.shape for band in bands}) > 1:
-        raise ValueError("pages of several sizes, which dataset.pages=bands cannot make channels of one image")
+    if len({(band.shape, band.dtype) for band in bands}) > 1:
+        raise ValueError(
+            "pages of several sizes or depths, which dataset.pages=bands cannot make channels of one image"
+        )
     stacked = np.stack(bands, axis=2)
     levels = None if stacked.dtype == np.uint8 else (float(stacked.min()), float(stacked.max()))
     mode = f"{len(bands)} bands"
@@ -264,6 +292,7 @@ def _parse_array(content: bytes, reading: Reading) -> Picture:
     array = np.load(io.BytesIO(content), allow_pickle=False)
     if not isinstance(array, np.ndarray):
         raise ValueError("an archive of arrays; an image must be a single array")
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or not array.size:
@@ -305,11 +334,21 @@ def _to_bytes(array: np.ndarray, value_range: tuple[float, float] | None) -> np.
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError("float pixels that are not finite")
     if value_range is not None:
-        low, high = value_range
-        return ((array.astype(np.float64) - low) * (255 / (high - low))).round().clip(0, 255).astype(np.uint8)
+        return _scale_table(value_range)[array] if array.dtype == np.uint16 else _scale(array, value_range)
     if array.dtype.kind == "f":
         return (array.clip(0, 1) * 255).round().astype(np.uint8)
     return (array.clip(0, 0xFFFF).astype(np.uint16) >> 8).astype(np.uint8)
+
+
+def _scale(array: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
+    low, high = value_range
+    return ((array.astype(np.float64) - low) * (255 / (high - low))).round().clip(0, 255).astype(np.uint8)
+
+
+@functools.lru_cache(4)
+def _scale_table(value_range: tuple[float, float]) -> np.ndarray:
+    """Return what each of 16 bits' levels becomes: looking them up is ten times as fast."""
+    return _scale(np.arange(0x10000), value_range)
 
 
 def _find_levels(image: Image.Image) -> tuple[float, float] | None:

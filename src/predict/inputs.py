@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..config.checks import explain_address
-from ..data.files import is_image, walk
+from ..data.files import explain_ignored, is_image, walk
 
 
 @dataclass
@@ -41,7 +41,8 @@ def find_inputs(wanted: str) -> Inputs:
         named = f"not an image ({match.suffix.lower() or 'no extension'})"
         reasons[match] = "" if match.is_file() and is_image(match) else named
     for folder in (match for match in matches if match.is_dir()):
-        reasons |= dict(sorted(walk(folder)))
+        ignored = explain_ignored(folder.name) if glob.has_magic(wanted) else ""
+        reasons |= {folder: ignored} if ignored else dict(sorted(walk(folder)))
     inputs = Inputs(
         [file for file, reason in reasons.items() if not reason],
         {file: reason for file, reason in reasons.items() if reason},

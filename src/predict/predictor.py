@@ -1,5 +1,6 @@
 """From a run directory and image files to class probabilities. Letters: n images, K classes."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,7 @@ class Predictor:
 
     def __init__(self, run: SavedRun, device: str) -> None:
         config, self.classes, self.preprocessing = run.load()
+        self.notes = Counter[str]()  # what ambiguous files were taken for, and how many
         self.device, _ = choose_device(device)
         self.precision = choose_precision(config.training.precision, self.device)
         model = VisionTransformer(**asdict(config.model))
@@ -47,7 +49,7 @@ class Predictor:
             read, images, errors = [], [], []
             for path in files[first : first + batch_size]:
                 try:
-                    images.append(self.preprocessing.read(path))
+                    images.append(self.preprocessing.read(path, self.notes))
                     read.append(path)
                 except OSError as error:
                     errors.append(str(error))

@@ -178,6 +178,9 @@ def _predict(
             interrupts.release()
             if add is None and write_error(sys.stdout):
                 break
+    for note, count in predictor.notes.items():
+        report(f"{note} ({count:,} image{'s' * (count > 1)})")
+    predictor.notes.clear()
 
 
 def _as_row(path: Path, top: Sequence[tuple[str, float]]) -> dict[str, str | float]:
