@@ -12,7 +12,8 @@ from PIL import Image
 from src.data.batches import iterate_batches, shuffled_order
 from src.data.files import find_images
 from src.data.images import Preprocessing, _center_box
-from src.data.load import Data, Split, load_data, pixel_statistics
+from src.data.levels import pixel_statistics
+from src.data.load import Data, Split, load_data
 from src.data.read import read_image
 from src.data.report import inspect_data
 from src.data.sources import load_digits

@@ -14,10 +14,11 @@ from helpers import compose, make_picture, pixels_of
 from odd_inputs import encode, on_white
 from PIL import Image, ImageOps
 
-from src.data import read
+from src.data import read, tiff
 from src.data.decode import fit_to_pictures
 from src.data.images import Preprocessing
-from src.data.load import Data, find_value_range, load_data
+from src.data.levels import find_value_range
+from src.data.load import Data, load_data
 from src.data.read import Reading, parse_image, upright_size
 from src.run.saved import SavedRun
 
@@ -87,7 +88,7 @@ def test_pages_of_a_tiff_are_noted_and_become_channels_where_it_is_said() -> Non
     bands = np.random.default_rng(0).integers(0, 256, (8, 9, 5), np.uint8)
     content = odd_inputs.write_pages(bands)
     first = parse(content)
-    assert first.notes == [read.FIRST_PAGE] and np.array_equal(np.asarray(first.pixels), bands[..., 0])
+    assert first.notes == [tiff.FIRST_PAGE] and np.array_equal(np.asarray(first.pixels), bands[..., 0])
     stacked = parse(content, pages="bands", channels=5)
     assert stacked.notes == [] and np.array_equal(np.asarray(stacked.pixels), bands)
     assert parse(encode(PICTURE, "GIF", save_all=True, append_images=[PICTURE])).notes == [], "an animation"
@@ -113,7 +114,7 @@ def test_a_fourth_band_of_a_tiff_is_noted_and_kept_where_it_is_said(kind: str, c
     kept = parse(bytes(content), channels=4)
     assert kept.notes == [] and np.array_equal(np.asarray(kept.pixels), bands)
     picture = parse(bytes(content))
-    assert picture.notes == [read.EXTRA_BAND if kind == "unspecified" else read.FOURTH_BAND]
+    assert picture.notes == [tiff.EXTRA_BAND if kind == "unspecified" else tiff.FOURTH_BAND]
     mean = np.asarray(picture.pixels).mean()
     assert mean == bands[..., :3].mean() if kind == "unspecified" else mean > 180, "left out, or laid on white"
     assert parse(encode(Image.fromarray(bands, "RGBA"), "PNG")).notes == []

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from .read import CLIPPED, Picture, Pixels, Reading, parse_image, to_eight_bit
+from .levels import to_eight_bit
+from .read import CLIPPED, Picture, Pixels, Reading, parse_image
 
 INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,

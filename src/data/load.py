@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,13 +19,13 @@ from .cache import Cache
 from .decode import Index, Items, fit_to_pictures, index_arrays
 from .folders import Source
 from .images import Preprocessing, Track
+from .levels import FEW, count_levels, find_value_range, pixel_statistics
 from .read import Reading, read_image
 from .sources import load_source
 from .splits import carve_splits
 from .storage import Images, Stream, choose_place, store_images
 
 SPLITS = ("train", "val", "test")
-FEW_LEVELS = 16  # below which a set of images is probably not what it should be
 DISK_SHARE = 0.9  # of the free space; if the cache would take more, images are streamed instead
 
 
@@ -240,26 +239,14 @@ def _choose_reading(config: DatasetConfig) -> Reading:
     )
 
 
-def find_value_range(levels: Sequence[float], floats: bool = False) -> tuple[float, float] | None:
-    """Return the range that becomes 0 to 255 for images of these least and greatest levels; None for the whole type.
-
-    Cameras and scanners of 10, 12 or 14 bits use a small part of 16. levels: NaN if no image has more than 8 bits.
-    """
-    low, high = levels
-    unit = low >= 0 and high <= 1
-    uses_all_bits = not floats and low >= 0 and 0x7FFF < high <= 0xFFFF
-    return (low, high) if low < high and not unit and not uses_all_bits else None
-
-
 def _describe_notes(parts: dict[str, _Part]) -> list[str]:
     """Return what ambiguous files were taken for, how many there are, and whether the pixels hold anything."""
     counts = Counter[str]()
     for part in parts.values():
         counts.update({note: int(count) for note, count in part.index.notes.tolist()})
     train = parts["train"].index
-    counted = np.sort(train.histogram.sum(0))[::-1].cumsum()
-    used = int((counted < 0.999 * counted[-1]).sum()) + 1  # levels of all but a few pixels, such as dead ones
-    if len(train.kept) and used < FEW_LEVELS and set(train.mode.tolist()) != {"1"}:
+    used = count_levels(train.histogram)
+    if len(train.kept) and used < FEW and set(train.mode.tolist()) != {"1"}:
         levels = "a single level" if used == 1 else f"{used} of 256 levels"
         counts[f"the training images have only {levels}; is dataset.value_range right?"] = len(train.kept)
     return [f"{note} ({count:,} image{'s' * (count > 1)})" for note, count in counts.items()]
@@ -379,15 +366,3 @@ def _find_empty(
         elif absent:
             source.notes.append(f"no {name} image of class {absent}: {few} to split")
     return problems
-
-
-def pixel_statistics(histogram: np.ndarray) -> tuple[list[float], list[float]]:
-    """Return the mean and standard deviation per channel, pixels in [0,1], from counts (C,256) of the 256 values.
-
-    A constant channel gets std 1/255, which is safe to divide by.
-    """
-    values = np.arange(256) / 255
-    shares = histogram / histogram.sum(axis=1, keepdims=True).clip(1)
-    means = shares @ values
-    stds = np.sqrt((shares * (values - means[:, None]) ** 2).sum(1)).clip(1 / 255)
-    return means.round(6).tolist(), stds.round(6).tolist()

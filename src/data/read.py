@@ -4,8 +4,6 @@ A file is read completely or not at all: a truncated one is an error, never padd
 that cannot be read is noted. Letters: H W pixels, C channels.
 """
 
-import contextlib
-import ctypes
 import functools
 import io
 import logging
@@ -15,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL
 from PIL import Image, PngImagePlugin, features
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
+
+from . import tiff
+from .levels import find_levels, to_bytes, to_eight_bit
 
 # Only these (MPO comes with JPEG), whatever the file extension: for some formats Pillow would run other programs.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", *(["AVIF"] if features.check("avif") else []))
@@ -33,14 +33,10 @@ TURNS = {  # what makes a picture of each orientation upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-BITS, SAMPLES, PLANES = 258, 277, 284  # TIFF tags: bits per sample, number of bands, how these are arranged
 Pixels = Image.Image | np.ndarray  # a picture in mode L or RGB, or a uint8 array (H,W,C) with any other C
 
 # What was understood of a file although it could mean something else, with the key that says otherwise.
 CHANNELS_FIRST = ".npy files are read as (channels, height, width); dataset.axes=hwc reads (height, width, channels)"
-FIRST_PAGE = "TIFFs have several pages, of which the first is used; dataset.pages=bands makes them channels"
-FOURTH_BAND = "TIFFs have a fourth band, taken for transparency; dataset.channels=4 makes it a channel"
-EXTRA_BAND = "TIFFs have a fourth band, which is left out; dataset.channels=4 makes it a channel"
 ENDS_IN_ZEROS = "WebP files end in zeros: an even area at the end of the picture, or a download that was cut"
 NO_METADATA = "metadata cannot be read, such as the orientation"
 DEEP_COLOR = "color images of 16 bits keep the upper 8; if they use fewer, save them as .npy for dataset.value_range"
@@ -162,11 +158,12 @@ def _parse_picture(image: Image.Image, content: bytes, reading: Reading, min_sid
         image.draft(None, (min_side, min_side))
     _check_size(image.width * image.height, reading)
     if isinstance(image, TiffImageFile):
-        _silence_libtiff()
-        _refuse_deep_planes(image)
-        notes += _note_bands(image, reading)
-        if reading.pages == "bands" and getattr(image, "n_frames", 1) > 1:
-            return _stack_pages(image, reading, notes)
+        tiff.silence_libtiff()
+        tiff.refuse_deep_planes(image)
+        notes += tiff.note_bands(image, reading.channels, reading.pages)
+        if reading.pages == "bands" and image.n_frames > 1:
+            _check_size(image.width * image.height * image.n_frames, reading)
+            return _make_picture(tiff.stack_pages(image), f"{image.n_frames} pages", reading, notes)
     tiles = getattr(image, "tile", [])
     if tiles and ";16" in str(tiles[0].args) and image.mode in ("RGB", "RGBA", "RGBX", "LA"):
         notes.append(DEEP_COLOR)
@@ -178,7 +175,7 @@ def _parse_picture(image: Image.Image, content: bytes, reading: Reading, min_sid
         width, height = height, width
     # Not ImageOps.exif_transpose, which also writes the metadata anew, and fails where they are broken.
     upright = image.transpose(TURNS[orientation]) if orientation in TURNS else image
-    levels = _find_levels(upright)
+    levels = find_levels(upright)
     if reading.channels == len(upright.getbands()) and upright.mode not in ("L", "RGB", "P"):
         return Picture(np.asarray(upright), width, height, mode, notes=notes)
     return Picture(to_eight_bit(upright, reading.value_range), width, height, mode, levels, notes)
@@ -198,56 +195,6 @@ def _find_orientation(image: Image.Image, notes: list[str]) -> int:
     except Exception:  # the parsers raise a dozen types for broken data
         notes.append(NO_METADATA)
         return 1
-
-
-def _refuse_deep_planes(image: TiffImageFile) -> None:
-    """Raise ValueError for uncompressed bands of 16 bits, one after another, whose bytes Pillow takes for pixels."""
-    tags = image.tag_v2
-    planes = tags.get(PLANES) == 2 and tags.get(SAMPLES, 1) > 1
-    if planes and max(tags.get(BITS, (8,))) > 8 and image.tile and image.tile[0].codec_name == "raw":
-        raise ValueError("a TIFF of 16 bits with its bands one after another; save it as .npy (H,W,C)")
-
-
-def _note_bands(image: TiffImageFile, reading: Reading) -> list[str]:
-    """Return notes on bands and pages; let Pillow load a fourth band that it would leave out, if it is wanted."""
-    notes = [FIRST_PAGE] if reading.pages == "first" and getattr(image, "n_frames", 1) > 1 else []
-    if image.tag_v2.get(SAMPLES) != 4 or image.mode not in ("RGB", "RGBA"):
-        return notes
-    if reading.channels == 4:
-        image._mode = "RGBX" if image.mode == "RGB" else image.mode
-        # Pillow would divide the others by a band that is said to be premultiplied.
-        for place, tile in enumerate(image.tile):
-            if isinstance(tile.args, tuple):
-                image.tile[place] = tile._replace(args=(tile.args[0].replace("RGBa", "RGBA"), *tile.args[1:]))
-        return notes
-    return [*notes, FOURTH_BAND if image.mode == "RGBA" else EXTRA_BAND]
-
-
-def _stack_pages(image: TiffImageFile, reading: Reading, notes: list[str]) -> Picture:
-    """Return the pages of a TIFF as channels."""
-    bands: list[np.ndarray] = []
-    for page in range(image.n_frames):
-        image.seek(page)
-        _check_size(image.width * image.height * image.n_frames, reading)
-        pixels = np.asarray(to_eight_bit(image) if image.mode in ("1", "P") else image)
-        bands += [pixels] if pixels.ndim == 2 else list(np.moveaxis(pixels, 2, 0))
-    if len({(band.shape, band.dtype) for band in bands}) > 1:
-        raise ValueError(
-            "pages of several sizes or depths, which dataset.pages=bands cannot make channels of one image"
-        )
-    stacked = np.stack(bands, axis=2)
-    levels = None if stacked.dtype == np.uint8 else (float(stacked.min()), float(stacked.max()))
-    mode = f"{len(bands)} bands"
-    return Picture(_as_picture(_to_bytes(stacked, reading.value_range)), image.width, image.height, mode, levels, notes)
-
-
-@functools.cache
-def _silence_libtiff() -> None:
-    """Keep libtiff from writing to the terminal; Pillow raises an error too."""
-    for library in Path(PIL.__path__[0]).parent.glob("[Pp]illow.libs/libtiff*"):
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(str(library)).TIFFSetErrorHandler(None)
-            ctypes.CDLL(str(library)).TIFFSetWarningHandler(None)
 
 
 def _halve_transparency(image: PngImageFile) -> None:
@@ -303,9 +250,14 @@ def _parse_array(content: bytes, reading: Reading) -> Picture:
         array = np.ascontiguousarray(array.transpose(1, 2, 0))
     height, width, channels = array.shape
     _check_size(height * width, reading)
-    pixels = _as_picture(_to_bytes(array, reading.value_range))
+    return _make_picture(array, f"{array.dtype}x{channels}", reading, notes)
+
+
+def _make_picture(array: np.ndarray, mode: str, reading: Reading, notes: list[str]) -> Picture:
+    """Return the picture of pixels (H,W,C) of any type."""
+    pixels = _as_picture(to_bytes(array, reading.value_range))
     levels = None if array.dtype in (np.uint8, bool) else (float(array.min()), float(array.max()))
-    return Picture(pixels, width, height, f"{array.dtype}x{channels}", levels, notes)
+    return Picture(pixels, array.shape[1], array.shape[0], mode, levels, notes)
 
 
 def _has_channels_first(shape: tuple[int, ...], reading: Reading) -> bool:
@@ -321,57 +273,3 @@ def _as_picture(pixels: np.ndarray) -> Pixels:
     if pixels.shape[2] == 1:
         return Image.fromarray(pixels[..., 0])
     return Image.fromarray(pixels) if pixels.shape[2] == 3 else pixels
-
-
-def _to_bytes(array: np.ndarray, value_range: tuple[float, float] | None) -> np.ndarray:
-    """Return pixels as uint8; without a range, 16-bit pixels keep their upper 8 bits, float pixels are from 0 to 1."""
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype == bool:
-        return array * np.uint8(255)
-    if array.dtype.kind != "f" and array.dtype not in (np.uint16, np.int16, np.int32):
-        raise ValueError(f"pixels of type {array.dtype}; supported: uint8, uint16, int16, int32, and floats")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError("float pixels that are not finite")
-    if value_range is not None:
-        return _scale_table(value_range)[array] if array.dtype == np.uint16 else _scale(array, value_range)
-    if array.dtype.kind == "f":
-        return (array.clip(0, 1) * 255).round().astype(np.uint8)
-    return (array.clip(0, 0xFFFF).astype(np.uint16) >> 8).astype(np.uint8)
-
-
-def _scale(array: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
-    low, high = value_range
-    return ((array.astype(np.float64) - low) * (255 / (high - low))).round().clip(0, 255).astype(np.uint8)
-
-
-@functools.lru_cache(4)
-def _scale_table(value_range: tuple[float, float]) -> np.ndarray:
-    """Return what each of 16 bits' levels becomes: looking them up is ten times as fast."""
-    return _scale(np.arange(0x10000), value_range)
-
-
-def _find_levels(image: Image.Image) -> tuple[float, float] | None:
-    """Return the least and the greatest level of an image of more than 8 bits."""
-    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
-        return None
-    levels = np.asarray(image)
-    finite = levels[np.isfinite(levels)] if image.mode == "F" else levels
-    return (float(finite.min()), float(finite.max())) if finite.size else None
-
-
-def to_eight_bit(image: Image.Image, value_range: tuple[float, float] | None = None) -> Image.Image:
-    """Return the image in mode L or RGB."""
-    mode = image.mode
-    if mode in ("I", "F") or mode.startswith("I;16"):
-        levels = np.asarray(image)
-        return Image.fromarray(_to_bytes(levels if mode in ("I", "F") else levels.astype(np.uint16), value_range))
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("L" if mode in ("1", "L", "LA", "La") else "RGB")
-    if mode in ("L", "RGB"):
-        return image
-    if mode == "1":
-        return image.convert("L")
-    return image.convert("RGB")
