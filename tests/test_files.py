@@ -4,6 +4,7 @@ import gzip
 import os
 import re
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,21 @@ def touch(root: Path, *names: str) -> Path:
     return root
 
 
-def write_table(root: Path, text: str, name: str = "labels.csv", **encoding: Any) -> list[str]:
-    """Write a table of images that exist; return the overrides that read it."""
+def write_table(root: Path, text: str, name: str = "labels.csv", **encoding: Any) -> Path:
+    """Write a table of images that exist."""
     touch(root, *(f"{i}.png" for i in range(6)))
     (root / name).write_text(text, newline="", **encoding)
-    return ["dataset=csv", f"dataset.table='{root / name}'"]
+    return root / name
 
 
-def read_table(*overrides: str) -> dict[str, str]:
+def load(table: Path, **keys: Any) -> Source:
+    config = compose("dataset=csv", f"dataset.table='{__file__}'").dataset  # composed once
+    return load_source(replace(config, table=str(table), **keys))
+
+
+def read_table(table: Path, **keys: Any) -> dict[str, str]:
     """Return the class of each file of a table."""
-    source = load_source(compose(*overrides).dataset)
+    source = load(table, **keys)
     (items, labels) = source.splits["all"]
     return {Path(os.fspath(item)).name: source.classes[label] for item, label in zip(items, labels, strict=True)}
 
@@ -52,11 +58,11 @@ def test_the_delimiter_is_the_one_that_gives_the_columns(
 ) -> None:
     quoted = [("path", "label"), *((file, f'"{kind}"') for file, kind in ROWS)]
     text = ending.join(delimiter.join(row) for row in quoted) + ending
-    overrides = write_table(tmp_path, text, name)
-    assert read_table(*overrides) == dict(ROWS)
+    table = write_table(tmp_path, text, name)
+    assert read_table(table) == dict(ROWS)
     other = "semicolon" if delimiter == "," else "comma"
     with pytest.raises(ValueError, match=rf"dataset.path_column=path is not a column of .*{name}; it has: .*delimiter"):
-        read_table(*overrides, f"dataset.delimiter={other}")
+        read_table(table, delimiter=other)
 
 
 @pytest.mark.parametrize(
@@ -73,16 +79,16 @@ def test_fields_without_a_column_are_an_error_with_their_line(text: str, line: i
     with pytest.raises(
         ValueError, match=rf"labels.csv: line {line} has \d fields, but there are \d columns \(path, label"
     ):
-        read_table(*write_table(tmp_path, text))
+        read_table(write_table(tmp_path, text))
 
 
 def test_what_spreadsheets_add_is_no_data(tmp_path: Path) -> None:
     text = "\ufeff, path , label ,,\r\n0,0.png, cat ,,\r\n,,,,\r\n\r\n1,1.png,dog,,\r\n"
-    assert read_table(*write_table(tmp_path, text, encoding="utf-8")) == {"0.png": "cat", "1.png": "dog"}
+    assert read_table(write_table(tmp_path, text, encoding="utf-8")) == {"0.png": "cat", "1.png": "dog"}
     (tmp_path / "labels.csv.gz").write_bytes(gzip.compress(b"path,label\n0.png,cat\n1.png,dog\n"))
-    assert read_table("dataset=csv", f"dataset.table='{tmp_path}/labels.csv.gz'") == {"0.png": "cat", "1.png": "dog"}
+    assert read_table(tmp_path / "labels.csv.gz") == {"0.png": "cat", "1.png": "dog"}
     text = "path\tlabel\n0.png\tñandú\n1.png\tdog\n"
-    assert read_table(*write_table(tmp_path, text, encoding="utf-16")) == {"0.png": "ñandú", "1.png": "dog"}
+    assert read_table(write_table(tmp_path, text, encoding="utf-16")) == {"0.png": "ñandú", "1.png": "dog"}
 
 
 @pytest.mark.parametrize(
@@ -96,34 +102,34 @@ def test_what_spreadsheets_add_is_no_data(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_table_must_not_say_is_named_by_its_line(text: str, message: str, tmp_path: Path) -> None:
-    overrides = write_table(tmp_path, text)
+    table = write_table(tmp_path, text)
     with pytest.raises(ValueError, match=re.escape(message.format(tmp_path / "labels.csv"))):
-        read_table(*overrides)
+        read_table(table)
 
 
 def test_a_table_that_is_not_utf_8_is_named_with_the_line(tmp_path: Path) -> None:
-    overrides = write_table(tmp_path, "path,label\n0.png,cat\n1.png,cafÃ©\n", encoding="utf-8")
+    table = write_table(tmp_path, "path,label\n0.png,cat\n1.png,cafÃ©\n", encoding="utf-8")
     (tmp_path / "labels.csv").write_bytes("path,label\n0.png,cat\n1.png,café\n".encode("cp1252"))
     with pytest.raises(ValueError, match="line 3 is not UTF-8; save the table as UTF-8, for example with iconv"):
-        read_table(*overrides)
+        read_table(table)
 
 
 def test_paths_and_archives_that_are_broken_are_named(tmp_path: Path) -> None:
-    overrides = write_table(tmp_path, f"path,label\n0.png,cat\n{'x' * 300}.png,dog\n")
+    table = write_table(tmp_path, f"path,label\n0.png,cat\n{'x' * 300}.png,dog\n")
     with pytest.raises(FileNotFoundError, match="1 of the 2 images in dataset.table=.* do not exist"):
-        read_table(*overrides)
+        read_table(table)
     packed = bytearray(gzip.compress(b"path,label\n0.png,cat\n1.png,dog\n" * 99))
     packed[12:30] = bytes(18)
     (tmp_path / "labels.csv.gz").write_bytes(packed)
     with pytest.raises(ValueError, match="labels.csv.gz cannot be read: "):
-        read_table("dataset=csv", f"dataset.table='{tmp_path}/labels.csv.gz'")
+        read_table(tmp_path / "labels.csv.gz")
 
 
 def test_files_and_classes_of_a_table_are_found_in_any_form_of_unicode(tmp_path: Path) -> None:
     touch(tmp_path, f"{NFD}/{NFD} 1.png", f"{NFD}/2.png", "sub/3.png", f"{NFD}4.png")
     text = f"path,label\n{NFC}/{NFC} 1.png,{NFC}\n{NFD}/2.png,{NFD}\nsub\\3.png,dog\nsub/../{NFC}4.png,dog\n"
-    overrides = write_table(tmp_path, text, encoding="utf-8")
-    assert read_table(*overrides) == {f"{NFD} 1.png": NFC, "2.png": NFC, "3.png": "dog", f"{NFD}4.png": "dog"}
+    table = write_table(tmp_path, text, encoding="utf-8")
+    assert read_table(table) == {f"{NFD} 1.png": NFC, "2.png": NFC, "3.png": "dog", f"{NFD}4.png": "dog"}
 
 
 def test_a_class_is_one_in_any_form_of_unicode_and_keeps_its_name(tmp_path: Path) -> None:
@@ -143,8 +149,8 @@ def test_classes_that_differ_only_in_case_or_spaces_are_noted(tmp_path: Path) ->
         f"the classes {pair} differ only in case or spaces; if they are one class, give it one name"
         for pair in ("'Cat' and 'cat'", "'hot dog' and 'hotdog'")
     ]
-    overrides = write_table(tmp_path, "path,label\n0.png,cat\n1.png,Cat\n")
-    assert load_source(compose(*overrides).dataset).notes[0].startswith("the classes 'Cat' and 'cat' differ only")
+    table = write_table(tmp_path, "path,label\n0.png,cat\n1.png,Cat\n")
+    assert load(table).notes[0].startswith("the classes 'Cat' and 'cat' differ only")
 
 
 def test_groups_are_matched_in_any_form_of_unicode(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import io
 import struct
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,10 @@ def parse(content: bytes, name: str = "x", **reading: Any) -> read.Picture:
     return parse_image(content, Path(name), Reading(**reading))
 
 
-def load(root: Path, cache: Path, *overrides: str) -> Data:
-    words = ["dataset=image_folder", f"dataset.root='{root}'", "dataset.image_size=8", f"dataset.cache_dir='{cache}'"]
-    config = compose(*words, *overrides)
-    return load_data(config.dataset, config.model.image_size, lambda items, total, text: iter(items))
+def load(root: Path, cache: Path, **keys: Any) -> Data:
+    config = compose("dataset=image_folder", "dataset.root=.", "dataset.image_size=8").dataset  # composed once
+    config = replace(config, root=str(root), cache_dir=str(cache), **keys)
+    return load_data(config, (8, 8), lambda items, total, text: iter(items))
 
 
 def test_a_good_webp_is_read_whatever_it_ends_in_and_a_cut_one_is_refused() -> None:
@@ -174,9 +175,9 @@ def test_12_bits_of_16_use_all_levels_in_training_and_inference(kind: str, tmp_p
         level = 300 + 150 * (file.parent.name == "ill") + 10 * int(file.stem)
         assert image.unique().tolist() == [round((level - low) * 255 / (high - low))]
         assert torch.equal(look.read(file), image)
-    typed = load(tmp_path / "x", tmp_path / "cache", "dataset.value_range=[0,1000]")
+    typed = load(tmp_path / "x", tmp_path / "cache", value_range=[0.0, 1000.0])
     assert typed.preprocessing.value_range == (0, 1000) and pixels_of(typed.train).max() <= 128
-    clipped = load(tmp_path / "x", tmp_path / "cache", "dataset.value_range=[0,305]")
+    clipped = load(tmp_path / "x", tmp_path / "cache", value_range=[0.0, 305.0])
     assert f"{read.CLIPPED}" in " ".join(clipped.notes)
 
 
@@ -207,7 +208,7 @@ def test_an_orientation_needs_no_other_metadata(monkeypatch: pytest.MonkeyPatch)
 def test_a_broken_first_file_does_not_hide_the_bands_of_the_others(tmp_path: Path) -> None:
     odd_inputs.make_bands(tmp_path)
     (tmp_path / "pages" / "crop" / "000.jpg").write_bytes(b"broken")
-    data = load(tmp_path / "pages", tmp_path / "cache", "dataset.pages=bands", "dataset.on_error=skip")
+    data = load(tmp_path / "pages", tmp_path / "cache", pages="bands", on_error="skip")
     assert data.preprocessing.channels == 6
 
 
