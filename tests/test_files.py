@@ -15,6 +15,7 @@ from src.data.files import find_images, is_image, walk
 from src.data.folders import Source, match_split, read_folders
 from src.data.sources import load_source
 from src.data.splits import carve_splits
+from src.predict.inputs import find_inputs
 
 NFD, NFC = unicodedata.normalize("NFD", "café"), "café"
 
@@ -226,7 +227,7 @@ def test_a_folder_that_cannot_be_opened_is_an_error_by_name(
     monkeypatch.setattr(os, "scandir", refuse(scandir))
     monkeypatch.setattr(os, "listdir", refuse(listdir))
     message = f"the folder {closed} cannot be opened: Permission denied; make it readable, or move it out of the data"
-    for read in (read_folders, find_images):
+    for read in (read_folders, find_images, lambda root: find_inputs(f"{root}/**/*.jpg")):
         with pytest.raises(OSError, match=re.escape(message)):
             read(tmp_path)
 

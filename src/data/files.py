@@ -61,6 +61,12 @@ def walk(folder: Path) -> Iterator[tuple[Path, str]]:
             yield path, explain_ignored(name) or ("" if is_image(path) else f"not an image ({_kind(path)})")
 
 
+def refuse_closed(folder: Path) -> None:
+    """Raise OSError, naming it, for a folder below this one that cannot be opened; `glob` leaves such ones out."""
+    for _ in os.walk(folder, onerror=_refuse):
+        pass
+
+
 def list_folder(folder: Path) -> list[Path]:
     """Return the entries of a folder, sorted. Raises OSError, naming the folder, if it cannot be opened."""
     try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..config.checks import explain_address
-from ..data.files import explain_ignored, is_image, walk
+from ..data.files import explain_ignored, is_image, refuse_closed, walk
 
 
 @dataclass
@@ -34,15 +34,19 @@ def find_inputs(wanted: str) -> Inputs:
     path = Path(os.path.expanduser(wanted))
     if path.exists() and not path.is_dir():
         return Inputs([path])  # whatever its name is
+    # The first part of a glob that is not a name.
+    fixed = next((place for place, part in enumerate(path.parts) if glob.has_magic(part)), len(path.parts))
+    if "**" in path.parts:
+        refuse_closed(Path(*path.parts[:fixed]))
     found = [path] if path.is_dir() else sorted(glob.glob(os.path.expanduser(wanted), recursive=True))
-    matches = [Path(match) for match in found]
     reasons: dict[Path, str] = {}  # of each file once, "" for images
-    for match in (match for match in matches if not match.is_dir()):
-        named = f"not an image ({match.suffix.lower() or 'no extension'})"
-        reasons[match] = "" if match.is_file() and is_image(match) else named
-    for folder in (match for match in matches if match.is_dir()):
-        ignored = explain_ignored(folder.name) if glob.has_magic(wanted) else ""
-        reasons |= {folder: ignored} if ignored else dict(sorted(walk(folder)))
+    for match in map(Path, found):
+        ignored = next(filter(None, map(explain_ignored, match.parts[fixed:])), "")
+        if ignored or not match.is_dir():
+            named = f"not an image ({match.suffix.lower() or 'no extension'})"
+            reasons[match] = ignored or ("" if match.is_file() and is_image(match) else named)
+    for folder in (match for match in map(Path, found) if match.is_dir() and match not in reasons):
+        reasons |= dict(sorted(walk(folder)))
     inputs = Inputs(
         [file for file, reason in reasons.items() if not reason],
         {file: reason for file, reason in reasons.items() if reason},
