@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from helpers import compose, make_picture
 
-from src.data.files import find_images, is_image, walk
+from src.data.files import explain_no_image, find_images, walk
 from src.data.folders import Source, match_split, read_folders
 from src.data.sources import load_source
 from src.data.splits import carve_splits
@@ -246,7 +246,7 @@ def test_pixels_decide_what_an_image_is_unless_the_extension_does(tmp_path: Path
         "page": "not an image (no extension)",
         "pipe": "not an image (no extension)",
     }
-    assert not is_image(tmp_path / "missing")
+    assert explain_no_image(tmp_path / "missing", "missing") == "not an image (no extension)"
 
 
 def test_source_of_a_folder_of_only_new_formats(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ EXTRA_BAND = "TIFFs have a fourth band, which is left out; dataset.channels=4 ma
 @functools.cache
 def silence_libtiff() -> None:
     """Keep libtiff from writing to the terminal; Pillow raises an error too."""
-    for library in Path(PIL.__path__[0]).parent.glob("[Pp]illow.libs/libtiff*"):
+    folder = Path(PIL.__path__[0])
+    for library in (*folder.parent.glob("[Pp]illow.libs/libtiff*"), *folder.glob(".dylibs/libtiff*")):
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(str(library)).TIFFSetErrorHandler(None)
             ctypes.CDLL(str(library)).TIFFSetWarningHandler(None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..config.checks import explain_address
-from ..data.files import explain_ignored, is_image, refuse_closed, walk
+from ..data.files import explain_ignored, explain_no_image, refuse_closed, walk
 
 
 @dataclass
@@ -43,8 +43,7 @@ def find_inputs(wanted: str) -> Inputs:
     for match in map(Path, found):
         ignored = next(filter(None, map(explain_ignored, match.parts[fixed:])), "")
         if ignored or not match.is_dir():
-            named = f"not an image ({match.suffix.lower() or 'no extension'})"
-            reasons[match] = ignored or ("" if match.is_file() and is_image(match) else named)
+            reasons[match] = ignored or explain_no_image(match, match.name)
     for folder in (match for match in map(Path, found) if match.is_dir() and match not in reasons):
         reasons |= dict(sorted(walk(folder)))
     inputs = Inputs(
