@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import os
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,7 +18,8 @@ from .cache import Cache
 from .decode import Index, Items, fit_to_pictures, index_arrays
 from .folders import Source
 from .images import Preprocessing, Track
-from .levels import FEW, count_levels, find_value_range, pixel_statistics
+from .levels import find_value_range, pixel_statistics
+from .problems import describe_files, find_empty, find_unreadable
 from .read import Reading, read_image
 from .sources import load_source
 from .splits import carve_splits
@@ -104,28 +104,24 @@ def load_data(
     preprocessing = _begin_preprocessing(source, config, size)
     whole_size = None if stored_size == size else stored_size
     parts, streamed = _open_parts(source, preprocessing, config, whole_size, track)
-    value_range = None
-    if config.value_range is None and not resumed:  # a run that is resumed keeps what it began with
-        train = parts["train"].index
-        floats = any(mode.startswith(("F", "float")) for mode in set(train.mode.tolist()))
-        value_range = find_value_range(train.levels.tolist(), floats)
-    if value_range:
-        low, high = (f"{level:g}" for level in value_range)
+    # A run that is resumed keeps the levels that it began with.
+    searched = config.value_range is None and not resumed
+    if searched and (levels := _search_levels(parts["train"].index)):
+        low, high = (f"{level:g}" for level in levels)
         source.notes.append(
             f"the training images have levels from {low} to {high}, which become black and white "
             f"(dataset.value_range=[{low},{high}])"
         )
-        preprocessing = replace(preprocessing, value_range=value_range)
+        preprocessing = replace(preprocessing, value_range=levels)
         parts, streamed = _open_parts(source, preprocessing, config, whole_size, track)
-    source.notes += _describe_notes(parts)
-    problems = [] if inspecting else _find_unreadable(parts, config, source.notes)  # a report lists them itself
+    indexes = {name: part.index for name, part in parts.items()}
+    source.notes += describe_files(indexes)
+    problems = [] if inspecting else find_unreadable(indexes, config, source.notes)  # a report lists them itself
     preprocessing = _complete_preprocessing(preprocessing, parts, config)
     splits, place = _store_splits(parts, config, preprocessing.channels, device or torch.device("cpu"))
     if whole_size:
         splits["train"].ratios = _picture_ratios(parts["train"].index, size, config.resize)
-    problems += _find_empty(
-        splits, source, config, [line for part in parts.values() for line in part.index.errors.tolist()]
-    )
+    problems += find_empty({name: split.labels for name, split in splits.items()}, indexes, source, config)
     if problems and not inspecting:
         raise problems[0]
     return Data(
@@ -134,7 +130,7 @@ def load_data(
         preprocessing=preprocessing,
         notes=[*source.notes, *map(str, problems)],
         place=_describe_streams() if streamed else place,
-        indexes={name: part.index for name, part in parts.items()},
+        indexes=indexes,
         ignored=source.ignored,
     )
 
@@ -215,17 +211,8 @@ def _open_parts(
 
 def _begin_preprocessing(source: Source, config: DatasetConfig, size: tuple[int, int]) -> Preprocessing:
     """Return what is known of the preprocessing before any image is decoded."""
-    reading = _choose_reading(config)
-    return Preprocessing(
-        size,
-        config.resize,
-        config.interpolation,
-        _choose_channels(source, config),
-        axes=reading.axes,
-        pages=reading.pages,
-        value_range=reading.value_range,
-        max_pixels=reading.max_pixels,
-    )
+    known = vars(_choose_reading(config)) | {"channels": _choose_channels(source, config)}
+    return Preprocessing(size, config.resize, config.interpolation, **known)
 
 
 def _choose_reading(config: DatasetConfig) -> Reading:
@@ -239,17 +226,10 @@ def _choose_reading(config: DatasetConfig) -> Reading:
     )
 
 
-def _describe_notes(parts: dict[str, _Part]) -> list[str]:
-    """Return what ambiguous files were taken for, how many there are, and whether the pixels hold anything."""
-    counts = Counter[str]()
-    for part in parts.values():
-        counts.update({note: int(count) for note, count in part.index.notes.tolist()})
-    train = parts["train"].index
-    used = count_levels(train.histogram)
-    if len(train.kept) and used < FEW and set(train.mode.tolist()) != {"1"}:
-        levels = "a single level" if used == 1 else f"{used} of 256 levels"
-        counts[f"the training images have only {levels}; is dataset.value_range right?"] = len(train.kept)
-    return [f"{note} ({count:,} image{'s' * (count > 1)})" for note, count in counts.items()]
+def _search_levels(index: Index) -> tuple[float, float] | None:
+    """Return the levels of the images that become black and white, None for those of their whole type."""
+    floats = any(mode.startswith(("F", "float")) for mode in set(index.mode.tolist()))
+    return find_value_range(index.levels.tolist(), floats)
 
 
 def _choose_channels(source: Source, config: DatasetConfig) -> int:
@@ -337,32 +317,3 @@ def _assign_caches(parts: dict[str, _Part], config: DatasetConfig, notes: list[s
         "they are decoded again each epoch"
     )
     return True
-
-
-def _find_unreadable(parts: dict[str, _Part], config: DatasetConfig, notes: list[str]) -> list[Exception]:
-    unreadable = [line for part in parts.values() for line in part.index.errors.tolist()]
-    if config.on_error == "skip":
-        notes += [f"unreadable, skipped: {line}" for line in unreadable]
-        return []
-    shown = unreadable[:10] + ([f"… and {len(unreadable) - 10} more"] if len(unreadable) > 10 else [])
-    message = f"{len(unreadable)} unreadable image(s); fix or remove them, or skip them with dataset.on_error=skip:"
-    return [OSError("\n  ".join([message, *shown]))] if unreadable else []
-
-
-def _find_empty(
-    splits: dict[str, Split], source: Source, config: DatasetConfig, unreadable: list[str]
-) -> list[Exception]:
-    """Return the errors that prevent training; add a note for each class that only validation or test lacks."""
-    where = f" in dataset.root={config.root}" if config.root else ""
-    few = "too few images" + (f" ({len(unreadable)} are unreadable, such as {unreadable[0]})" if unreadable else "")
-    problems: list[Exception] = []
-    for name, split in splits.items():
-        counts = torch.bincount(split.labels, minlength=len(source.classes))
-        absent = ", ".join(source.classes[i] for i in (counts == 0).nonzero().flatten().tolist())
-        if len(split) == 0:
-            problems.append(ValueError(f"the {name} split is empty: {few}{where}; each class should have 3 or more"))
-        elif absent and name == "train":
-            problems.append(ValueError(f"no training image of class {absent}: {few}{where}"))
-        elif absent:
-            source.notes.append(f"no {name} image of class {absent}: {few} to split")
-    return problems

@@ -8,6 +8,7 @@ import functools
 import io
 import logging
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,11 @@ def parse_image(content: bytes, path: Path, reading: Reading = PLAIN, min_side: 
     except Exception as error:  # Pillow's decoders raise a dozen types for broken files
         reason = _explain_unknown(content) if isinstance(error, Image.UnidentifiedImageError) else error
         raise OSError(f"{path}: {reason}") from error
+
+
+def count_notes(notes: Mapping[str, int]) -> list[str]:
+    """Return a line for each note, with the number of images that it is about."""
+    return [f"{note} ({count:,} image{'s' * (count > 1)})" for note, count in notes.items()]
 
 
 def upright_size(path: Path, reading: Reading = PLAIN) -> tuple[int, int]:

@@ -23,7 +23,6 @@ class Predictor:
 
     def __init__(self, run: SavedRun, device: str) -> None:
         config, self.classes, self.preprocessing = run.load()
-        self.notes = Counter[str]()  # what ambiguous files were taken for, and how many
         self.device, _ = choose_device(device)
         self.precision = choose_precision(config.training.precision, self.device)
         model = VisionTransformer(**asdict(config.model))
@@ -42,14 +41,16 @@ class Predictor:
             logits = self.model(inputs)
         return logits.float().softmax(1).cpu()
 
-    def predict_files(self, files: Sequence[Path], batch_size: int) -> Iterator[tuple[list[Path], Tensor, list[str]]]:
+    def predict_files(
+        self, files: Sequence[Path], batch_size: int, notes: Counter[str] | None = None
+    ) -> Iterator[tuple[list[Path], Tensor, list[str]]]:
         """Yield for each batch the files read, their probabilities (n,K), and a line for each unreadable file."""
         choose_kernels(self.device, self.gflops * min(batch_size, len(files)), self.model.num_tokens)
         for first in range(0, len(files), batch_size):
             read, images, errors = [], [], []
             for path in files[first : first + batch_size]:
                 try:
-                    images.append(self.preprocessing.read(path, self.notes))
+                    images.append(self.preprocessing.read(path, notes))
                     read.append(path)
                 except OSError as error:
                     errors.append(str(error))

@@ -8,6 +8,7 @@ import errno
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,27 +161,31 @@ def _predict(
 
     A signal ends it between two batches' results, so that each is complete.
     """
+    from ..data.read import count_notes
+
     shown = len(files) if add else 0
-    with Interrupts() as interrupts, terminal.show_progress(shown, "predicting") as advance:
-        for read, probabilities, errors in predictor.predict_files(files, config.batch_size):
-            interrupts.defer = True
-            for line in errors:
-                report(f"left out: {line}")
-            tops = [predictor.top(row, config.topk) for row in probabilities]
-            if add:
-                add([_as_row(path, top) for path, top in zip(read, tops, strict=True)])
-            else:
-                for path, top in zip(read, tops, strict=True):
-                    terminal.show_predictions(str(path), top)
-            tally.predicted += len(read)
-            tally.unreadable += len(errors)
-            advance(len(read) + len(errors))
-            interrupts.release()
-            if add is None and write_error(sys.stdout):
-                break
-    for note, count in predictor.notes.items():
-        report(f"{note} ({count:,} image{'s' * (count > 1)})")
-    predictor.notes.clear()
+    notes = Counter[str]()  # what ambiguous files were taken for
+    try:
+        with Interrupts() as interrupts, terminal.show_progress(shown, "predicting") as advance:
+            for read, probabilities, errors in predictor.predict_files(files, config.batch_size, notes):
+                interrupts.defer = True
+                for line in errors:
+                    report(f"left out: {line}")
+                tops = [predictor.top(row, config.topk) for row in probabilities]
+                if add:
+                    add([_as_row(path, top) for path, top in zip(read, tops, strict=True)])
+                else:
+                    for path, top in zip(read, tops, strict=True):
+                        terminal.show_predictions(str(path), top)
+                tally.predicted += len(read)
+                tally.unreadable += len(errors)
+                advance(len(read) + len(errors))
+                interrupts.release()
+                if add is None and write_error(sys.stdout):
+                    break
+    finally:
+        for line in count_notes(notes):
+            report(line)
 
 
 def _as_row(path: Path, top: Sequence[tuple[str, float]]) -> dict[str, str | float]:
