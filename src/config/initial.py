@@ -8,13 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .options import option_keys
+from .options import SIZE, option_keys
 from .overrides import show_value
 from .schema import TrainConfig
 
 CONFIG = "config.yaml"  # the configuration of a run, in its folder
 # The keys of `model` that decide what the weights compute; rates of dropout do not, and classes follow the data.
-SIZES = ("embedding_dim", "num_layers", "num_heads", "mlp_ratio")
 PARTS = ("patch_size", "qkv_bias", "pooling", "position_embedding", "num_registers", "layer_scale", "qk_norm", "stem")
 PREPROCESSING = ("channels", "resize", "interpolation", "mean", "std", "axes", "pages", "value_range")  # of `dataset`
 
@@ -31,10 +30,10 @@ def take_over(config: TrainConfig, saved: TrainConfig, folder: Path, typed: Coll
 
     Raises ValueError, naming the keys, for typed ones that contradict the weights, unless init.strict=false.
     """
-    theirs = {key: getattr(saved.model, key) for key in (*SIZES, *PARTS)}
+    theirs = {key: getattr(saved.model, key) for key in (*SIZE, *PARTS)}
     ours = {key: getattr(config.model, key) for key in theirs}
     differing = [key for key in theirs if ours[key] != theirs[key]]
-    contradicting = [key for key in differing if f"model.{key}" in typed or ("model" in typed and key in SIZES)]
+    contradicting = [key for key in differing if f"model.{key}" in typed or ("model" in typed and key in SIZE)]
     if contradicting and config.init.strict:
         here, there = (
             ", ".join(f"model.{key}={show_value(values[key])}" for key in contradicting) for values in (ours, theirs)

@@ -20,7 +20,10 @@ def list_options(group: str) -> list[str]:
 
 @functools.cache
 def read_option(group: str, option: str, folders: tuple[str, ...] = (str(CONFIGS),)) -> dict[str, Any]:
-    """Return the values of an option's file, which inherits others; {} if it is in none of the folders."""
+    """Return the values of an option's file, which inherits others; {} if it is in none of the folders.
+
+    They are read as Hydra reads them, by OmegaConf: for PyYAML, 1e-3 is a text.
+    """
     path = next((path for folder in folders if (path := Path(folder, group, f"{option}.yaml")).is_file()), None)
     if path is None:
         return {}

@@ -22,12 +22,12 @@ def escape(value: Any) -> Any:
 
 
 def show_value(value: Any) -> str:
-    """Format a value as it is typed on the command line."""
+    """Format a value for people, as on the command line but without the quotes that Hydra's grammar may need."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def type_value(value: Any) -> str:
-    """Return a value as one would type it."""
+    """Return a value as Hydra's grammar reads it back."""
     if value is None:
         return "null"
     if isinstance(value, bool):
