@@ -142,12 +142,11 @@ def _describe_preprocessing(config: TrainConfig, trained: TrainConfig | None) ->
     values = {key: getattr(config.dataset, key) for key in keys}
     shown = " ".join(f"dataset.{key}={show_value(value)}" for key, value in values.items() if value is not None)
     if trained is None:
-        return (
-            f"{shown}: of the new images; the file does not tell those of its training, so type them if you know them"
-        )
+        unknown = "the file does not tell that of its training: type it if you know it"
+        return f"preprocessing for the new images: {shown}; {unknown}"
     other = [key for key in keys if getattr(trained.dataset, key) != values[key]]
-    origin = f"not as in the weights' run: {', '.join(other)}" if other else "as in the weights' run"
-    return f"{shown}: {origin}"
+    origin = f"but for {', '.join(other)} as in the weights' run" if other else "as in the weights' run"
+    return f"preprocessing {origin}: {shown}"
 
 
 def _freeze(model: VisionTransformer, config: TrainConfig, report: LoadReport | None) -> None:

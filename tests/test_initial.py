@@ -113,8 +113,9 @@ def test_weights_of_an_earlier_run_bring_the_classes_of_the_same_name(
     log_lines = [line for line in (run.folder / "train.log").read_text().splitlines() if "init      " in line]
     assert any(line.endswith("init      head: 2 of 3 classes by their names; new: amber") for line in log_lines)
     numbers = ", ".join(map(str, old.dataset.mean or []))
-    assert any(f"init      dataset.mean=[{numbers}]" in line for line in log_lines)
-    assert any(line.endswith("dataset.resize=crop: as in the weights' run") for line in log_lines)
+    assert any(
+        f"init      preprocessing as in the weights' run: dataset.mean=[{numbers}]" in line for line in log_lines
+    )
     before, after = (
         load_file(folder / "checkpoints" / "best.safetensors") for folder in (photo_run.folder, run.folder)
     )
