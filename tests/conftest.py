@@ -22,8 +22,13 @@ def pytest_collection_finish() -> None:
     import hydra_cache
 
     hydra_cache.install()
-    # The objects of all imported libraries are not garbage: it takes long to look through them again and again.
     gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def frozen_libraries() -> None:
+    """Keep imported libraries out of garbage collections, of which each job of a sweep makes one."""
     gc.freeze()
 
 

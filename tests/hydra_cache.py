@@ -35,7 +35,9 @@ _read, _list, _merge, _compose, _give_types = (
 
 
 def install() -> None:
+    """Replace what reads, merges and composes. What Hydra stores is not copied twice: each use copies it anyway."""
     for owner, name, function in (
+        (ConfigStore, "__deepcopy__", lambda store, memo: store),
         (OmegaConf, "load", staticmethod(read)),
         (config_loader_impl, "create_defaults_list", list_defaults),
         (ConfigLoaderImpl, "_compose_config_from_defaults_list", merge),
