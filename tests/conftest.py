@@ -22,13 +22,11 @@ def pytest_collection_finish() -> None:
     import hydra_cache
 
     hydra_cache.install()
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="module")
-def frozen_libraries() -> None:
-    """Keep imported libraries out of garbage collections, of which each job of a sweep makes one."""
+def no_search_through_libraries() -> None:
+    """Keep what is imported by now out of garbage collections, of which each job of a sweep makes one."""
     gc.freeze()
 
 
