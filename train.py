@@ -38,7 +38,7 @@ def train(config: TrainConfig, job: Job) -> float:
 
     # Device and processes. An error before the run is opened leaves no folder behind.
     start_log(shown=read_place().main and not job.quiet)
-    device, precision, world = build.open_device(config)
+    device, world = build.open_device(config)
     # In a sweep, the first process decides which job is next.
     folder, config = world.broadcast((job.folder, config))
     if config.resume and (answer := world.ask_main(explain_finished, folder, config)):
@@ -49,19 +49,19 @@ def train(config: TrainConfig, job: Job) -> float:
     stored_size = build.choose_stored_size(config)
     size, resumed = config.model.image_size, config.resume is not None
     data = load_data(config.dataset, size, terminal.track, device, stored_size, config.check, resumed)
-    config = build.complete_config(config, data)
-    training, look = config.training, data.preprocessing
-    assert training.batch_size is not None  # a complete configuration has no null
-    report = inspect_data(data, training.batch_size)
+    config, look = build.complete_config(config, data), data.preprocessing
+    assert config.training.batch_size is not None  # a complete configuration has no null
+    report = inspect_data(data, config.training.batch_size)
     if config.check:
         terminal.show_report(report.counts, report.sections())
         return 0.0
     log_lines([*data.lines(config.dataset.name), *report.lines()], report.warnings)
 
-    # The model and its trainer.
+    # The model, the fastest way to compute it on this device, and its trainer.
     model = build.build_model(config, device, job.choices.get("model", ""))
     build.load_initial_weights(model, config, data.classes, resumed=(folder / LAST).is_file())
-    trainer = build.build_trainer(config, model, look, data.train.labels, precision, world)
+    config = build.choose_computing(config, model, len(data.train), world)
+    training, trainer = config.training, build.build_trainer(config, model, look, data.train.labels, world)
     steps, parameters = trainer.steps_per_epoch(data.train), build.count_parameters(model)
     open_run = Run.resume if config.resume else Run.begin
 
@@ -123,7 +123,7 @@ def train(config: TrainConfig, job: Job) -> float:
         best = run.load_best()
         trainer.load_weights(best)
         size = trainer.micro_batch_size
-        tested = evaluate(model, data.test, look, size, precision, world, each_image=True)
+        tested = evaluate(model, data.test, look, size, trainer.precision, world, each_image=True)
         if world.main:
             run.report_test(write_test(folder, tested, data, config.dataset.root))
             write_figures(folder, build.gather_model(trainer, config, best), data, size)

@@ -211,13 +211,14 @@ def time_in_process(function: Callable[[Setting], float], setting: Setting, envi
 def time_own_steps(setting: Setting) -> float:
     """Return the images/s of bare steps with the model, optimizer, threads and kernels of train.py."""
     config = compose_config("dataset=digits", *list_overrides(setting))
-    device, precision, world = build.open_device(config)
+    device, world = build.open_device(config)
     mean, std = [0.5] * 3, [0.25] * 3
     config = complete(config, setting.num_images, num_classes=NUM_CLASSES, in_channels=3, mean=mean, std=std)
     look = Preprocessing(config.model.image_size, "crop", "bicubic", 3, tuple(mean), tuple(std))
     model = build.build_model(config, device)
     labels = torch.zeros(setting.num_images, dtype=torch.long)
-    trainer = build.build_trainer(config, model, look, labels, precision, world)
+    config = build.choose_computing(config, model, setting.num_images, world)
+    trainer = build.build_trainer(config, model, look, labels, world)
     return time_steps(trainer.network, trainer.optimizer, setting)
 
 

@@ -5,8 +5,9 @@
 A step is forward, backward and AdamW, without data loading, clipping or averaged weights. In each round, all models are
 measured in turn, in reverse order every other round; the tables have medians, and ratios are medians of the ratios in
 each round (minimum to maximum). The peers are in `requirements-bench.txt`, including timm, and run with their defaults:
-AdamW(parameters) and torch's default kernels. timm also has rows with the fused AdamW and with the kernels that
-train.py chooses, and our model has one with torch's kernels.
+AdamW(parameters) and torch's default kernels, in float32 unless the row says bf16. timm also has rows with the fused
+AdamW, in bf16, and with what train.py chooses; ours has rows in float32 and, where the processor has it, in bf16, with
+the kernels of the trial that train.py and inference.py make, for training and inference each on its own.
 
 "share" is the fraction of the throughput of the fastest large matrix product in the same precision. FLOPs are counted
 for our model (a step costs three forward passes) and used for all, with or without a class token. All run with
@@ -34,8 +35,12 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from peers import PEERS, PLAIN, SIZES, Size, build_ours
+
 from src.engine.evaluation import count_gflops
-from src.machine.devices import autocast, choose_kernels
+from src.engine.trial import Work, choose_kernels
+from src.machine.devices import autocast
+from src.machine.kernels import Kernels, Wanted, default_kernels, describe_processor, has_bf16
 from src.machine.memory import keep_freed_memory
 from src.model import VisionTransformer
 from src.optim import parameter_groups
@@ -43,170 +48,51 @@ from src.optim import parameter_groups
 REQUIREMENTS = "requirements-bench.txt"
 LEARNING_RATE = 1e-5  # small, so that weights stay realistic although the images are always the same
 WEIGHT_DECAY = 0.05
-PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class Size:
-    """The dimensions of all models in a table; batches: the defaults for the CPU and for CUDA."""
-
-    title: str
-    image_size: int
-    patch_size: int
-    dim: int
-    depth: int
-    heads: int
-    num_classes: int
-    batches: dict[str, tuple[int, ...]]
-
-
-SIZES = {
-    "32px": Size("32 px, patch 4, dim 192, depth 9, heads 3", 32, 4, 192, 9, 3, 10, {"cpu": (16,), "cuda": (64, 512)}),
-    "tiny": Size("ViT-Ti/16, 224 px", 224, 16, 192, 12, 3, 1000, {"cpu": (8,), "cuda": (256,)}),
-    "small": Size("ViT-S/16, 224 px", 224, 16, 384, 12, 6, 1000, {"cpu": (4,), "cuda": (256,)}),
-    "base": Size("ViT-B/16, 224 px", 224, 16, 768, 12, 12, 1000, {"cpu": (2,), "cuda": (128,)}),
-}
 
 
 @dataclass(eq=False)
 class Contestant:
     """A row. It may share `model` and `optimizer` with other rows; `network` is the model, or its compiled version.
 
-    own_kernels: those that train.py chooses, instead of torch's default; plain: without a class token.
+    kernels: for training (True) and inference (False); plain: without a class token.
     """
 
     name: str
     model: nn.Module
     network: Callable[[Tensor], Tensor]
     optimizer: torch.optim.Optimizer
-    precision: torch.dtype
-    own_kernels: bool = False
+    kernels: dict[bool, Kernels]
     plain: bool = False
     calls: dict[bool, int] = field(default_factory=dict)  # training or not -> calls per measurement
 
 
 @dataclass(frozen=True)
-class Work:
+class Batch:
     """The input of a contestant, and its cost: GFLOPs of the forward pass of an image, by `plain`."""
 
     images: Tensor  # (B,3,H,W)
     labels: Tensor  # (B,)
     gflops: dict[bool, float]
-    num_tokens: int
 
     @property
     def device(self) -> torch.device:
         return self.images.device
 
-
-def build_ours(size: Size, pooling: str) -> VisionTransformer:
-    return VisionTransformer(
-        image_size=size.image_size, patch_size=size.patch_size, num_classes=size.num_classes, embedding_dim=size.dim,
-        num_layers=size.depth, num_heads=size.heads, pooling=pooling,
-    )  # fmt: skip
+    @property
+    def batch(self) -> int:
+        return len(self.images)
 
 
-def build_timm(size: Size) -> nn.Module:
-    from timm.models.vision_transformer import VisionTransformer as Timm
-
-    return Timm(
-        img_size=size.image_size, patch_size=size.patch_size, num_classes=size.num_classes, embed_dim=size.dim,
-        depth=size.depth, num_heads=size.heads,
-    )  # fmt: skip
-
-
-def build_lucidrains(size: Size, name: str) -> nn.Module:
-    import vit_pytorch
-
-    return getattr(vit_pytorch, name)(
-        image_size=size.image_size, patch_size=size.patch_size, num_classes=size.num_classes, dim=size.dim,
-        depth=size.depth, heads=size.heads, mlp_dim=4 * size.dim, dim_head=size.dim // size.heads,
-    )  # fmt: skip
-
-
-def build_torchvision(size: Size) -> nn.Module:
-    from torchvision.models.vision_transformer import VisionTransformer as Torchvision
-
-    return Torchvision(
-        size.image_size, size.patch_size, size.depth, size.heads, size.dim, 4 * size.dim, num_classes=size.num_classes
-    )
-
-
-class Transformers(nn.Module):
-    """Hugging Face's ViT, reduced to its logits."""
-
-    def __init__(self, size: Size) -> None:
-        super().__init__()
-        from transformers import ViTConfig, ViTForImageClassification
-
-        options: dict[str, Any] = {
-            "hidden_size": size.dim,
-            "num_hidden_layers": size.depth,
-            "num_attention_heads": size.heads,
-            "intermediate_size": 4 * size.dim,
-            "image_size": size.image_size,
-            "patch_size": size.patch_size,
-            "num_labels": size.num_classes,
-        }
-        self.vit = ViTForImageClassification(ViTConfig(**options))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.vit(pixel_values=images).logits
-
-
-class TorchEncoder(nn.Module):
-    """A ViT around torch's nn.TransformerEncoder."""
-
-    def __init__(self, size: Size) -> None:
-        super().__init__()
-        dim, num_patches = size.dim, (size.image_size // size.patch_size) ** 2
-        self.patches = nn.Conv2d(3, dim, size.patch_size, size.patch_size)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.positions = nn.Parameter(0.02 * torch.randn(1, num_patches + 1, dim))
-        layer = nn.TransformerEncoderLayer(
-            dim, size.heads, 4 * dim, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.encoder = nn.TransformerEncoder(layer, size.depth, nn.LayerNorm(dim), enable_nested_tensor=False)
-        self.head = nn.Linear(dim, size.num_classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = self.patches(images).flatten(2).transpose(1, 2)
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.positions
-        return self.head(self.encoder(x)[:, 0])
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A package, its module, and its models by the name of their row."""
-
-    package: str
-    module: str
-    builders: dict[str, Callable[[Size], nn.Module]]
-
-
-PEERS = {
-    "timm": Peer("timm", "timm", {"timm": build_timm}),
-    "lucidrains": Peer(
-        "vit-pytorch",
-        "vit_pytorch",
-        {
-            "lucidrains ViT": lambda size: build_lucidrains(size, "ViT"),
-            "lucidrains SimpleViT": lambda size: build_lucidrains(size, "SimpleViT"),
-        },
-    ),
-    "torchvision": Peer("torchvision", "torchvision", {"torchvision": build_torchvision}),
-    "transformers": Peer("transformers", "transformers", {"Hugging Face": Transformers}),
-    "torch": Peer("torch", "torch", {"nn.TransformerEncoder": TorchEncoder}),
-}
-PLAIN = {"lucidrains SimpleViT"}
 # Pairs (ours, theirs) that are compared below each table, if both are in it.
 PAIRS = (
     ("ours, torch's kernels", "timm, fused AdamW"),
     ("ours", "timm"),
-    ("ours", "timm, fused AdamW"),
-    ("ours", "timm, our settings"),
+    ("ours", "timm, our kernels"),
     ("ours, compiled", "timm, compiled"),
-    ("ours, compiled", "timm, our settings, compiled"),
+    ("ours, bf16", "timm, bf16"),
+    ("ours, bf16, compiled", "timm, bf16, compiled"),
+    ("ours, bf16", "timm"),
+    ("ours, bf16, compiled", "timm"),
 )
 
 
@@ -214,60 +100,70 @@ PAIRS = (
 class Lineup:
     """The rows of a table. Rows that differ only in settings share a model, to save memory."""
 
+    size: Size
     device: torch.device
-    precision: torch.dtype
+    precisions: list[str]
     compiled: bool
+    threads: int
+    batch_size: int
     contestants: list[Contestant] = field(default_factory=list)
 
     @property
     def on_cpu(self) -> bool:
         return self.device.type == "cpu"
 
-    def enter(self, name: str, model: nn.Module, optimizer: torch.optim.Optimizer, **options: Any) -> None:
-        options = {"precision": self.precision} | options
-        self.contestants.append(Contestant(name, model, model, optimizer, **options))
-
-    def enter_compiled(self, name: str, model: nn.Module, optimizer: torch.optim.Optimizer, **options: Any) -> None:
-        if self.compiled:
-            self.enter(f"{name}, compiled", model, optimizer, **options)
-            self.contestants[-1].network = torch.compile(model, backend=own_backend())
+    def enter(
+        self,
+        name: str,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        precision: str,
+        chosen: dict[bool, Kernels] | None = None,
+        plain: bool = False,
+        compiled: bool = False,
+    ) -> None:
+        """Add a row, and one with the compiled model; chosen: other kernels than torch's default."""
+        name += "" if precision == self.precisions[0] else f", {precision}"
+        default = default_kernels(Wanted(precision, threads=self.threads), self.device)
+        kernels = chosen or dict.fromkeys((True, False), default)
+        self.contestants.append(Contestant(name, model, model, optimizer, kernels, plain))
+        if compiled and self.compiled:
+            network = torch.compile(model, backend=own_backend())
+            self.contestants.append(Contestant(f"{name}, compiled", model, network, optimizer, kernels, plain))
 
     def enter_peer(self, name: str, model: nn.Module) -> None:
         optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE)
-        self.enter(name, model, optimizer, plain=name in PLAIN)
-        if name == "timm" or not self.on_cpu:
-            self.enter_compiled(name, model, optimizer, plain=name in PLAIN)
-        if name == "timm":
+        timm, plain = name == "timm", name in PLAIN
+        for precision in self.precisions if timm else self.precisions[:1]:
+            self.enter(name, model, optimizer, precision, plain=plain, compiled=timm or not self.on_cpu)
+        if timm:
             fused = torch.optim.AdamW(model.parameters(), LEARNING_RATE, fused=True)
-            self.enter("timm, fused AdamW", model, fused)
-            if self.on_cpu:
-                self.enter("timm, our settings", model, fused, own_kernels=True)
-            self.enter_compiled("timm, our settings", model, fused, own_kernels=True)
+            self.enter("timm, fused AdamW", model, fused, self.precisions[0])
 
-    def enter_ours(self, size: Size) -> None:
-        model = build_ours(size, "cls").to(self.device)
-        timm = next(contestant.model for contestant in self.contestants if contestant.name == "timm")
-        assert count_parameters(model) == count_parameters(timm)
+    def enter_ours(self) -> None:
+        model = build_ours(self.size, "cls").to(self.device)
+        timm = next(contestant for contestant in self.contestants if contestant.name == "timm")
+        assert count_parameters(model) == count_parameters(timm.model)
         optimizer = build_own_optimizer(model)
         if self.on_cpu:
-            self.enter("ours, torch's kernels", model, optimizer)
-        self.enter("ours", model, optimizer, own_kernels=True)
-        if self.on_cpu and self.precision == torch.float32:
-            self.enter("ours, bf16", model, optimizer, own_kernels=True, precision=torch.bfloat16)
-        self.enter_compiled("ours", model, optimizer, own_kernels=True)
-        model = build_ours(size, "mean").to(self.device)
-        self.enter("ours, mean pooling", model, build_own_optimizer(model), own_kernels=True, plain=True)
+            self.enter("ours, torch's kernels", model, optimizer, self.precisions[0])
+        for precision in self.precisions:
+            chosen = self.choose(model, precision)
+            self.enter("ours", model, optimizer, precision, chosen, compiled=True)
+            if self.on_cpu and precision == self.precisions[0]:
+                fused = torch.optim.AdamW(timm.model.parameters(), LEARNING_RATE, fused=True)
+                self.enter("timm, our kernels", timm.model, fused, precision, chosen)
+        model = build_ours(self.size, "mean").to(self.device)
+        chosen, optimizer = self.choose(model, self.precisions[0]), build_own_optimizer(model)
+        self.enter("ours, mean pooling", model, optimizer, self.precisions[0], chosen, plain=True)
 
-
-def build_contestants(
-    size: Size, peers: list[str], device: torch.device, precision: torch.dtype, compiled: bool
-) -> list[Contestant]:
-    lineup = Lineup(device, precision, compiled)
-    for peer in peers:
-        for name, build in PEERS[peer].builders.items():
-            lineup.enter_peer(name, build(size).to(device))
-    lineup.enter_ours(size)
-    return lineup.contestants
+    def choose(self, model: VisionTransformer, precision: str) -> dict[bool, Kernels]:
+        """Return what a trial finds to be fastest for training (True) and for inference (False)."""
+        wanted, endless = Wanted(precision, threads=self.threads, compile=False), 10**9
+        return {
+            training: choose_kernels(model, Work(self.batch_size, endless, training), wanted).chosen
+            for training in (True, False)
+        }
 
 
 def build_own_optimizer(model: nn.Module) -> torch.optim.Optimizer:
@@ -294,29 +190,23 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def set_kernels(contestant: Contestant, work: Work) -> bool:
-    """Set the kernels of the process for a contestant; return whether they differ from torch's default."""
-    gflops = 3 * work.gflops[contestant.plain] * len(work.images) if contestant.own_kernels else 0.0
-    return choose_kernels(work.device, gflops, work.num_tokens)
-
-
-def train_step(contestant: Contestant, work: Work) -> None:
+def train_step(contestant: Contestant, work: Batch) -> None:
     contestant.optimizer.zero_grad(set_to_none=True)
-    with autocast(work.device, contestant.precision):
+    with autocast(work.device, contestant.kernels[True].dtype):
         logits = contestant.network(work.images)
     F.cross_entropy(logits.float(), work.labels).backward()
     contestant.optimizer.step()
 
 
 @torch.inference_mode()
-def infer(contestant: Contestant, work: Work) -> None:
-    with autocast(work.device, contestant.precision):
+def infer(contestant: Contestant, work: Batch) -> None:
+    with autocast(work.device, contestant.kernels[False].dtype):
         contestant.network(work.images)
 
 
-def time_calls(contestant: Contestant, work: Work, training: bool, calls: int) -> float:
+def time_calls(contestant: Contestant, work: Batch, training: bool, calls: int) -> float:
     """Return the seconds of `calls` steps or inferences, after a warm-up call."""
-    set_kernels(contestant, work)
+    contestant.kernels[training].use()
     contestant.model.train(training)
     call = train_step if training else infer
     call(contestant, work)
@@ -331,7 +221,7 @@ def time_calls(contestant: Contestant, work: Work, training: bool, calls: int) -
 
 
 def measure(
-    contestants: list[Contestant], work: Work, rounds: int, seconds: float
+    contestants: list[Contestant], work: Batch, rounds: int, seconds: float
 ) -> dict[bool, dict[str, list[float]]]:
     """Return, for training (True) and inference (False), the images/s of each contestant in each round."""
     for contestant, training in itertools.product(contestants, (True, False)):
@@ -348,13 +238,13 @@ def measure(
     return rates
 
 
-def measure_peak(device: torch.device, precision: torch.dtype, repeats: int) -> float:
-    """Return the GFLOP/s of the fastest of several large matrix products, on the CPU with torch's kernels and ours."""
+def measure_peak(device: torch.device, ways: list[Kernels], repeats: int) -> float:
+    """Return the GFLOP/s of the fastest of several large matrix products, in the best of these ways."""
     best = 0.0
     for width in (1024, 2048) if device.type == "cpu" else (4096, 8192):
-        left, right = torch.randn(2, width, width, device=device).to(precision)
-        for gflops in (0.0, math.inf):
-            choose_kernels(device, gflops, 1)
+        left, right = torch.randn(2, width, width, device=device).to(ways[0].dtype)
+        for kernels in ways:
+            kernels.use()
             left @ right
             for _ in range(repeats):
                 synchronize(device)
@@ -374,8 +264,8 @@ def describe_ratio(own: list[float], other: list[float]) -> str:
 def print_table(
     contestants: list[Contestant],
     rates: dict[bool, dict[str, list[float]]],
-    work: Work,
-    peaks: dict[torch.dtype, float],
+    work: Batch,
+    peaks: dict[str, float],
 ) -> None:
     print("| | parameters | train images/s | to timm | share | inference images/s | to timm | share |")
     print("|---|---|---|---|---|---|---|---|")
@@ -386,7 +276,7 @@ def print_table(
             rate = statistics.median(own)
             gflops = (3 if training else 1) * work.gflops[contestant.plain]
             cells += [f"{rate:.3g}" if rate < 100 else f"{rate:,.0f}", describe_ratio(own, rates[training]["timm"])]
-            cells += [f"{rate * gflops / peaks[contestant.precision]:.0%}"]
+            cells += [f"{rate * gflops / peaks[contestant.kernels[training].precision]:.0%}"]
         print(f"| {' | '.join(cells)} |")
     print("\n| paired | train | inference |\n|---|---|---|")
     for own_name, other in PAIRS:
@@ -397,28 +287,33 @@ def print_table(
 
 def compare(size: Size, batch: int, peers: list[str], arguments: argparse.Namespace) -> None:
     """Print the tables of one size and batch."""
-    device, precision = torch.device(arguments.device), PRECISIONS[arguments.precision]
+    device, precisions = torch.device(arguments.device), arguments.precision
     torch.manual_seed(0)
-    contestants = build_contestants(size, peers, device, precision, arguments.compile)
     counted = {pooling == "mean": build_ours(size, pooling) for pooling in ("cls", "mean")}
-    work = Work(
+    work = Batch(
         torch.randn(batch, 3, size.image_size, size.image_size, device=device),
         torch.randint(size.num_classes, (batch,), device=device),
         {plain: count_gflops(model) for plain, model in counted.items()},
-        counted[False].num_tokens,
     )
+    lineup = Lineup(size, device, precisions, arguments.compile, arguments.threads, batch)
+    for peer in peers:
+        for name, build in PEERS[peer].builders.items():
+            lineup.enter_peer(name, build(size).to(device))
+    lineup.enter_ours()
+    contestants = lineup.contestants
     # Measured before and after, because another program may slow down one of the two.
-    dtypes = sorted({row.precision for row in contestants}, key=str)
-    before = [measure_peak(device, dtype, arguments.repeats) for dtype in dtypes]
+    used = dict.fromkeys(row.kernels[True] for row in contestants)
+    ways = {precision: [kernels for kernels in used if kernels.precision == precision] for precision in precisions}
+    before = [measure_peak(device, way, arguments.repeats) for way in ways.values()]
     rates = measure(contestants, work, arguments.rounds, arguments.seconds)
-    after = [measure_peak(device, dtype, arguments.repeats) for dtype in dtypes]
-    peaks = dict(zip(dtypes, map(max, before, after), strict=True))
-    shown = ", ".join(f"{str(dtype).removeprefix('torch.')} {peak:,.0f}" for dtype, peak in peaks.items())
-    print(f"\n**{size.title}**, batch {batch}, {arguments.precision}; peak GFLOP/s: {shown}", end="")
-    if device.type == "cpu":
-        differ = any(set_kernels(row, work) for row in contestants if row.own_kernels)
-        print(f"; train.py's kernels {'differ from' if differ else 'are'} torch's", end="")
-    print("\n")
+    after = [measure_peak(device, way, arguments.repeats) for way in ways.values()]
+    peaks = dict(zip(ways, map(max, before, after), strict=True))
+    shown = ", ".join(f"{precision} {peak:,.0f}" for precision, peak in peaks.items())
+    print(f"\n**{size.title}**, batch {batch}; peak GFLOP/s: {shown}\n")
+    for row in contestants:
+        if row.name in ("ours", "ours, bf16"):
+            print(f"- {row.name}: {row.kernels[True].describe()} to train, {row.kernels[False].describe()} to predict")
+    print()
     print_table(contestants, rates, work, peaks)
 
 
@@ -440,13 +335,7 @@ def find_peers(wanted: list[str]) -> list[str]:
 def name_device(device: torch.device, threads: int) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-    except OSError:  # not on Linux
-        pass
-    return f"{name} ({torch.backends.cpu.get_cpu_capability()}), {threads} thread{'s' if threads > 1 else ''}"
+    return f"{describe_processor()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def main() -> None:
@@ -460,13 +349,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=10, help="matrix products; the fastest is the peak")
     parser.add_argument("--compile", action="store_true", help="add compiled models, on CUDA of all peers")
     parser.add_argument("--peers", default=",".join(PEERS), help=f"in addition to timm: {','.join(PEERS)}")
-    parser.add_argument("--precision", choices=PRECISIONS, help="by default float32 on the CPU, bf16 on CUDA")
+    help_text = "the first one is that of rows that name none; by default float32 and, where it is native, bf16"
+    parser.add_argument("--precision", choices=("float32", "bf16"), nargs="+", help=help_text)
     arguments = parser.parse_args()
     wanted = [name for name in arguments.peers.split(",") if name]
     if unknown := set(wanted) - set(PEERS):
         parser.error(f"--peers={','.join(sorted(unknown))} is unknown; allowed: {', '.join(PEERS)}")
     device = torch.device(arguments.device)
-    arguments.precision = arguments.precision or ("bf16" if device.type == "cuda" else "float32")
+    if arguments.precision is None:
+        arguments.precision = ["float32", "bf16"][: 1 + has_bf16(device)]
     keep_freed_memory()
     torch.set_num_threads(arguments.threads)
     if arguments.compile:

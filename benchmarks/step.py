@@ -12,7 +12,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,10 @@ from src.data.images import Preprocessing
 from src.engine import trainer as trainer_module
 from src.engine.evaluation import count_gflops
 from src.engine.trainer import Trainer
-from src.machine.devices import autocast, choose_kernels, compile_network
+from src.engine.trial import Work, choose_kernels
+from src.machine.devices import autocast
+from src.machine.kernels import Kernels, Wanted, compile_network, describe_processor
+from src.model import VisionTransformer
 from src.optim import parameter_groups
 
 SIZES = {
@@ -52,7 +55,7 @@ class Setting:
     batch: int
     threads: int
     device: torch.device
-    precision: torch.dtype = torch.float32
+    precision: str = "float32"  # or "bf16"; with kernels="ours" also "auto"
     kernels: str = "torch"  # or "ours"; or "attention": torch's, but attention not fused
     optimizer: str = "fused"
     pooling: str = "mean"
@@ -139,6 +142,8 @@ class Runner:
     def __init__(self, setting: Setting) -> None:
         self.setting, self.count = setting, 0
         self.trainer = build_trainer(setting)
+        self.kernels = choose_ways(setting, self.trainer.model)
+        self.trainer.precision = self.kernels.dtype
         self.gflops = 3 * count_gflops(self.trainer.model) * setting.batch  # the backward pass costs two forward passes
         if setting.host_images:
             self.trainer.model.register_forward_pre_hook(lambda _, given: (given[0].to(setting.device),))
@@ -164,10 +169,7 @@ class Runner:
         reset_kernels(setting)
         torch.set_flush_denormal(setting.flush)
         try:
-            if setting.kernels == "ours":
-                choose_kernels(setting.device, self.gflops, self.trainer.model.num_tokens)
-            if setting.kernels == "attention":
-                torch.backends.cuda.enable_flash_sdp(False)
+            self.kernels.use()
             with contextlib.ExitStack() as stack:
                 for owner, name, looped in LOOPS[setting.looped]:
                     stack.enter_context(mock.patch.object(owner, name, looped))
@@ -204,9 +206,16 @@ def synchronize(device: torch.device) -> None:
 
 def reset_kernels(setting: Setting) -> None:
     """Set the setting's threads and torch's default kernels."""
-    torch.set_num_threads(setting.threads)
-    choose_kernels(setting.device, gflops=0, num_tokens=1)
-    torch.backends.cuda.enable_flash_sdp(True)
+    Kernels("float32", "torch", "fused", setting.threads).use()
+
+
+def choose_ways(setting: Setting, model: VisionTransformer) -> Kernels:
+    """Return the setting's kernels: torch's default, or those that train.py finds by trial."""
+    if setting.kernels != "ours":
+        attention = "whole" if setting.kernels == "attention" else "fused"
+        return Kernels(setting.precision, "torch", attention, setting.threads)
+    work = Work(setting.batch, 10**9, training=True, patch_dropout=setting.patch_dropout)
+    return choose_kernels(model, work, Wanted(setting.precision, threads=setting.threads, compile=False)).chosen
 
 
 def build_trainer(setting: Setting) -> Trainer:
@@ -220,6 +229,8 @@ def build_trainer(setting: Setting) -> Trainer:
         "training.ema=0.999",
         f"training.batch_size={setting.batch}",
         f"training.accumulate={setting.micro_batches}",
+        "training.precision=float32",
+        "training.compile=false",
         f"training.patch_dropout={setting.patch_dropout}",
     )
     mean, std, num_images = [0.5] * 3, [0.25] * 3, STEPS_PER_EPOCH * setting.batch
@@ -227,8 +238,7 @@ def build_trainer(setting: Setting) -> Trainer:
     look = Preprocessing(config.model.image_size, "crop", "bicubic", 3, tuple(mean), tuple(std))
     model = build.build_model(config, setting.device)
     labels = torch.zeros(num_images, dtype=torch.long)
-    trainer = build.build_trainer(config, model, look, labels, setting.precision)
-    reset_kernels(setting)  # `build_model` has chosen them as in train.py
+    trainer = build.build_trainer(config, model, look, labels)
     if setting.optimizer in ("default", "foreach"):
         groups = parameter_groups(model, config.optimizer.weight_decay)
         foreach = True if setting.optimizer == "foreach" else None
@@ -249,15 +259,14 @@ def read_base(given: argparse.Namespace) -> Setting:
 
 
 def print_header(base: Setting) -> None:
-    """Print the command, the versions, the machine, and whether `choose_kernels` changes torch's kernels on it."""
-    cpu, cuda = torch.backends.cpu.get_cpu_capability(), base.device.type == "cuda"
-    place = torch.cuda.get_device_name(base.device) if cuda else cpu
+    """Print the command, the versions, the machine, and what train.py would choose on it."""
+    place = torch.cuda.get_device_name(base.device) if base.device.type == "cuda" else describe_processor()
     print(f"python {' '.join([os.path.relpath(sys.argv[0]), *sys.argv[1:]])}")
     print(f"torch {torch.__version__}, Python {platform.python_version()}, {base.device} ({place}), {date.today()}")
     model = build_trainer(base).model
     gflops = 3 * count_gflops(model) * base.batch
     threads = f"{base.threads} thread{'s' * (base.threads > 1)}"
     print(f"{base.size}: {model.num_tokens} tokens, {gflops:.1f} GFLOP per step of {base.batch} images, {threads}")
-    changed = choose_kernels(base.device, gflops, model.num_tokens)
+    chosen = choose_ways(replace(base, precision="auto", kernels="ours"), model)
     reset_kernels(base)
-    print(f"choose_kernels {'changes' if changed else 'keeps'} the kernels for it\n", flush=True)
+    print(f"train.py computes it in {chosen.describe()}\n", flush=True)

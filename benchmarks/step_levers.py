@@ -24,14 +24,14 @@ from src.machine.memory import keep_freed_memory
 
 def list_levers(base: Setting) -> dict[str, tuple[str, Setting | None]]:
     """Return the changes by name: a description and the changed setting, None if the device does not support it."""
-    cuda, bf16 = base.device.type == "cuda", torch.bfloat16
+    cuda, bf16 = base.device.type == "cuda", "bf16"
     on_cpu: Callable[[Setting], Setting | None] = lambda setting: None if cuda else setting  # noqa: E731
     on_cuda: Callable[[Setting], Setting | None] = lambda setting: setting if cuda else None  # noqa: E731
     threads = 2 if base.threads == 1 else 1
     return {
         "bf16": ("bf16 autocast", replace(base, precision=bf16)),
         "bf16-attention": ("bf16, attention not fused", on_cpu(replace(base, precision=bf16, kernels="attention"))),
-        "kernels": ("choose_kernels: oneDNN, attention not fused", on_cpu(replace(base, kernels="ours"))),
+        "kernels": ("the kernels that train.py chooses for float32", on_cpu(replace(base, kernels="ours"))),
         "host-augmentation": ("augmentation on the CPU, float images copied", on_cuda(replace(base, host_images=True))),
         "compile": ("compiled model", replace(base, compiled=True)),
         "lr-tensor": ("learning rate in a tensor, capturable AdamW", on_cuda(replace(base, graph="tensor"))),

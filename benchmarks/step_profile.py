@@ -21,7 +21,6 @@ from step import Runner, Setting, add_arguments, print_header, read_base, synchr
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from src.engine import trainer as trainer_module
-from src.machine.devices import choose_precision
 from src.machine.memory import keep_freed_memory
 
 PROFILED, PEAK_SIDE = 3, 1024
@@ -87,9 +86,9 @@ def group_of(event: Any) -> str:
 
 
 def peak_gflops(setting: Setting, runner: Runner) -> float:
-    """Return the GFLOP/s of a large matrix product in the setting's precision, the best of ten."""
+    """Return the GFLOP/s of a large matrix product in the runner's precision, the best of ten."""
     side = PEAK_SIDE * (8 if setting.device.type == "cuda" else 1)
-    left, right = torch.randn(2, side, side, device=setting.device).to(setting.precision)
+    left, right = torch.randn(2, side, side, device=setting.device).to(runner.kernels.dtype)
     seconds = []
     with runner.state():
         for _ in range(10):
@@ -104,7 +103,7 @@ def peak_gflops(setting: Setting, runner: Runner) -> float:
 def print_profile(base: Setting) -> None:
     """Print the groups of the baseline's step and of train.py's step."""
     columns, facts = {}, []
-    chosen = replace(base, precision=choose_precision("auto", base.device), kernels="ours")
+    chosen = replace(base, precision="auto", kernels="ours")
     for name, setting in (("baseline", base), ("as train.py", chosen)):
         runner = Runner(setting)
         milliseconds = 1000 * setting.batch / statistics.median(runner.rate(2) for _ in range(5))
@@ -114,7 +113,7 @@ def print_profile(base: Setting) -> None:
         facts.append(
             f"- {name}: {milliseconds:.1f} ms per step, {sum(times.values()):.1f} ms in the profiler; {operators:.0f} "
             f"operators; {runner.gflops:.1f} GFLOP, {rate:.0f} GFLOP/s, {rate / peak:.0%} of the {peak:.0f} of a "
-            f"large matrix product in {str(setting.precision).removeprefix('torch.')}"
+            f"large matrix product in {runner.kernels.precision}"
         )
     print("| part of a step | baseline, ms | % | as train.py, ms | % |\n|---|---|---|---|---|")
     first, second = columns.values()

@@ -1,6 +1,7 @@
 """Build model and trainer from a configuration and its data, and restore them from a run."""
 
-from dataclasses import asdict
+import math
+from dataclasses import asdict, fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -8,22 +9,17 @@ from torch import Tensor, nn
 from .augment.pipeline import Augmentation, stored_size
 from .config.overrides import show_value
 from .config.resolve import complete
-from .config.schema import TrainConfig
+from .config.schema import TrainConfig, TrainingConfig
 from .data.images import Preprocessing
 from .data.load import Data, Split
 from .distributed.models import wrap_model
 from .distributed.world import World, join_world, local_device
 from .engine.evaluation import count_gflops
 from .engine.trainer import Progress, Trainer, balanced_weights
-from .machine.devices import (
-    choose_algorithms,
-    choose_device,
-    choose_kernels,
-    choose_precision,
-    compile_network,
-    limit_threads,
-)
+from .engine.trial import Work, choose_kernels
+from .machine.devices import choose_algorithms, choose_device
 from .machine.disk import short_path
+from .machine.kernels import PRECISIONS, Wanted, choose_precision, compile_network
 from .machine.memory import keep_freed_memory, reset_peak_memory
 from .model import VisionTransformer
 from .optim import ExponentialMovingAverage, LearningRate, build_optimizer
@@ -39,8 +35,8 @@ from .run.weights import InitialWeights, find_weights
 ALONE = World(0, 0, 1)
 
 
-def open_device(config: TrainConfig) -> tuple[torch.device, torch.dtype, World]:
-    """Choose the device and its precision, and join the processes started by torchrun.
+def open_device(config: TrainConfig) -> tuple[torch.device, World]:
+    """Choose the device, and join the processes started by torchrun.
 
     Raises ValueError if the device does not exist or does not support the configuration.
     """
@@ -51,12 +47,11 @@ def open_device(config: TrainConfig) -> tuple[torch.device, torch.dtype, World]:
     reset_peak_memory(device)
     keep_freed_memory()
     world = join_world(device)
-    precision = choose_precision(training.precision, device)
     processes = f", {world.size} processes ({training.strategy})" if world.size > 1 else ""
-    log.info(f"device    {device}, {str(precision).removeprefix('torch.')}{processes} ({reason})")
+    log.info(f"device    {device}{processes} ({reason})")
     if world.size == 1 and training.strategy == "fsdp":
         log.warning("training.strategy=fsdp has no effect in one process; torchrun starts several")
-    return device, precision, world
+    return device, world
 
 
 def choose_stored_size(config: TrainConfig) -> tuple[int, int]:
@@ -82,15 +77,14 @@ def build_augmentation(config: TrainConfig, preprocessing: Preprocessing) -> Aug
 
 
 def build_model(config: TrainConfig, device: torch.device, name: str = "") -> VisionTransformer:
-    """Build the model on the device, and choose threads and kernels for its steps; name: of the model, for the log.
+    """Build the model on the device; name: of the model, for the log.
 
     The initial weights are a function of the seed alone.
     """
     torch.manual_seed(config.seed)
     model = VisionTransformer(**asdict(config.model)).to(device)
     model.gradient_checkpointing = config.training.gradient_checkpointing
-    gflops, batch_size = count_gflops(model), config.training.batch_size
-    assert batch_size is not None
+    gflops = count_gflops(model)
     num_patches = model.num_tokens - model.num_prefix_tokens
     log.info(
         f"model     {name}: {count_parameters(model):,} parameters, {model.num_tokens} tokens "
@@ -98,10 +92,6 @@ def build_model(config: TrainConfig, device: torch.device, name: str = "") -> Vi
     )
     if num_patches < 16:
         log.warning(f"only {num_patches} patches per image; a smaller model.patch_size gives more")
-    work = 3 * gflops * batch_size  # per step: the backward pass costs two forward passes
-    limit_threads(device, work)
-    if choose_kernels(device, work, model.num_tokens):
-        log.info("kernels   oneDNN for float32 matrix products")
     return model
 
 
@@ -157,15 +147,42 @@ def _freeze(model: VisionTransformer, config: TrainConfig, report: LoadReport | 
             log.warning(f"frozen at random values, as nothing was loaded for them: {', '.join(random)}")
 
 
+def choose_computing(config: TrainConfig, model: VisionTransformer, num_images: int, world: World) -> TrainConfig:
+    """Return the configuration with the precision, kernels, attention, threads and compiling that are fastest here.
+
+    What is configured stays as it is. num_images: of the training split. A run that is continued has all of it in its
+    configuration, but for the precision of runs of earlier versions, which was not chosen by trial.
+    """
+    training, device = config.training, model.head.weight.device
+    wanted = Wanted(**{field.name: getattr(training, field.name) for field in fields(Wanted)})
+    if wanted.precision == "auto" and (config.resume or training.deterministic):
+        wanted = replace(wanted, precision=choose_precision("auto", device))
+    if wanted.compile == "auto" and world.size > 1:
+        wanted = replace(wanted, compile=False)
+    at_once, total = micro_batch_size(training, num_images, world), training.epochs * num_images
+    limit = math.inf if training.max_minutes is None else 60 * training.max_minutes
+    work = Work(at_once, total, training=True, patch_dropout=training.patch_dropout, limit=limit)
+    trial = world.broadcast(choose_kernels(model, work, wanted, allowed=not training.deterministic))
+    trial.chosen.use()
+    log.info(f"compute   {trial.describe()}")
+    return replace(config, training=replace(training, **asdict(trial.chosen)))
+
+
+def micro_batch_size(training: TrainingConfig, num_images: int, world: World) -> int:
+    """Return how many images a device computes at once: `training.micro_batch_size`, or its share of a batch."""
+    assert training.batch_size is not None
+    per_device = -(-min(training.batch_size, num_images) // world.size)
+    return min(per_device, training.micro_batch_size or -(-per_device // (training.accumulate or 1)))
+
+
 def build_trainer(
     config: TrainConfig,
     model: VisionTransformer,
     preprocessing: Preprocessing,
     labels: Tensor,
-    precision: torch.dtype,
     world: World = ALONE,
 ) -> Trainer:
-    """Build the trainer of a complete configuration for a model that is on its device.
+    """Build the trainer of a complete configuration, with a precision, for a model that is on its device.
 
     labels: (N,) of the training images.
     """
@@ -173,7 +190,6 @@ def build_trainer(
     assert batch_size is not None
     steps = -(-len(labels) // batch_size)
     total_steps = training.epochs * steps
-    per_device = -(-min(batch_size, len(labels)) // world.size)
     network, ema = _wrap(model, config, world, device)
     return Trainer(
         model=model,
@@ -182,10 +198,10 @@ def build_trainer(
         learning_rate=LearningRate(config.scheduler, config.optimizer.lr, steps, training.epochs),
         augmentation=build_augmentation(config, preprocessing),
         device=device,
-        precision=precision,
+        precision=PRECISIONS[choose_precision(training.precision, device)],
         seed=config.seed,
         batch_size=batch_size,
-        micro_batch_size=min(per_device, training.micro_batch_size or -(-per_device // (training.accumulate or 1))),
+        micro_batch_size=micro_batch_size(training, len(labels), world),
         total_steps=total_steps,
         label_smoothing=training.label_smoothing,
         clip_norm=training.clip_norm,

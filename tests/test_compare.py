@@ -6,6 +6,7 @@ import json
 import statistics
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import asdict
 from math import comb
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from src.compare.tables import find_differences, list_differences, list_groups
 from src.config.compose import dump_config
 from src.config.schema import InferenceConfig, TaskConfig
 from src.machine.disk import write_csv, write_json
+from src.machine.kernels import Wanted
 from src.tables import Table
 
 NUM_IMAGES = 40
@@ -66,7 +68,7 @@ def write_predictions(folder: Path, right: Sequence[int], count: int = NUM_IMAGE
 
 def ask(run: str | Path | None = None, **values: object) -> InferenceConfig:
     given: dict[str, Any] = {"input": None, "output": None, "filter": None, "sort": "started", "topk": 5}
-    given |= {"batch_size": 64, "device": "auto", "roots": ["outputs", "multirun"], **values}
+    given |= {"batch_size": 64, "device": "auto", "roots": ["outputs", "multirun"], **asdict(Wanted()), **values}
     return InferenceConfig(task=TaskConfig("compare"), run=None if run is None else str(run), **given)
 
 

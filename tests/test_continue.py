@@ -212,7 +212,7 @@ def test_memory_is_tried_before_the_first_epoch(
     monkeypatch.setattr(VisionTransformer, "__init__", build_hungry)
     facts = begin(tmp_path / "run", overrides, "training.epochs=1").facts
     assert (facts["status"], facts["micro_batch_size"]) == ("finished", 2)
-    assert sizes[0][:4] == [1, 6, 3, 2] and max(sizes[0][4:]) == 2, "one counts the FLOPs"
+    assert sizes[0][:5] == [1, 1, 6, 3, 2] and max(sizes[0][5:]) == 2, "one counts the FLOPs, for the log and the trial"
 
 
 def test_a_loss_that_is_no_number_fails_the_run_and_leaves_the_last_good_checkpoint(

@@ -21,7 +21,8 @@ from test_data import save_variants
 import inference
 from src.config.compose import load_config
 from src.config.schema import InferenceConfig
-from src.engine.evaluation import count_gflops
+from src.engine.trial import Trial, Work
+from src.machine.kernels import Kernels, Wanted
 from src.predict.inputs import find_inputs
 from src.predict.output import open_output
 from src.predict.predictor import Predictor
@@ -94,15 +95,37 @@ def test_preprocessing_and_classes_come_from_the_run_alone(photo_run: SavedRun, 
     assert torch.equal(Predictor(copied, "cpu").predict(images), Predictor(photo_run, "cpu").predict(images))
 
 
-def test_kernels_are_chosen_by_the_work_of_a_batch(
+def test_kernels_are_chosen_by_the_work_of_a_batch_and_of_all_images(
+    photo_run: SavedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[tuple[Work, Wanted]] = []
+
+    def choose(model: object, work: Work, wanted: Wanted) -> Trial:
+        chosen.append((work, wanted))
+        return Trial(Kernels("float32", "torch", "fused", 1), "")
+
+    monkeypatch.setattr("src.predict.predictor.choose_kernels", choose)
+    predictor = Predictor(photo_run, "cpu", Wanted(attention="whole"))
+    for batch_size in (1, 64):
+        predictor.choose_computing(batch_size, 3)
+    wanted = Wanted("float32", attention="whole")
+    assert chosen == [(Work(size, 3, training=False), wanted) for size in (1, 3)]
+
+
+def test_the_precision_is_that_of_the_training_where_the_processor_has_it(
     photo_run: SavedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen: list[tuple[float, int]] = []
-    monkeypatch.setattr("src.predict.predictor.choose_kernels", lambda device, *work: chosen.append(work))
-    predictor, files = Predictor(photo_run, "cpu"), list(save_variants(tmp_path).values())[:3]
-    for batch_size in (1, 2, 64):
-        list(predictor.predict_files(files, batch_size))
-    assert chosen == [(count_gflops(predictor.model) * count, predictor.model.num_tokens) for count in (1, 2, 3)]
+    copied = SavedRun(Path(shutil.copytree(photo_run.folder, tmp_path / "copy")), "finished", photo_run.facts)
+    config = copied.folder / "config.yaml"
+    config.write_text(config.read_text().replace("precision: float32", "precision: bf16"))
+    for has_bf16, wanted, expected in (
+        (True, "auto", torch.bfloat16),
+        (True, "float32", torch.float32),
+        (False, "auto", torch.float32),
+        (False, "bf16", torch.bfloat16),
+    ):
+        monkeypatch.setattr("src.predict.predictor.has_bf16", lambda device, answer=has_bf16: answer)
+        assert Predictor(copied, "cpu", Wanted(wanted)).precision == expected
 
 
 def test_every_kind_of_image_file_is_predicted(photo_run: SavedRun, tmp_path: Path) -> None:

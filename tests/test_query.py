@@ -90,7 +90,7 @@ def test_sorting_is_by_size_or_letters_and_a_run_without_the_value_comes_last(
         ("model.num_layers>9", "b"),
         ("training.lr!=0.001", "cb"),
         ("training.lr=1e-2", "b"),
-        ("training.compile=false", "dcba"),
+        ("training.profile=false", "dcba"),
         ("optimizer.betas=[0.9,0.999]", "dcba"),
         ("optimizer.betas='[0.9, 0.95]'", ""),
         ("model.image_size=8", "dcba"),

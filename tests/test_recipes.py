@@ -91,7 +91,7 @@ def test_a_recipe_trains_a_step(path: Path) -> None:
     model = VisionTransformer(**asdict(config.model))
     freeze(model, config.init.freeze)
     labels = torch.randint(num_classes, (4,))
-    trainer = build_trainer(config, model, look, labels, torch.float32)
+    trainer = build_trainer(config, model, look, labels)
     images = torch.randint(256, (4, channels, *trainer.augmentation.stored_size), dtype=torch.uint8)
     split = Split(hold_images(images), labels)
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -109,6 +109,10 @@ def check_device(device: str) -> None:
     check(known, f"device={device} is not known; allowed: auto, cpu, cuda, cuda:N, mps")
 
 
+def check_compile(key: str, value: Any) -> None:
+    check(value == "auto" or isinstance(value, bool), f"{key}={value} is not known; allowed: auto, true, false")
+
+
 def as_size(key: str, value: Any) -> tuple[int, int] | None:
     """Return (height, width) for null, one number or a pair: an image size in a config file."""
     if value is None:

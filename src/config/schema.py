@@ -17,6 +17,7 @@ from .checks import (
     at_least,
     check,
     check_choice,
+    check_compile,
     check_device,
     check_fields,
     common_divisors,
@@ -137,7 +138,10 @@ class TrainingConfig:
     ema: float | None = field(metadata=above(0, below=1, null="no averaging"))
     best: str = field(metadata=one_of("better", "ema"))
     precision: str = field(metadata=one_of("auto", "bf16", "fp16", "float32"))
-    compile: bool
+    kernels: str = field(metadata=one_of("auto", "torch", "onednn"))
+    attention: str = field(metadata=one_of("auto", "fused", "whole"))
+    threads: int | None = field(metadata=at_least(1, null="a trial's choice"))
+    compile: Any
     gradient_checkpointing: bool
     deterministic: bool
     strategy: str = field(metadata=one_of("ddp", "fsdp"))
@@ -147,6 +151,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_fields("training", self)
+        check_compile("training.compile", self.compile)
         check(
             self.micro_batch_size is None or self.accumulate is None,
             "training.micro_batch_size and training.accumulate set the same thing; type only one",
@@ -224,11 +229,17 @@ class InferenceConfig:
     topk: int = field(metadata=at_least(1))
     batch_size: int = field(metadata=at_least(1))
     device: str
+    precision: str = field(metadata=one_of("auto", "bf16", "fp16", "float32"))
+    kernels: str = field(metadata=one_of("auto", "torch", "onednn"))
+    attention: str = field(metadata=one_of("auto", "fused", "whole"))
+    threads: int | None = field(metadata=at_least(1, null="a trial's choice"))
+    compile: Any
     roots: list[str]
 
     def __post_init__(self) -> None:
         check_fields("", self)
         check_device(self.device)
+        check_compile("compile", self.compile)
         if self.task.name == "interactive" and self.input is not None:
             self.task.name = "predict"
         check(self.task.name != "list" or self.input is None, "task=list shows runs; leave input or task=list out")

@@ -7,11 +7,12 @@ import contextlib
 import hashlib
 import itertools
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -22,6 +23,7 @@ from .read import PLAIN, Reading, upright_size
 
 CHUNK_SIZE = 16  # images per task of a thread: passing a result between threads costs as much as a small image
 Items = Sequence[Path] | np.ndarray
+T = TypeVar("T")
 
 
 @dataclass
@@ -122,7 +124,8 @@ def decode(items: Items, preprocessing: Preprocessing, file: BinaryIO | None, tr
     grey = True
     notes = Counter[str]()
     levels: list[float] = []
-    for position, image in enumerate(track(_decode_in_order(items, preprocessing), len(items), description)):
+    decoded = map_in_order(partial(decode_one, preprocessing=preprocessing), items)
+    for position, image in enumerate(track(decoded, len(items), description)):
         if isinstance(image, OSError):
             errors.append(str(image))
             continue
@@ -149,21 +152,23 @@ def decode(items: Items, preprocessing: Preprocessing, file: BinaryIO | None, tr
     )
 
 
-def _decode_in_order(items: Items, preprocessing: Preprocessing) -> Iterator[Decoded | OSError]:
-    """Yield each item decoded, or the error, in order; at most 64 items per core are decoded ahead."""
+def map_in_order(function: Callable[[Any], T], items: Sequence[Any] | np.ndarray) -> Generator[T, None, None]:
+    """Yield what the function returns for each item, in order, from threads; at most 64 items per core are ahead.
 
-    def decode_chunk(first: int) -> list[Decoded | OSError]:
-        return [decode_one(items[i], preprocessing) for i in range(first, min(first + CHUNK_SIZE, len(items)))]
+    Pillow releases the GIL while it decodes and resamples, so threads share the work without copies.
+    """
 
-    # Pillow releases the GIL while it decodes and resamples, so threads share the work without copies.
+    def do_chunk(first: int) -> list[T]:
+        return [function(items[i]) for i in range(first, min(first + CHUNK_SIZE, len(items)))]
+
     workers = count_cores()
     starts = iter(range(0, len(items), CHUNK_SIZE))
     with ThreadPoolExecutor(workers) as pool:
-        pending = deque(pool.submit(decode_chunk, first) for first in itertools.islice(starts, 4 * workers))
+        pending = deque(pool.submit(do_chunk, first) for first in itertools.islice(starts, 4 * workers))
         try:
             while pending:
                 yield from pending.popleft().result()
-                pending.extend(pool.submit(decode_chunk, first) for first in itertools.islice(starts, 1))
+                pending.extend(pool.submit(do_chunk, first) for first in itertools.islice(starts, 1))
         finally:  # after Ctrl-C or on a full disk, no pending task is started
             pool.shutdown(cancel_futures=True)
 

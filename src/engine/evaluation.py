@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import metrics
 from ..augment.normalize import normalize
@@ -120,7 +120,8 @@ def count_gflops(model: VisionTransformer) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     # On the meta device nothing is computed, and the counter includes attention, which it misses on the CPU.
-    shadow = copy.deepcopy(model).to("meta").eval()
+    weights = {id(weight): nn.Parameter(weight.detach().to("meta")) for weight in model.parameters()}
+    shadow = copy.deepcopy(model, weights).to("meta").eval()  # the weights themselves are not copied
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         shadow(torch.empty(1, model.in_channels, *model.image_size, device="meta"))
     return counter.get_total_flops() / 1e9

@@ -1,8 +1,10 @@
 """From a run directory and image files to class probabilities. Letters: n images, K classes."""
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from contextlib import closing
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -11,22 +13,30 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..augment.normalize import normalize
-from ..engine.evaluation import count_gflops
-from ..machine.devices import autocast, choose_device, choose_kernels, choose_precision
+from ..data.decode import map_in_order
+from ..engine.trial import Trial, Work, choose_kernels
+from ..machine.devices import autocast, choose_device
+from ..machine.kernels import PRECISIONS, Wanted, choose_precision, compile_network, has_bf16
 from ..model import VisionTransformer
 from ..run.files import BEST
 from ..run.saved import SavedRun
+
+WHATEVER_IS_FASTEST = Wanted()
 
 
 class Predictor:
     """The best weights of a run, with the classes and the preprocessing of its training."""
 
-    def __init__(self, run: SavedRun, device: str) -> None:
+    def __init__(self, run: SavedRun, device: str, wanted: Wanted = WHATEVER_IS_FASTEST) -> None:
         config, self.classes, self.preprocessing = run.load()
         self.device, _ = choose_device(device)
-        self.precision = choose_precision(config.training.precision, self.device)
+        # The test accuracy of the run was measured in its precision, so other settings do not change what is predicted.
+        trained = config.training.precision
+        slow = trained == "bf16" and not has_bf16(self.device)
+        precision = trained if wanted.precision == "auto" and not slow else wanted.precision
+        self._wanted = replace(wanted, precision=choose_precision(precision, self.device))
+        self.precision = PRECISIONS[self._wanted.precision]
         model = VisionTransformer(**asdict(config.model))
-        self.gflops = count_gflops(model)
         self.model = model.to(self.device).eval()
         try:
             self.model.load_state_dict(load_file(run.folder / BEST))
@@ -44,18 +54,39 @@ class Predictor:
     def predict_files(
         self, files: Sequence[Path], batch_size: int, notes: Counter[str] | None = None
     ) -> Iterator[tuple[list[Path], Tensor, list[str]]]:
-        """Yield for each batch the files read, their probabilities (n,K), and a line for each unreadable file."""
-        choose_kernels(self.device, self.gflops * min(batch_size, len(files)), self.model.num_tokens)
-        for first in range(0, len(files), batch_size):
-            read, images, errors = [], [], []
-            for path in files[first : first + batch_size]:
-                try:
-                    images.append(self.preprocessing.read(path, notes))
+        """Yield for each batch the files read, their probabilities (n,K), and a line for each unreadable file.
+
+        The next files are decoded while the model computes, as `choose_computing` has chosen.
+        """
+        with closing(map_in_order(self._read, files)) as results:
+            for first in range(0, len(files), batch_size):
+                read, images, errors = [], [], []
+                batch = files[first : first + batch_size]
+                for path, result in zip(batch, itertools.islice(results, len(batch)), strict=True):
+                    if isinstance(result, OSError):
+                        errors.append(str(result))
+                        continue
                     read.append(path)
-                except OSError as error:
-                    errors.append(str(error))
-            probabilities = self.predict(torch.stack(images)) if images else torch.empty(0, len(self.classes))
-            yield read, probabilities, errors
+                    images.append(result[0])
+                    if notes is not None:
+                        notes.update(result[1])
+                probabilities = self.predict(torch.stack(images)) if images else torch.empty(0, len(self.classes))
+                yield read, probabilities, errors
+
+    def _read(self, path: Path) -> tuple[Tensor, list[str]] | OSError:
+        """Return the uint8 tensor (C,H,W) of a file and its notes, or what is wrong with it."""
+        notes = Counter[str]()
+        try:
+            return self.preprocessing.read(path, notes), list(notes.elements())
+        except OSError as error:
+            return error
+
+    def choose_computing(self, batch_size: int, total: int) -> Trial:
+        """Find the fastest way to predict `total` images, and use it from now on."""
+        trial = choose_kernels(self.model, Work(min(batch_size, total), total, training=False), self._wanted)
+        if trial.chosen.compile:
+            compile_network(self.model)
+        return trial
 
     def top(self, probabilities: Tensor, k: int) -> list[tuple[str, float]]:
         """Return the k most probable classes (at most all K) with their probabilities; probabilities: (K,)."""

@@ -165,6 +165,9 @@ def _predict(
 
     shown = len(files) if add else 0
     notes = Counter[str]()  # what ambiguous files were taken for
+    trial = predictor.choose_computing(config.batch_size, len(files))
+    if trial.rates:
+        report(f"computing in {trial.describe()}")
     try:
         with Interrupts() as interrupts, terminal.show_progress(shown, "predicting") as advance:
             for read, probabilities, errors in predictor.predict_files(files, config.batch_size, notes):
@@ -197,9 +200,11 @@ def _as_row(path: Path, top: Sequence[tuple[str, float]]) -> dict[str, str | flo
 
 
 def _open(run: SavedRun, config: InferenceConfig) -> "Predictor":
+    from ..machine.kernels import Wanted
     from .predictor import Predictor
 
-    predictor = Predictor(run, config.device)
+    wanted = Wanted(config.precision, config.kernels, config.attention, config.threads, config.compile)
+    predictor = Predictor(run, config.device, wanted)
     facts = run.facts
     has_ended = run.status == "finished" or "epoch" not in facts  # of a copied run, only weights may be known
     unfinished = "" if has_ended else f", {run.status} in epoch {facts['epoch']} of {facts.get('epochs')}"

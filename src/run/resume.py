@@ -38,7 +38,10 @@ FIXED = (
     *("training.batch_size", "training.sampler", "training.class_weights", "training.ema", "training.label_smoothing"),
     *("optimizer.name", "augmentation.repeats"),
 )
-NEUTRAL = ("resume", "check", "device", "dataset.cache", "dataset.cache_dir")
+NEUTRAL = (
+    *("resume", "check", "device", "dataset.cache", "dataset.cache_dir"),
+    *("training.kernels", "training.attention", "training.threads", "training.compile"),
+)
 
 
 def open_resumable(wanted: str, roots: list[str]) -> SavedRun:

@@ -1,0 +1,190 @@
+"""How a device computes: in which precision, by which kernels, with how many threads.
+
+What can be chosen is listed here; what is fastest is found by a trial (`engine/trial.py`), because it depends on the
+processor, on the sizes of the model and on the batch.
+"""
+
+import itertools
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "float32": torch.float32}
+CPU = torch.device("cpu")
+LONGEST_WHOLE = 256  # tokens up to which the whole attention matrix needs little memory
+_NUM_THREADS = torch.get_num_threads()  # by default, or from OMP_NUM_THREADS
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What was asked for by the keys of these names; "auto" and None leave it to the trial."""
+
+    precision: str = "auto"
+    kernels: str = "auto"
+    attention: str = "auto"
+    threads: int | None = None
+    compile: bool | str = "auto"
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """How a device computes.
+
+    precision: of matrix products, `bf16`, `fp16` or `float32`; weights stay float32. kernels: who multiplies float32
+    matrices on a CPU, `torch` (its default, MKL where torch is built with it) or `onednn`. attention: `fused`, which
+    never stores the attention matrix, or `whole`, whose products are larger. threads: of the CPU. compile: whether the
+    model is compiled first.
+    """
+
+    precision: str
+    kernels: str
+    attention: str
+    threads: int
+    compile: bool = False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return PRECISIONS[self.precision]
+
+    def use(self) -> None:
+        """Compute like this from now on in this process; `autocast` and `compile_network` do the rest."""
+        torch.set_num_threads(self.threads)
+        # torch calls oneDNN only if bf16 products are allowed, which oneDNN does not use without AMX.
+        _products().fp32_precision = "bf16" if self.kernels == "onednn" else "none"
+        for enable in (
+            torch.backends.cuda.enable_flash_sdp,  # for the CPU too, despite its name
+            torch.backends.cuda.enable_mem_efficient_sdp,
+            torch.backends.cuda.enable_cudnn_sdp,
+        ):
+            enable(self.attention == "fused")
+
+    def describe(self) -> str:
+        """Return such as "float32 by oneDNN, whole attention, 2 threads"."""
+        by = " by oneDNN" if self.kernels == "onednn" else ""
+        threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
+        return f"{self.precision}{by}, {self.attention} attention, {threads}{', compiled' if self.compile else ''}"
+
+
+def choose_precision(wanted: str, device: torch.device) -> str:
+    """Return the precision for `precision=auto|bf16|fp16|float32` without a trial: of `auto`, the safe one on a CPU.
+
+    fp16 overflows at 65,504, so its loss is scaled (arXiv 1710.03740, section 3.2).
+    """
+    on_cuda = device.type == "cuda"
+    if wanted == "bf16" and on_cuda and not has_bf16(device):
+        raise ValueError("precision=bf16 is not supported by this CUDA device; use fp16, float32 or auto")
+    if wanted == "auto":
+        return "float32" if not on_cuda else "bf16" if has_bf16(device) else "fp16"
+    return wanted
+
+
+def default_kernels(wanted: Wanted, device: torch.device, small: bool = False) -> Kernels:
+    """Return what is wanted, and torch's defaults for the rest; small: for steps of less than 1 GFLOP.
+
+    A second thread does not make such steps faster, and makes them three times slower as soon as another program runs
+    (measured on two cores, with GNU OpenMP).
+    """
+    return Kernels(
+        choose_precision(wanted.precision, device),
+        "torch" if wanted.kernels == "auto" else wanted.kernels,
+        "fused" if wanted.attention == "auto" else wanted.attention,
+        wanted.threads or (1 if small and device.type == "cpu" else _NUM_THREADS),
+        wanted.compile is True,
+    )
+
+
+def list_kernels(wanted: Wanted, device: torch.device, num_tokens: int) -> list[Kernels]:
+    """Return what a CPU could compute with, torch's default first; on other devices, that alone.
+
+    Raises ValueError for kernels that would not compute what was asked for.
+    """
+    first = default_kernels(wanted, device)
+    if first.kernels == "onednn" and not onednn_multiplies_in_float32():
+        raise ValueError(
+            "kernels=onednn would multiply float32 matrices in bf16 on this processor; use torch or auto, "
+            "and precision=bf16 if that is what you want"
+        )
+    if device.type != "cpu":
+        return [first]
+    return list(dict.fromkeys([first, *_list_others(wanted, first, num_tokens)]))
+
+
+def _list_others(wanted: Wanted, first: Kernels, num_tokens: int) -> Iterator[Kernels]:
+    precisions = ["float32", "bf16"] if wanted.precision == "auto" and has_bf16(CPU) else [first.precision]
+    attentions = ["fused", "whole"] if wanted.attention == "auto" and num_tokens <= LONGEST_WHOLE else [first.attention]
+    for precision, attention in itertools.product(precisions, attentions):
+        kernels = [first.kernels]
+        # The products of fused attention are too small for oneDNN.
+        if wanted.kernels == "auto" and precision == "float32" and attention == "whole":
+            kernels += ["onednn"] if onednn_multiplies_in_float32() else []
+        yield from (replace(first, precision=precision, kernels=name, attention=attention) for name in kernels)
+
+
+def fewer_threads(wanted: Wanted, chosen: Kernels) -> list[Kernels]:
+    """Return the same with fewer threads, for steps that many threads do not make faster."""
+    if wanted.threads is not None:
+        return []
+    counts = sorted({1, chosen.threads // 2} - {0, chosen.threads}, reverse=True)
+    return [replace(chosen, threads=count) for count in counts]
+
+
+@cache
+def has_bf16(device: torch.device) -> bool:
+    """Return whether a device multiplies bf16 matrices natively: a CPU does with AVX512_BF16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.14 has it
+    return any(supported for name, supported in capabilities.items() if str(name).endswith("bf16"))
+
+
+@cache
+def onednn_multiplies_in_float32() -> bool:
+    """Return whether oneDNN, asked by the only switch that torch has, computes in float32: with AMX it does not.
+
+    On AMD processors with AVX512, it then takes half of the time: MKL does not use these units there.
+    """
+    products = _products()
+    before, products.fp32_precision = products.fp32_precision, "bf16"
+    generator = torch.Generator().manual_seed(0)
+    left, right = torch.randn(2, 512, 512, generator=generator)
+    error = (left @ right).double() - left.double() @ right.double()
+    products.fp32_precision = before
+    return error.abs().max().item() < 1e-3  # the standard deviation of the sums is 23; bf16 is off by 0.2
+
+
+def _products() -> Any:
+    return torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+
+
+def compile_network(network: nn.Module) -> None:
+    """Compile a network at its first use, for the kernels in use."""
+    tag_compiled_code()
+    network.compile()
+
+
+def tag_compiled_code() -> None:
+    """Let torch's cache on disk tell apart what is compiled for fused and for whole attention; its key does not."""
+    import torch.compiler.config
+
+    torch.compiler.config.cache_key_tag = f"fused attention: {torch.backends.cuda.flash_sdp_enabled()}"
+
+
+def describe_processor() -> str:
+    """Return the CPU's name, family and model: "AMD EPYC" alone does not tell which instructions it has."""
+    names = {"model name": "", "cpu family": "", "model": ""}
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in names and not names[key.strip()]:
+                names[key.strip()] = value.strip()
+    except OSError:  # not on Linux
+        pass
+    name, family, model = names.values()
+    name = name or platform.processor() or platform.machine()
+    return f"{name} (family {family}, model {model})" if family and model else name
