@@ -6,7 +6,7 @@ A step is forward, backward and AdamW, without data loading, clipping or average
 measured in turn, in reverse order every other round; the tables have medians, and ratios are medians of the ratios in
 each round (minimum to maximum). The peers are in `requirements-bench.txt`, including timm, and run with their defaults:
 AdamW(parameters) and torch's default kernels, in float32 unless the row says bf16. timm also has rows with the fused
-AdamW, in bf16, and with what train.py chooses; ours has rows in float32 and, where the processor has it, in bf16, with
+AdamW and in bf16; ours has rows in float32 and, where the processor has it, in bf16, with
 the kernels of the trial that train.py and inference.py make, for training and inference each on its own.
 
 "share" is the fraction of the throughput of the fastest large matrix product in the same precision. FLOPs are counted
@@ -27,7 +27,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from peers import PEERS, PLAIN, SIZES, Size, build_ours
 
 from src.engine.evaluation import count_gflops
-from src.engine.trial import Work, choose_kernels
+from src.engine.trial import Work, choose_kernels, use_kernels
 from src.machine.devices import autocast
 from src.machine.kernels import Kernels, Wanted, default_kernels, describe_processor, has_bf16
 from src.machine.memory import keep_freed_memory
@@ -87,7 +86,6 @@ class Batch:
 PAIRS = (
     ("ours, torch's kernels", "timm, fused AdamW"),
     ("ours", "timm"),
-    ("ours", "timm, our kernels"),
     ("ours, compiled", "timm, compiled"),
     ("ours, bf16", "timm, bf16"),
     ("ours, bf16, compiled", "timm, bf16, compiled"),
@@ -128,7 +126,7 @@ class Lineup:
         kernels = chosen or dict.fromkeys((True, False), default)
         self.contestants.append(Contestant(name, model, model, optimizer, kernels, plain))
         if compiled and self.compiled:
-            network = torch.compile(model, backend=own_backend())
+            network = torch.compile(model)
             self.contestants.append(Contestant(f"{name}, compiled", model, network, optimizer, kernels, plain))
 
     def enter_peer(self, name: str, model: nn.Module) -> None:
@@ -150,9 +148,6 @@ class Lineup:
         for precision in self.precisions:
             chosen = self.choose(model, precision)
             self.enter("ours", model, optimizer, precision, chosen, compiled=True)
-            if self.on_cpu and precision == self.precisions[0]:
-                fused = torch.optim.AdamW(timm.model.parameters(), LEARNING_RATE, fused=True)
-                self.enter("timm, our kernels", timm.model, fused, precision, chosen)
         model = build_ours(self.size, "mean").to(self.device)
         chosen, optimizer = self.choose(model, self.precisions[0]), build_own_optimizer(model)
         self.enter("ours, mean pooling", model, optimizer, self.precisions[0], chosen, plain=True)
@@ -169,16 +164,6 @@ class Lineup:
 def build_own_optimizer(model: nn.Module) -> torch.optim.Optimizer:
     """Return AdamW as train.py builds it, except for the learning rate."""
     return torch.optim.AdamW(parameter_groups(model, WEIGHT_DECAY), LEARNING_RATE, fused=True)
-
-
-def own_backend() -> Callable[..., Any]:
-    """Return inductor as a new object.
-
-    Compiled graphs are cached by code and backend, not by the kernels: rows would get the graphs of other rows.
-    """
-    from torch._inductor.compile_fx import compile_fx
-
-    return lambda graph, inputs: compile_fx(graph, inputs)
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -206,7 +191,10 @@ def infer(contestant: Contestant, work: Batch) -> None:
 
 def time_calls(contestant: Contestant, work: Batch, training: bool, calls: int) -> float:
     """Return the seconds of `calls` steps or inferences, after a warm-up call."""
-    contestant.kernels[training].use()
+    kernels = contestant.kernels[training]
+    kernels.use()
+    if isinstance(contestant.model, VisionTransformer):
+        use_kernels(contestant.model, kernels)
     contestant.model.train(training)
     call = train_step if training else infer
     call(contestant, work)
@@ -362,13 +350,10 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     if arguments.compile:
         import torch._dynamo.config as dynamo
-        import torch._inductor.config as inductor
 
         # Several rows of a class are compiled, for training and inference; none may fall back to eager unnoticed.
         dynamo.recompile_limit = 64
         dynamo.fail_on_recompile_limit_hit = True
-        # The cache on disk does not distinguish kernels either: it returned another row's attention.
-        inductor.force_disable_caches = True
 
     print(f"python benchmarks/model_speed.py {' '.join(sys.argv[1:])}".rstrip())
     peers = find_peers(wanted)

@@ -33,9 +33,9 @@ from src.data.images import Preprocessing
 from src.engine import trainer as trainer_module
 from src.engine.evaluation import count_gflops
 from src.engine.trainer import Trainer
-from src.engine.trial import Work, choose_kernels
+from src.engine.trial import Work, choose_kernels, use_kernels
 from src.machine.devices import autocast
-from src.machine.kernels import Kernels, Wanted, compile_network, describe_processor
+from src.machine.kernels import Kernels, Wanted, describe_processor
 from src.model import VisionTransformer
 from src.optim import parameter_groups
 
@@ -156,7 +156,7 @@ class Runner:
         self.special: TensorStep | None = None
         with self.state():
             if setting.compiled:
-                compile_network(self.trainer.network)  # for the kernels that are set now
+                self.trainer.network.compile()
             if setting.graph:
                 captured = setting.graph == "captured"
                 self.special = TensorStep(self.trainer, self.images[0], self.labels[0], captured)
@@ -169,7 +169,7 @@ class Runner:
         reset_kernels(setting)
         torch.set_flush_denormal(setting.flush)
         try:
-            self.kernels.use()
+            use_kernels(self.trainer.model, self.kernels)
             with contextlib.ExitStack() as stack:
                 for owner, name, looped in LOOPS[setting.looped]:
                     stack.enter_context(mock.patch.object(owner, name, looped))

@@ -16,10 +16,10 @@ from .distributed.models import wrap_model
 from .distributed.world import World, join_world, local_device
 from .engine.evaluation import count_gflops
 from .engine.trainer import Progress, Trainer, balanced_weights
-from .engine.trial import Work, choose_kernels
+from .engine.trial import Work, choose_kernels, use_kernels
 from .machine.devices import choose_algorithms, choose_device
 from .machine.disk import short_path
-from .machine.kernels import PRECISIONS, Wanted, choose_precision, compile_network
+from .machine.kernels import PRECISIONS, Wanted, choose_precision
 from .machine.memory import keep_freed_memory, reset_peak_memory
 from .model import VisionTransformer
 from .optim import ExponentialMovingAverage, LearningRate, build_optimizer
@@ -163,7 +163,7 @@ def choose_computing(config: TrainConfig, model: VisionTransformer, num_images: 
     limit = math.inf if training.max_minutes is None else 60 * training.max_minutes
     work = Work(at_once, total, training=True, patch_dropout=training.patch_dropout, limit=limit)
     trial = world.broadcast(choose_kernels(model, work, wanted, allowed=not training.deterministic))
-    trial.chosen.use()
+    use_kernels(model, trial.chosen)
     log.info(f"compute   {trial.describe()}")
     return replace(config, training=replace(training, **asdict(trial.chosen)))
 
@@ -227,7 +227,7 @@ def _wrap(
     if ema and uses_fsdp(config, world):
         wrap_model(ema.model, world, training.strategy, device)
     if training.compile:
-        compile_network(network)
+        network.compile()  # at its first use
     return network, ema
 
 

@@ -23,7 +23,7 @@ from src.engine.evaluation import count_gflops, evaluate
 from src.engine.memory import fit_memory, halve_micro_batch, is_out_of_memory
 from src.engine.trainer import Progress, Trainer, balanced_weights, weighted_cross_entropy
 from src.machine.devices import choose_device
-from src.machine.kernels import choose_precision, compile_network
+from src.machine.kernels import choose_precision
 from src.model import VisionTransformer
 from src.optim import ExponentialMovingAverage, build_optimizer
 
@@ -426,18 +426,6 @@ def test_a_cuda_device_is_chosen_and_trains_like_the_cpu() -> None:
         trainer.device = where
         losses.append(train(trainer, make_split(10), range(1, 3)))
     assert np.allclose(losses[0], losses[1], rtol=1e-3)
-
-
-def test_what_is_compiled_is_kept_for_its_kernels_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch.compiler.config
-
-    network, tags = nn.Linear(1, 1), []
-    monkeypatch.setattr(torch.compiler.config, "cache_key_tag", "")
-    monkeypatch.setattr(network, "compile", lambda: tags.append(torch.compiler.config.cache_key_tag))
-    for fused in (True, False, True):
-        torch.backends.cuda.enable_flash_sdp(fused)
-        compile_network(network)
-    assert tags[0] == tags[2] != tags[1]
 
 
 def test_precision_without_a_trial_is_float32_on_the_cpu_and_bf16_by_key() -> None:

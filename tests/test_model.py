@@ -167,6 +167,30 @@ def test_attention_maps_explain_the_output_of_the_fused_attention(options: dict[
         torch.testing.assert_close(explicit, output, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("options", [{}, {"qk_norm": True, "num_registers": 2}])
+def test_whole_attention_gives_what_fused_attention_gives(options: dict[str, Any]) -> None:
+    model = build(**options)
+    randomize(model)
+    images = draw_images(model)
+    results = []
+    for fused in (True, False):
+        model.fuse_attention(fused)
+        logits = model(images)
+        gradients = torch.autograd.grad(logits.square().sum(), list(model.parameters()))
+        results.append((logits, *gradients))
+    for whole, fused in zip(*results, strict=True):
+        torch.testing.assert_close(whole, fused, rtol=1e-4, atol=1e-5)
+
+
+def test_whole_attention_drops_weights_in_training_alone() -> None:
+    model = build(attention_dropout=0.5)
+    randomize(model)
+    images = draw_images(model)
+    model.fuse_attention(False)
+    assert not torch.equal(model.train()(images), model(images))
+    assert torch.equal(model.eval()(images), model(images))
+
+
 def test_attention_maps_are_those_of_evaluation_and_leave_the_modes_alone() -> None:
     model = build(dropout=0.3, attention_dropout=0.3, drop_path=0.3)
     images = draw_images(model)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..machine.devices import autocast
-from ..machine.kernels import Kernels, Wanted, default_kernels, fewer_threads, list_kernels, tag_compiled_code
+from ..machine.kernels import Kernels, Wanted, default_kernels, fewer_threads, list_kernels
 from ..model import VisionTransformer
 from .evaluation import count_gflops
 
@@ -66,10 +66,16 @@ def choose_kernels(model: VisionTransformer, work: Work, wanted: Wanted, allowed
     Neither weights nor random numbers change. Raises ValueError for wanted kernels that compute something else.
     """
     trial = _choose(model, work, wanted, allowed)
-    trial.chosen.use()
+    use_kernels(model, trial.chosen)
     if wanted.compile == "auto" and min(trial.seconds, work.limit) >= COMPILE_FROM:
         _choose_compile(model, work, trial)
     return trial
+
+
+def use_kernels(model: VisionTransformer, kernels: Kernels) -> None:
+    """Compute like this from now on; `autocast` has the precision, and whoever calls the model compiles it."""
+    kernels.use()
+    model.fuse_attention(kernels.attention == "fused")
 
 
 def _choose(model: VisionTransformer, work: Work, wanted: Wanted, allowed: bool) -> Trial:
@@ -89,10 +95,10 @@ def _choose(model: VisionTransformer, work: Work, wanted: Wanted, allowed: bool)
         count = max(1, min(work.num_images, int(TRIAL_STEP / shallow)))
         step = _make_step(model, model, count, work.training)
         started = time.perf_counter()
-        rates = _race(candidates, step, count, started + TRIAL_SECONDS)
+        rates = _race(model, candidates, step, count, started + TRIAL_SECONDS)
         chosen = _fastest(rates)
         if others := [] if large else fewer_threads(wanted, chosen):
-            rates |= _race([chosen, *others], step, count, started + 1.3 * TRIAL_SECONDS)
+            rates |= _race(model, [chosen, *others], step, count, started + 1.3 * TRIAL_SECONDS)
             chosen = _fastest({kernels: rates[kernels] for kernels in (chosen, *others)})
         seconds = time.perf_counter() - started
     return Trial(chosen, _explain(chosen, rates, seconds), rates, work.total / rates[chosen] * gflops / shallow)
@@ -118,7 +124,6 @@ def _choose_compile(model: VisionTransformer, work: Work, trial: Trial) -> None:
 
 def _time_compiled(model: VisionTransformer, work: Work, kernels: Kernels) -> float:
     """Return how many times as fast a step is if the model is compiled."""
-    tag_compiled_code()
     compiled: nn.Module = torch.compile(model)  # type: ignore[assignment]
     plain, faster = (_make_step(network, model, work.num_images, work.training) for network in (model, compiled))
     faster(kernels)
@@ -192,7 +197,7 @@ def _make_step(network: nn.Module, model: VisionTransformer, count: int, trainin
 
 
 def _race(
-    candidates: list[Kernels], step: Callable[[Kernels], None], count: int, deadline: float
+    model: VisionTransformer, candidates: list[Kernels], step: Callable[[Kernels], None], count: int, deadline: float
 ) -> dict[Kernels, float]:
     """Return the images per second of each candidate, in its fastest of several rounds in turn.
 
@@ -203,6 +208,6 @@ def _race(
         for kernels in candidates:
             if number and time.perf_counter() > deadline:
                 break
-            kernels.use()
+            use_kernels(model, kernels)
             seconds[kernels].append(_time(step, kernels))
     return {kernels: count / min(taken) for kernels, taken in seconds.items()}

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "float32": torch.float32}
 CPU = torch.device("cpu")
-LONGEST_WHOLE = 256  # tokens up to which the whole attention matrix needs little memory
+LONGEST_WHOLE = 260  # tokens, such as 256 patches, up to which whole attention matrices need little memory
 _NUM_THREADS = torch.get_num_threads()  # by default, or from OMP_NUM_THREADS
 
 
@@ -38,7 +37,7 @@ class Kernels:
 
     precision: of matrix products, `bf16`, `fp16` or `float32`; weights stay float32. kernels: who multiplies float32
     matrices on a CPU, `torch` (its default, MKL where torch is built with it) or `onednn`. attention: `fused`, which
-    never stores the attention matrix, or `whole`, whose products are larger. threads: of the CPU. compile: whether the
+    never stores attention matrices, or `whole`, see `MultiHeadSelfAttention`. threads: of the CPU. compile: whether the
     model is compiled first.
     """
 
@@ -53,16 +52,10 @@ class Kernels:
         return PRECISIONS[self.precision]
 
     def use(self) -> None:
-        """Compute like this from now on in this process; `autocast` and `compile_network` do the rest."""
+        """Use these threads and products from now on in this process; the rest is up to who has the model."""
         torch.set_num_threads(self.threads)
         # torch calls oneDNN only if bf16 products are allowed, which oneDNN does not use without AMX.
         _products().fp32_precision = "bf16" if self.kernels == "onednn" else "none"
-        for enable in (
-            torch.backends.cuda.enable_flash_sdp,  # for the CPU too, despite its name
-            torch.backends.cuda.enable_mem_efficient_sdp,
-            torch.backends.cuda.enable_cudnn_sdp,
-        ):
-            enable(self.attention == "fused")
 
     def describe(self) -> str:
         """Return such as "float32 by oneDNN, whole attention, 2 threads"."""
@@ -160,19 +153,6 @@ def onednn_multiplies_in_float32() -> bool:
 
 def _products() -> Any:
     return torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-
-
-def compile_network(network: nn.Module) -> None:
-    """Compile a network at its first use, for the kernels in use."""
-    tag_compiled_code()
-    network.compile()
-
-
-def tag_compiled_code() -> None:
-    """Let torch's cache on disk tell apart what is compiled for fused and for whole attention; its key does not."""
-    import torch.compiler.config
-
-    torch.compiler.config.cache_key_tag = f"fused attention: {torch.backends.cuda.flash_sdp_enabled()}"
 
 
 def describe_processor() -> str:

@@ -16,7 +16,7 @@ from ..augment.normalize import normalize
 from ..data.decode import map_in_order
 from ..engine.trial import Trial, Work, choose_kernels
 from ..machine.devices import autocast, choose_device
-from ..machine.kernels import PRECISIONS, Wanted, choose_precision, compile_network, has_bf16
+from ..machine.kernels import PRECISIONS, Wanted, choose_precision, has_bf16
 from ..model import VisionTransformer
 from ..run.files import BEST
 from ..run.saved import SavedRun
@@ -85,7 +85,7 @@ class Predictor:
         """Find the fastest way to predict `total` images, and use it from now on."""
         trial = choose_kernels(self.model, Work(min(batch_size, total), total, training=False), self._wanted)
         if trial.chosen.compile:
-            compile_network(self.model)
+            self.model.compile()
         return trial
 
     def top(self, probabilities: Tensor, k: int) -> list[tuple[str, float]]:
