@@ -1,7 +1,7 @@
 """How long it takes to predict a folder of JPEG files: inference.py against a plain script with timm, whole processes.
 
     python benchmarks/predict_speed.py [--images 2000] [--size 224] [--model vit_tiny] [--rounds 5]
-                                       [--precision float32]
+                                       [--precision float32 bf16]
 
 The photos are crops of 500x375 pixels of the two that come with scikit-learn, saved as JPEG; a short training tells the
 two apart. The script is what one writes with timm: Image.open, Resize and CenterCrop, a DataLoader with two workers,
@@ -23,10 +23,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from src.machine.kernels import describe_processor, has_bf16
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 WIDTH, HEIGHT = 500, 375
 PLAIN = """
 import csv, json, sys
@@ -117,29 +121,31 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--size", type=int, default=224, help="of the model's images, in pixels")
     parser.add_argument("--model", choices=TIMM, default="vit_tiny")
-    parser.add_argument("--precision", default="float32", help="of inference.py; the script computes in float32")
+    help_text = "of inference.py, by default float32 and, where it is native, bf16; the script computes in float32"
+    parser.add_argument("--precision", nargs="+", help=help_text)
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
-    from src.machine.kernels import describe_processor
-
+    precisions = given.precision or ["float32", "bf16"][: 1 + has_bf16(torch.device("cpu"))]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         save_photos(folder / "photos", 96, "train")
         save_photos(folder / "new", given.images, "new")
         train(folder / "photos", folder / "run", given.model, given.size)
         (folder / "plain.py").write_text(PLAIN)
-        ours, plain = folder / "ours.csv", folder / "plain.csv"
-        commands = {
-            "plain script, timm": [sys.executable, str(folder / "plain.py"), str(folder / "run"), str(folder / "new"),
-                                   str(plain), TIMM[given.model], str(given.size)],
-            "inference.py": [sys.executable, str(ROOT / "inference.py"), f"run={folder / 'run'}",
-                             f"input={folder / 'new'}", f"output={ours}", "topk=1", f"precision={given.precision}"],
-        }  # fmt: skip
+        script = [str(folder / "plain.py"), str(folder / "run"), str(folder / "new"), str(folder / "plain.csv")]
+        commands = {"plain script, timm": [sys.executable, *script, TIMM[given.model], str(given.size)]}
+        for precision in precisions:
+            words = [f"run={folder / 'run'}", f"input={folder / 'new'}", f"output={folder / precision}.csv", "topk=1"]
+            command = [sys.executable, str(ROOT / "inference.py"), *words, f"precision={precision}"]
+            commands[f"inference.py, {precision}"] = command
         seconds: dict[str, list[float]] = {row: [] for row in commands}
         for number in range(given.rounds):
             for row in list(commands)[:: -1 if number % 2 else 1]:
                 seconds[row].append(measure(commands[row]))
-        same = sum(read_classes(plain)[file] == wanted for file, wanted in read_classes(ours).items())
+        expected, same = read_classes(folder / "plain.csv"), {}
+        for precision in precisions:
+            table = read_classes(folder / f"{precision}.csv")
+            same[precision] = sum(expected[file] == name for file, name in table.items())
 
     print(f"python {os.path.relpath(sys.argv[0])} {' '.join(sys.argv[1:])}".rstrip())
     print(f"torch {version('torch')}, timm {version('timm')}, Python {platform.python_version()}, {date.today()}")
@@ -152,7 +158,8 @@ def main() -> None:
         ratio = f"{statistics.median(ratios):.2f}× ({min(ratios):.2f}–{max(ratios):.2f})"
         middle = statistics.median(taken)
         print(f"| {row} | {middle:.1f} | {given.images / middle:.0f} | {ratio} |")
-    print(f"\nThe same class for {same:,} of {given.images:,} images.")
+    shown = ", ".join(f"{count:,} ({precision})" for precision, count in same.items())
+    print(f"\nThe same class as by the script for {shown} of {given.images:,} images.")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from .decode import Decoded, Index, Items, decode, decode_one, fit_to_pictures
 from .images import Preprocessing, Track
 
 PIXELS, INDEX, BUILDING = "pixels.u8", "index.npz", ".building"
-VERSION = 3  # of the decoder: increase it when a change in `images.py` changes pixels, so that old caches are ignored
+VERSION = 4  # of the decoder: increase it when a change in `images.py` changes pixels, so that old caches are ignored
 
 # Seconds that the other processes on a machine give the first one, which shows its progress, to start building.
 # After that, the lock decides who builds.

@@ -15,11 +15,6 @@ from torch import Tensor
 from .levels import to_eight_bit
 from .read import CLIPPED, Picture, Pixels, Reading, parse_image
 
-INTERPOLATIONS = {
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-    "nearest": Image.Resampling.NEAREST,
-}
 Track = Callable[[Iterable[Any], int, str], Iterator[Any]]  # (items, total, description) -> items
 
 
@@ -85,13 +80,17 @@ class Preprocessing:
 
     def _resample(self, layer: Image.Image) -> Image.Image | np.ndarray:
         height, width = self.size
-        if self.resize == "squash" and self.interpolation == "bilinear":
-            # Pillow's filter, three times as fast; it has no subpixel boxes, which crops need.
-            pixels = torch.from_numpy(np.array(layer).reshape(layer.height, layer.width, -1)).permute(2, 0, 1)
-            resized = F.interpolate(pixels.unsqueeze(0), (height, width), mode="bilinear", antialias=True)
-            return resized[0].permute(1, 2, 0).contiguous().numpy()
-        box = _center_box(layer.size, (width, height)) if self.resize == "crop" else None
-        return layer.resize((width, height), INTERPOLATIONS[self.interpolation], box=box)
+        whole = (0, 0, layer.width, layer.height)
+        box = _center_box(layer.size, (width, height)) if self.resize == "crop" else whole
+        if self.interpolation == "nearest":
+            return layer.resize((width, height), Image.Resampling.NEAREST, box=box)
+        # torch has Pillow's antialiased filters, and takes half of the time.
+        left, top, right, bottom = box
+        pixels = np.array(layer).reshape(layer.height, layer.width, -1)[top:bottom, left:right]
+        # In this order, the strides are those of channels last: torch keeps them, in a quarter of the time.
+        planes = torch.from_numpy(pixels).unsqueeze(0).permute(0, 3, 1, 2)  # (1,C,H,W)
+        resized = F.interpolate(planes, (height, width), mode=self.interpolation, antialias=True)
+        return resized[0].permute(1, 2, 0).contiguous().numpy()
 
     def _layers(self, image: Pixels) -> list[Image.Image]:
         """Return one picture in mode L or RGB, or, for any other number of channels, a grayscale one per channel."""
@@ -107,10 +106,9 @@ class Preprocessing:
         return [image if image.mode == mode else image.convert(mode)]
 
 
-def _center_box(size: tuple[int, int], wanted: tuple[int, int]) -> tuple[float, float, float, float]:
+def _center_box(size: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int, int, int]:
     """Return the largest centered box (left, top, right, bottom) of an image with the aspect ratio of `wanted`."""
-    width, height = size
-    scale = min(width / wanted[0], height / wanted[1])
-    # Rounding may give -1e-15, which Pillow rejects.
-    left, top = max(0.0, (width - scale * wanted[0]) / 2), max(0.0, (height - scale * wanted[1]) / 2)
-    return (left, top, width - left, height - top)
+    scale = min(size[0] / wanted[0], size[1] / wanted[1])
+    width, height = (max(1, min(side, round(scale * other))) for side, other in zip(size, wanted, strict=True))
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return left, top, left + width, top + height

@@ -17,6 +17,7 @@ from ..data.decode import map_in_order
 from ..engine.trial import Trial, Work, choose_kernels
 from ..machine.devices import autocast, choose_device
 from ..machine.kernels import PRECISIONS, Wanted, choose_precision, has_bf16
+from ..machine.memory import keep_freed_memory
 from ..model import VisionTransformer
 from ..run.files import BEST
 from ..run.saved import SavedRun
@@ -30,6 +31,7 @@ class Predictor:
     def __init__(self, run: SavedRun, device: str, wanted: Wanted = WHATEVER_IS_FASTEST) -> None:
         config, self.classes, self.preprocessing = run.load()
         self.device, _ = choose_device(device)
+        keep_freed_memory()
         # The test accuracy of the run was measured in its precision, so other settings do not change what is predicted.
         trained = config.training.precision
         slow = trained == "bf16" and not has_bf16(self.device)
