@@ -39,8 +39,9 @@ from peers import PEERS, PLAIN, SIZES, Size, build_ours
 from src.engine.evaluation import count_gflops
 from src.engine.trial import Work, choose_kernels, use_kernels
 from src.machine.devices import autocast
-from src.machine.kernels import Kernels, Wanted, default_kernels, describe_processor, has_bf16
+from src.machine.kernels import Kernels, Wanted, default_kernels, has_bf16
 from src.machine.memory import keep_freed_memory
+from src.machine.processor import describe_processor
 from src.model import VisionTransformer
 from src.optim import parameter_groups
 

@@ -28,7 +28,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.machine.kernels import describe_processor, has_bf16
+from src.machine.kernels import has_bf16
+from src.machine.processor import describe_processor
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH, HEIGHT = 500, 375

@@ -35,7 +35,8 @@ from src.engine.evaluation import count_gflops
 from src.engine.trainer import Trainer
 from src.engine.trial import Work, choose_kernels, use_kernels
 from src.machine.devices import autocast
-from src.machine.kernels import Kernels, Wanted, describe_processor
+from src.machine.kernels import Kernels, Wanted
+from src.machine.processor import describe_processor
 from src.model import VisionTransformer
 from src.optim import parameter_groups
 

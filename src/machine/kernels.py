@@ -5,11 +5,9 @@ processor, on the sizes of the model and on the batch.
 """
 
 import itertools
-import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -153,18 +151,3 @@ def onednn_multiplies_in_float32() -> bool:
 
 def _products() -> Any:
     return torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-
-
-def describe_processor() -> str:
-    """Return the CPU's name, family and model: "AMD EPYC" alone does not tell which instructions it has."""
-    names = {"model name": "", "cpu family": "", "model": ""}
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() in names and not names[key.strip()]:
-                names[key.strip()] = value.strip()
-    except OSError:  # not on Linux
-        pass
-    name, family, model = names.values()
-    name = name or platform.processor() or platform.machine()
-    return f"{name} (family {family}, model {model})" if family and model else name

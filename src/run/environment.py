@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..config.schema import TrainConfig
 from ..distributed.torchrun import read_place
 from ..machine.processes import start_time
+from ..machine.processor import describe_processor
 from .job import Job
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ def describe_session(job: Job) -> dict[str, Any]:
     import hydra
     import torch
 
+    from ..augment.chunks import count_cores
+
     cuda = torch.cuda.is_available()
     return {
         "time": now(),
@@ -86,6 +89,8 @@ def describe_session(job: Job) -> dict[str, Any]:
         "hydra": hydra.__version__,
         "platform": platform.platform(),
         "host": socket.gethostname(),
+        "processor": describe_processor(),
+        "cores": count_cores(),
         "cpu_threads": torch.get_num_threads(),
         "cuda": torch.version.cuda if cuda else None,
         "gpu": torch.cuda.get_device_name() if cuda else None,

@@ -1,0 +1,160 @@
+"""Publish finished runs: keep what is small of them in benchmarks/results/, and write the tables of the documentation.
+
+    python benchmarks/results.py keep outputs/2026-01-31/12-00-00 …     runs, or folders with runs, such as a sweep
+    python benchmarks/results.py write                                 the tables in README.md and docs/results.md
+    python benchmarks/results.py check                                 whether they are up to date (for CI)
+
+`keep` stores the metrics of each epoch and the facts of the run as RECIPE/SEED.csv and .json, where a recipe is the
+option of `experiment=`; of a run without one, name it with --name. Nothing but finished runs is kept. The curves are the
+validation accuracy of the best epoch so far; the test split is used once, at the end of a run.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from src.machine.disk import read_csv, read_object
+from src.run.files import ENVIRONMENT, METRICS, STATUS, TEST_METRICS
+from src.tables import Table, describe_mean, mean
+
+KEPT = ROOT / "benchmarks" / "results"
+MINUTES = (15, 30, 60, 120)
+PAGES = ("README.md", "docs/results.md")
+BEGIN, END = "<!-- {}: written by benchmarks/results.py -->", "<!-- end of {} -->"
+LOCAL = ("hydra.", "dataset.cache")  # overrides that do not change the result
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """Return the finished runs of a folder: itself, or those below it. Raises SystemExit if there are none."""
+    found = sorted(path.parent for path in [*folder.glob(STATUS), *folder.glob(f"*/{STATUS}")])
+    finished = [run for run in found if read_object(run / STATUS).get("status") == "finished"]
+    if not finished:
+        raise SystemExit(f"{folder}: no finished run")
+    return finished
+
+
+def describe_run(run: Path, name: str | None) -> dict[str, Any]:
+    """Return what is published of a run besides its metrics; without folders of this machine."""
+    status, environment, test = (read_object(run / file) for file in (STATUS, ENVIRONMENT, TEST_METRICS))
+    overrides = [word for word in environment["overrides"] if not word.startswith(LOCAL)]
+    recipe = name or environment["choices"].get("experiment")
+    if not recipe:
+        raise SystemExit(f"{run}: no experiment; name it with --name")
+    seed = next((int(word.partition("=")[2]) for word in overrides if word.startswith("seed=")), 0)
+    words = [word for word in overrides if not word.startswith("seed=")]
+    return {
+        "recipe": recipe,
+        "seed": seed,
+        "command": " ".join(["python train.py", *map(hide_folder, words)]),
+        "date": str(status["started"])[:10],
+        "processor": environment.get("gpu") or environment["processor"],
+        "cores": environment["cores"],
+        "torch": str(environment["torch"]).partition("+")[0],
+        "commit": (environment.get("git") or {}).get("commit"),
+        **{key: status[key] for key in ("parameters", "epochs", "best_epoch", "best_val_acc", "seconds")},
+        "test_acc": test["accuracy"],
+        "mean_class_accuracy": test["mean_class_accuracy"],
+    }
+
+
+def hide_folder(word: str) -> str:
+    """Return a typed override, with the last name of a path alone."""
+    key, _, value = word.partition("=")
+    return f"{key}={Path(value).name}" if key in ("dataset.root", "init.weights") else word
+
+
+def keep(folders: list[Path], name: str | None) -> None:
+    for folder in folders:
+        for run in find_runs(folder):
+            facts = describe_run(run, name)
+            place = KEPT / facts["recipe"]
+            place.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(run / METRICS, place / f"{facts['seed']}.csv")
+            (place / f"{facts['seed']}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            print(f"{run}: {facts['recipe']}, seed {facts['seed']}, test accuracy {facts['test_acc']:.2%}")
+
+
+def read_kept() -> dict[str, list[dict[str, Any]]]:
+    """Return the facts of the kept runs by recipe, with their epochs, in the order of the seeds."""
+    recipes: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(KEPT.glob("*/*.json"), key=lambda path: (path.parent.name, int(path.stem))):
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        rows = [{key: float(value) for key, value in row.items() if value} for row in read_csv(path.with_suffix(".csv"))]
+        recipes.setdefault(path.parent.name, []).append(facts | {"rows": rows})
+    return recipes
+
+
+def best_after(run: dict[str, Any], minutes: float) -> float | None:
+    """Return the best validation accuracy of the first minutes, None if the run was shorter or had no epoch by then."""
+    accuracies = [
+        max(row["val_acc"], row.get("ema_val_acc", 0.0)) for row in run["rows"] if row["seconds"] <= 60 * minutes
+    ]
+    return max(accuracies) if accuracies and run["seconds"] >= 60 * minutes else None
+
+
+def make_tables(recipes: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
+    """Return the Markdown of each table by name: a short one, and all that is known."""
+    short = Table(("recipe", "parameters", "test accuracy", "minutes"), [list_short(runs) for runs in recipes.values()])
+    curves = ["recipe", "epochs", "test accuracy", "mean of the classes", *(f"{m} min" for m in MINUTES), "processor"]
+    full = Table(curves, [list_full(runs) for runs in recipes.values()])
+    commands = "\n".join(dict.fromkeys(runs[0]["command"] for runs in recipes.values()))
+    return {"results": short.to_markdown(), "curves": full.to_markdown(), "commands": f"```bash\n{commands}\n```"}
+
+
+def list_short(runs: list[dict[str, Any]]) -> list[str]:
+    minutes = mean(run["seconds"] / 60 for run in runs)
+    accuracy = describe_mean(run["test_acc"] for run in runs)
+    return [f"`{runs[0]['recipe']}`", f"{runs[0]['parameters'] / 1e6:.1f} M", accuracy, f"{minutes:.3g}"]
+
+
+def list_full(runs: list[dict[str, Any]]) -> list[str]:
+    epochs = sorted({len(run["rows"]) for run in runs})
+    shown = f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
+    after = [mean(best_after(run, minutes) for run in runs) for minutes in MINUTES]
+    processors = sorted({f"{run['cores']} cores, {run['processor']}" for run in runs})
+    return [
+        f"`{runs[0]['recipe']}`",
+        shown,
+        *(describe_mean(run[key] for run in runs) for key in ("test_acc", "mean_class_accuracy")),
+        *("" if accuracy is None else f"{accuracy:.1%}" for accuracy in after),
+        "; ".join(processors),
+    ]
+
+
+def fill_in(text: str, tables: dict[str, str]) -> str:
+    """Return a page with its tables replaced, each between two comments that name it."""
+    for name, table in tables.items():
+        begin, end = BEGIN.format(name), END.format(name)
+        if begin in text:
+            before, _, rest = text.partition(begin)
+            text = f"{before}{begin}\n\n{table}\n\n{end}{rest.partition(end)[2]}"
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=("keep", "write", "check"))
+    parser.add_argument("folders", nargs="*", type=Path, help="keep: runs, or folders with runs")
+    parser.add_argument("--name", help="keep: the name of runs without experiment=")
+    given = parser.parse_args()
+    if given.task == "keep":
+        keep(given.folders, given.name)
+        return
+    tables = make_tables(read_kept())
+    for page in (ROOT / name for name in PAGES):
+        text = page.read_text(encoding="utf-8")
+        filled = fill_in(text, tables)
+        if given.task == "write":
+            page.write_text(filled, encoding="utf-8")
+        elif filled != text:
+            raise SystemExit(f"{page.name} is out of date: python benchmarks/results.py write")
+
+
+if __name__ == "__main__":
+    main()
