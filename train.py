@@ -18,6 +18,7 @@ def train(config: TrainConfig, job: Job) -> float:
     """Train one model into `job.folder`; return the best validation accuracy, a fraction."""
     # Imported here, so that --help, TAB completion and a typo are answered without importing torch.
     from src import build, terminal
+    from src.config.photos import describe_chosen
     from src.data.load import load_data
     from src.data.report import inspect_data
     from src.distributed.torchrun import read_place
@@ -50,18 +51,20 @@ def train(config: TrainConfig, job: Job) -> float:
     size, resumed = config.model.image_size, config.resume is not None
     data = load_data(config.dataset, size, terminal.track, device, stored_size, config.check, resumed)
     config, look = build.complete_config(config, data), data.preprocessing
-    assert config.training.batch_size is not None  # a complete configuration has no null
+    assert config.training.batch_size is not None
     report = inspect_data(data, config.training.batch_size)
     if config.check:
         terminal.show_report(report.counts, report.sections())
         return 0.0
-    log_lines([*data.lines(config.dataset.name), *report.lines()], report.warnings)
+    log_lines([*data.lines(config.dataset.name), *report.lines(), *describe_chosen(job.chosen)], report.warnings)
 
     # The model, the fastest way to compute it on this device, and its trainer.
     model = build.build_model(config, device, job.choices.get("model", ""))
     build.load_initial_weights(model, config, data.classes, resumed=(folder / LAST).is_file())
     config = build.choose_computing(config, model, len(data.train), world)
-    training, trainer = config.training, build.build_trainer(config, model, look, data.train.labels, world)
+    training, epochs = config.training, config.training.epochs
+    assert epochs is not None  # a complete configuration has no null
+    trainer = build.build_trainer(config, model, look, data.train.labels, world)
     steps, parameters = trainer.steps_per_epoch(data.train), build.count_parameters(model)
     open_run = Run.resume if config.resume else Run.begin
 
@@ -90,8 +93,8 @@ def train(config: TrainConfig, job: Job) -> float:
         control = StepControl(watch, interrupts, limit, run.checkpoint_due, save)
         save()
         interrupts.defer = True
-        with terminal.TrainingBar(training.epochs, steps) as bar, StepProfiler(device, run.profile_files()) as profiler:
-            while progress.epoch <= training.epochs and not ended:
+        with terminal.TrainingBar(epochs, steps) as bar, StepProfiler(device, run.profile_files()) as profiler:
+            while progress.epoch <= epochs and not ended:
                 bar.start_epoch(progress.epoch)
                 with OutOfMemory(trainer) as memory:
                     for _ in train_steps(trainer, data.train, progress, watch):
@@ -110,7 +113,7 @@ def train(config: TrainConfig, job: Job) -> float:
                 better = run.keep_best(trainer.models(), kind, progress.epoch, chosen.accuracy, chosen.loss)
                 row = make_row(progress, trained, validated)
                 run.record(row, peak_memory(device))
-                log.info(terminal.describe_epoch(row, training.epochs, better))
+                log.info(terminal.describe_epoch(row, epochs, better))
                 ended = run.find_end(chosen.accuracy, control.time_is_up, job.should_prune)
                 if progress.step == steps:
                     progress = Progress.of_epoch(progress.epoch + 1, device)

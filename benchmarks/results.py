@@ -5,8 +5,8 @@
     python benchmarks/results.py check                                 whether they are up to date (for CI)
 
 `keep` stores the metrics of each epoch and the facts of the run as RECIPE/SEED.csv and .json, where a recipe is the
-option of `experiment=`; of a run without one, name it with --name. Nothing but finished runs is kept. The curves are the
-validation accuracy of the best epoch so far; the test split is used once, at the end of a run.
+option of `experiment=`; of a run without one, name it with --name. Nothing but finished runs is kept. The curves are
+the validation accuracy of the best epoch so far; the test split is used once, at the end of a run.
 """
 
 import argparse
@@ -16,13 +16,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.machine.disk import read_csv, read_object
 from src.run.files import ENVIRONMENT, METRICS, STATUS, TEST_METRICS
 from src.tables import Table, describe_mean, mean
 
+ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "benchmarks" / "results"
 MINUTES = (15, 30, 60, 120)
 PAGES = ("README.md", "docs/results.md")
@@ -85,7 +85,9 @@ def read_kept() -> dict[str, list[dict[str, Any]]]:
     recipes: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(KEPT.glob("*/*.json"), key=lambda path: (path.parent.name, int(path.stem))):
         facts = json.loads(path.read_text(encoding="utf-8"))
-        rows = [{key: float(value) for key, value in row.items() if value} for row in read_csv(path.with_suffix(".csv"))]
+        rows = [
+            {key: float(value) for key, value in row.items() if value} for row in read_csv(path.with_suffix(".csv"))
+        ]
         recipes.setdefault(path.parent.name, []).append(facts | {"rows": rows})
     return recipes
 

@@ -154,6 +154,7 @@ def choose_computing(config: TrainConfig, model: VisionTransformer, num_images: 
     configuration, but for the precision of runs of earlier versions, which was not chosen by trial.
     """
     training, device = config.training, model.head.weight.device
+    assert training.epochs is not None and training.patch_dropout is not None
     wanted = Wanted(**{field.name: getattr(training, field.name) for field in fields(Wanted)})
     if wanted.precision == "auto" and (config.resume or training.deterministic):
         wanted = replace(wanted, precision=choose_precision("auto", device))
@@ -187,7 +188,7 @@ def build_trainer(
     labels: (N,) of the training images.
     """
     training, batch_size, device = config.training, config.training.batch_size, model.head.weight.device
-    assert batch_size is not None
+    assert batch_size is not None and training.epochs is not None and training.patch_dropout is not None
     steps = -(-len(labels) // batch_size)
     total_steps = training.epochs * steps
     network, ema = _wrap(model, config, world, device)
@@ -260,6 +261,7 @@ def restore(trainer: Trainer, run: Run, split: Split, pruned: bool) -> tuple[Pro
         next_step = (progress.epoch - 1) * steps + progress.step
         for change in describe_changes(run.saved, run.config, trainer.learning_rate, next_step):
             log.info(f"changed   {change}")
+        assert run.config.training.epochs is not None
         only_test = ended or progress.epoch > run.config.training.epochs
         where = "the test" if only_test else f"epoch {progress.epoch} after step {progress.step} of {steps}"
         log.info(f"resumed   in {where}")

@@ -180,7 +180,7 @@ def test_a_long_run_is_compiled_if_that_is_faster(
     for gain in (1.2, 1.0):
         monkeypatch.setattr(trial, "_time_compiled", lambda *given, gain=gain: gain)
         found = choose_kernels(make_model(), LARGE, Wanted())
-        assert found.chosen.compile == (gain > 1.1) and f"compiled, a step is {gain:.2f} times as fast" in found.why
+        assert found.chosen.compile == (gain > 1.1) and f"a compiled step is {gain:.2f} times as fast" in found.why
     monkeypatch.setattr(trial, "_time_compiled", lambda *given: pytest.fail("compiled"))
     short = Work(64, 10**9, True, limit=600.0)
     for work, wanted in ((short, Wanted()), (LARGE, Wanted(compile=False)), (LARGE, Wanted(compile=True))):

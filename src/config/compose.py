@@ -21,7 +21,8 @@ from .keys import list_keys
 from .options import CONFIGS, GROUPS, list_options
 from .overrides import escape, name_key
 from .paths import anchor, replace_paths
-from .recipe import chooses_option, delete_null, settle
+from .photos import Survey
+from .recipe import plain_words, settle
 from .resolve import resolve
 from .schema import AnyConfig, InferenceConfig, TrainConfig
 
@@ -121,16 +122,14 @@ def compose_values(*overrides: str) -> DictConfig:
         GlobalHydra.instance().hydra = active
 
 
-def list_words(typed: list[str], context: list[str], config_name: str) -> list[str]:
+def list_words(typed: list[str], context: list[str], config_name: str, survey: Survey) -> list[str]:
     """Return the overrides with which a running Hydra composes what is checked for those that were typed.
 
     context: overrides for Hydra itself.
     """
-    added: list[str] = []
-    if any(map(chooses_option, typed)):
-        compose = partial(hydra.compose, config_name, return_hydra_config=True)
-        added = settle([*context, *typed], compose).added
-    return [*added, *delete_null(typed)]
+    compose = partial(hydra.compose, config_name, return_hydra_config=True)
+    added = settle([*context, *typed], compose, survey).added
+    return [*added, *plain_words(typed)]
 
 
 def dump_config(config: TrainConfig, relative: dict[str, str] | None = None) -> str:

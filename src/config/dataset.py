@@ -54,7 +54,6 @@ class DatasetConfig:
     def __post_init__(self) -> None:
         check_option("dataset", self)
         self.image_size = as_size("dataset.image_size", self.image_size)
-        check(self.image_size is not None, "dataset.image_size must not be null; write a number of pixels")
         check((self.mean is None) == (self.std is None), "dataset.mean and dataset.std go together")
         if self.mean is not None:
             check_channels(self, self.channels or len(self.mean))

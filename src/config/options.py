@@ -41,6 +41,9 @@ def describe_model(name: str, model: Any, folders: tuple[str, ...] = (str(CONFIG
     name: that of the file, or an earlier result; it is returned as it is if there is no such file.
     """
     option = name.split(",")[0]
+    if option == "auto":  # of images that are not your own, it is another file
+        values = OmegaConf.to_container(OmegaConf.load(CONFIGS / "model" / "auto.yaml"))
+        option = name = values["defaults"][0]  # type: ignore[index, call-overload]
     file, built = read_option("model", option, folders), {key: getattr(model, key) for key in SIZE}
     sizes = [f"{key}={value:g}" for key, value in built.items() if file.get(key, value) != value]
     return ", ".join([option, *sizes]) if file else name

@@ -5,13 +5,14 @@ option get the option's values, as overrides before those that are typed.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from .options import GROUPS, list_options, read_option
 from .overrides import name_key, show_value, split_override, type_value
+from .photos import Survey, choose_for_pictures
 
 SECTIONS = ("model", "dataset", "optimizer", "scheduler", "augmentation")
 # Of these, nothing of the recipe is left. Of the others, keys stay in which the options do not differ: a patch size
@@ -33,9 +34,21 @@ class Settled:
     notes: list[str] = field(default_factory=list)
 
 
-def settle(words: list[str], compose: Compose) -> Settled:
-    """Compose a configuration in which typed options win over a recipe."""
-    words = delete_null(words)
+def settle(words: list[str], compose: Compose, survey: Survey | None = None) -> Settled:
+    """Compose a configuration in which typed options win over a recipe.
+
+    survey: looks at your own images; with it, what is left to them is chosen: see `photos.py`.
+    """
+    words = plain_words(words)
+    settled = _settle(words, compose)
+    chosen = choose_for_pictures(settled.cfg, {name_key(word) for word in words}, survey) if survey else []
+    if not chosen:
+        return settled
+    added = [*chosen, *settled.added]
+    return replace(settled, cfg=compose([*added, *words]), added=added)
+
+
+def _settle(words: list[str], compose: Compose) -> Settled:
     cfg = compose(words)
     recipe = cfg.hydra.runtime.choices.get("experiment")
     chosen = {name_key(word): word for word in words if chooses_option(word)}
@@ -60,9 +73,12 @@ def settle(words: list[str], compose: Compose) -> Settled:
     return Settled(compose([*added, *words]) if added else cfg, added, notes)
 
 
-def delete_null(words: list[str]) -> list[str]:
-    """Return `experiment=null` in the spelling of Hydra, which knows no null for a group."""
-    return ["~experiment" if split_override(word) == ("experiment", "null") else word for word in words]
+def plain_words(words: list[str]) -> list[str]:
+    """Return words for Hydra, which knows no null for a group: `experiment=null`; without an `auto` that is default."""
+    words = ["~experiment" if split_override(word) == ("experiment", "null") else word for word in words]
+    if any(name_key(word) == "experiment" for word in words):
+        return words
+    return [word for word in words if split_override(word) not in (("model", "auto"), ("augmentation", "auto"))]
 
 
 def chooses_option(word: str) -> bool:

@@ -30,10 +30,10 @@ def resolve(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
     _check_split(config.dataset, typed)
     if config.resume is None and config.init.weights is not None:
         _check_weights(Path(config.init.weights))
-    config = _resolve_augmentation(_resolve_sizes(config))
+    config = _resolve_augmentation(_resolve_sizes(_resolve_training(config)))
     _check_augmentation(config.augmentation, typed)
     check(
-        "training.patch_dropout_off_share" not in typed or config.training.patch_dropout > 0,
+        "training.patch_dropout_off_share" not in typed or bool(config.training.patch_dropout),
         "training.patch_dropout_off_share means nothing without training.patch_dropout",
     )
     return _resolve_schedule(_resolve_lr(config, typed), typed)
@@ -74,8 +74,14 @@ def _check_split(dataset: DatasetConfig, typed: Collection[str]) -> None:
         check(not unused, f"dataset.{key} means nothing for dataset.split={dataset.split}; it needs {needed}")
 
 
+def _resolve_training(config: TrainConfig) -> TrainConfig:
+    """Fill in what is left to the images, where `photos.py` has not chosen by them."""
+    epochs, patch_dropout = config.training.epochs or 40, config.training.patch_dropout or 0.0
+    return replace(config, training=replace(config.training, epochs=epochs, patch_dropout=patch_dropout))
+
+
 def _resolve_sizes(config: TrainConfig) -> TrainConfig:
-    size = config.model.image_size or config.dataset.image_size
+    size = config.model.image_size or config.dataset.image_size or (128, 128)
     patch = config.model.patch_size or default_patch_size(size, config.model.stem)
     return replace(config, model=replace(config.model, image_size=size, patch_size=patch))
 
@@ -126,6 +132,7 @@ def _resolve_lr(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
 
 def _resolve_schedule(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
     epochs, lr, scheduler = config.training.epochs, config.optimizer.lr, config.scheduler
+    assert epochs is not None  # filled in before
     if scheduler.min_lr is not None and scheduler.min_lr > lr:
         check("scheduler.min_lr" not in typed, f"scheduler.min_lr={scheduler.min_lr} is above training.lr={lr}")
         scheduler = replace(scheduler, min_lr=lr)

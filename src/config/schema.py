@@ -122,7 +122,7 @@ class SchedulerConfig:
 
 @dataclass
 class TrainingConfig:
-    epochs: int = field(metadata=at_least(1))
+    epochs: int | None = field(metadata=at_least(1, null="follows the number of images"))
     max_minutes: float | None = field(metadata=above(0, null="no limit"))
     early_stopping: int | None = field(metadata=at_least(1, null="off"))
     batch_size: int | None = field(metadata=at_least(1, null="follows the size of the data"))
@@ -131,7 +131,7 @@ class TrainingConfig:
     lr: float | None = field(metadata=above(0, null="the optimizer's"))
     clip_norm: float | None = field(metadata=above(0, null="no clipping"))
     label_smoothing: float = field(metadata=at_least(0, below=1))
-    patch_dropout: float = field(metadata=at_least(0, below=1))
+    patch_dropout: float | None = field(metadata=at_least(0, below=1, null="follows the images"))
     patch_dropout_off_share: float = field(metadata=at_least(0, below=1))
     class_weights: str | None = field(metadata=one_of("balanced", null="all classes weigh the same"))
     sampler: str = field(metadata=one_of("shuffled", "balanced"))

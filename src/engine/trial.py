@@ -119,7 +119,7 @@ def _choose_compile(model: VisionTransformer, work: Work, trial: Trial) -> None:
             trial.why += f"; not compiled, which failed: {str(error).strip().splitlines()[0][:100]}"
             return
     trial.chosen = replace(trial.chosen, compile=gain > MARGIN)
-    trial.why += f"; compiled, a step is {gain:.2f} times as fast"
+    trial.why += f"; a compiled step is {gain:.2f} times as fast"
 
 
 def _time_compiled(model: VisionTransformer, work: Work, kernels: Kernels) -> float:
@@ -127,7 +127,7 @@ def _time_compiled(model: VisionTransformer, work: Work, kernels: Kernels) -> fl
     compiled: nn.Module = torch.compile(model)  # type: ignore[assignment]
     plain, faster = (_make_step(network, model, work.num_images, work.training) for network in (model, compiled))
     faster(kernels)
-    seconds = [(_time(plain, kernels), _time(faster, kernels)) for _ in range(3)]
+    seconds = [(_time(plain, kernels), _time(faster, kernels)) for _ in range(5)]
     return min(before for before, _ in seconds) / min(after for _, after in seconds)
 
 

@@ -13,6 +13,7 @@ class Job:
     folder: Path
     overrides: list[str]
     choices: dict[str, str]
+    chosen: list[str] = field(default_factory=list)  # overrides by which the images chose what was not typed
     command: list[str] = field(default_factory=list)  # as typed
     cwd: str = field(default_factory=os.getcwd)  # the folder that relative paths refer to
     relative: dict[str, str] = field(default_factory=dict)  # paths by key as files have them, absolute in the config

@@ -33,6 +33,7 @@ def find_end(
         return limits["max_minutes"]
     if patience and epoch - best_epoch >= patience:
         return limits["early_stopping"]
-    if should_prune and epoch < training.epochs and should_prune(epoch, val_acc):
+    last = training.epochs == epoch
+    if should_prune and not last and should_prune(epoch, val_acc):
         return PRUNED
     return None

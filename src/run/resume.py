@@ -141,6 +141,7 @@ def explain_finished(folder: Path, config: TrainConfig) -> str | None:
     """
     run = open_resumable(str(folder), [])
     done, epochs, ended = int(run.facts.get("epoch") or 0), config.training.epochs, run.facts.get("ended")
+    assert epochs is not None  # saved configurations are complete
     if epochs < done:
         raise ValueError(f"training.epochs={epochs}, but the run has already trained {done}; choose {done} or more")
     limited = ended in name_limits(config.training).values()
@@ -165,6 +166,7 @@ def describe_changes(saved: TrainConfig, config: TrainConfig, learning_rate: "Le
     learning_rate: the schedule of `config`; step: the next one, counted over the whole run.
     """
     lines = [f"{key}: {_show(old, new)} → {_show(new, old)}" for key, (old, new) in list_changes(saved, config).items()]
+    assert saved.training.epochs is not None
     before = replace(learning_rate, config=saved.scheduler, peak=saved.optimizer.lr, epochs=saved.training.epochs)
     if before(step) != learning_rate(step):
         lines.append(

@@ -15,7 +15,7 @@ from hydra.types import RunMode
 
 from ..config.checks import check
 from ..config.overrides import escape, is_quoted, name_key, quote, quote_path, split_override
-from ..config.recipe import delete_null
+from ..config.recipe import plain_words
 from ..config.schema import TrainConfig
 from ..distributed.torchrun import Place
 from ..run.resume import ROOTS, open_resumable, read_config
@@ -65,7 +65,7 @@ class Command:
     @property
     def words(self) -> list[str]:
         """The arguments for Hydra."""
-        return [*self.flags, *self.added, *delete_null(self.overrides)]
+        return [*self.flags, *self.added, *plain_words(self.overrides)]
 
 
 def parse_command(argv: list[str], config_name: str, schema: type[Any], place: Place) -> Command:

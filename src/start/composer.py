@@ -6,6 +6,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ..config.checks import check
 from ..config.compose import CONFIGS, read_composed, to_config
 from ..config.recipe import Settled, settle
 from ..config.schema import TrainConfig
+from ..data.survey import survey
 from ..run.resume import read_config, refuse_changes
 from ..run.saved import SavedRun
 from .words import check_words
@@ -71,7 +73,7 @@ class Composer:
         return self._settle(words).cfg
 
     def _settle(self, words: list[str]) -> Settled:
-        settled = settle(words, self._compose)
+        settled = settle(words, self._compose, partial(survey, folder=self.folder))
         self.notes |= dict.fromkeys(settled.notes)
         return settled
 

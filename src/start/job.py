@@ -13,6 +13,7 @@ from ..config.compose import load_config, read_composed, to_config
 from ..config.options import describe_model
 from ..config.overrides import name_key
 from ..config.paths import list_relative
+from ..config.photos import list_chosen
 from ..config.schema import TrainConfig
 from ..distributed.torchrun import report_error
 from ..run.files import CONFIG
@@ -42,7 +43,8 @@ def run_job(
     choices = run.choices() if run else dict(runtime.runtime.choices)
     if words is None:
         words = list(runtime.overrides.task)[len(command.added) :]
-    job = Job(folder, words, choices, command.typed, command.cwd, **facts)
+    chosen = [] if run else list_chosen(runtime.overrides.task, words)
+    job = Job(folder, words, choices, chosen, command.typed, command.cwd, **facts)
     try:
         if run is not None and command.run is None:
             config = replace(read_config(run), resume=str(run.folder))

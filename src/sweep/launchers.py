@@ -4,6 +4,7 @@ import os
 import signal
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -12,6 +13,7 @@ from hydra.plugins.launcher import Launcher
 from .. import terminal
 from ..config.compose import list_words
 from ..config.overrides import quote
+from ..data.survey import survey
 from ..run.files import SWEEP_STOP, SWEEP_TABLE
 from ..signals import Interrupted, handle_ending, name_signal
 from .job import refresh_ledger
@@ -25,8 +27,10 @@ def launch_jobs(sweep: Sweep, launcher: Launcher, numbers: list[int]) -> list[st
     """Run jobs through a launcher, each in its own folder; return their statuses."""
     name = launcher.config.hydra.job.config_name  # type: ignore[attr-defined]
     jobs = [sweep.plan.jobs[number] for number in numbers]
+    look = partial(survey, folder=sweep.plan.cwd)
     words = [
-        [*list_words(job.overrides, sweep.plan.hydra, name), f"hydra.sweep.subdir={quote(job.folder)}"] for job in jobs
+        [*list_words(job.overrides, sweep.plan.hydra, name, look), f"hydra.sweep.subdir={quote(job.folder)}"]
+        for job in jobs
     ]
     return [result.return_value for result in launcher.launch(words, initial_job_idx=numbers[0])]
 
