@@ -27,7 +27,9 @@ class Pictures:
     width: int
 
 
-CHOSEN = ("dataset.image_size", "model", "augmentation", "training.epochs", "training.patch_dropout")
+LEFT = ("dataset.image_size", "model", "augmentation", "training.epochs", "training.patch_dropout")
+WITH_MODEL = ("model.pooling", "model.stem", "model.drop_path")  # chosen with `model=auto`
+CHOSEN = (*LEFT, *WITH_MODEL)
 Survey = Callable[[str], Pictures | None]  # dataset.root -> what it holds, None if that cannot be said
 
 
@@ -35,13 +37,14 @@ def choose_for_pictures(cfg: DictConfig, typed: set[str], survey: Survey) -> lis
     """Return overrides for what a composed configuration leaves to the images; typed: keys that stay as they are."""
     dataset, model = cfg.get("dataset"), cfg.get("model")
     choices = cfg.hydra.runtime.choices
-    left = {key for key in CHOSEN if key not in typed and (choices.get(key) == "auto" or _is_null(cfg, key))}
+    left = {key for key in LEFT if key not in typed and (choices.get(key) == "auto" or _is_null(cfg, key))}
     if not _is_null(cfg, "model.image_size"):
         left -= {"dataset.image_size"}
     if not left or dataset is None or model is None or dataset.get("name") != "image_folder" or not dataset.get("root"):
         return []
     if not _is_null(cfg, "init.weights"):
         left -= {"dataset.image_size", "model", "training.patch_dropout"}  # they come along with the weights
+    left |= {key for key in WITH_MODEL if "model" in left and key not in typed}
     pictures = survey(str(dataset.root))
     if pictures is None:
         return []
@@ -66,14 +69,18 @@ def describe_chosen(chosen: list[str]) -> list[str]:
 def choose(pictures: Pictures, limited: bool) -> dict[str, Any]:
     """Return the value of each key for these pictures; limited: whether a time limit ends the run."""
     size = choose_size(min(pictures.height, pictures.width))
-    tiny = size < TINY
-    seen = SEEN_LIMITED if limited else SEEN
+    epochs = min(300, max(10, round((SEEN_LIMITED if limited else SEEN) / pictures.count)))
+    if size < TINY:
+        return {"dataset.image_size": size, "model": "vit_nano", "augmentation": "light", "training.epochs": epochs}
     return {
         "dataset.image_size": size,
-        "model": "vit_nano" if tiny else "vit_micro",
-        "augmentation": "light" if tiny else "medium",
-        "training.epochs": min(300, max(10, round(seen / pictures.count))),
-        "training.patch_dropout": 0.0 if tiny else 0.25,
+        "model": "vit_micro",
+        "model.pooling": "mean",
+        "model.stem": "overlap",
+        "model.drop_path": 0.05,
+        "augmentation": "medium",
+        "training.patch_dropout": 0.25,
+        "training.epochs": epochs,
     }
 
 

@@ -80,6 +80,12 @@ def class_folders(folder: Path) -> list[str]:
     return [path.name for path in list_folder(folder) if path.is_dir() and not explain_ignored(path.name)]
 
 
+def find_training_folder(root: Path) -> Path:
+    """Return the folder of the class folders to train on: that of the training split, or `root` if there is none."""
+    named = [name for name in class_folders(root) if match_split(name) == "train" and class_folders(root / name)]
+    return root / named[0] if len(named) == 1 else root
+
+
 def _split_folders(root: Path, source: Source) -> dict[str, Path]:
     """Return split -> folder, train first; only `all` if no folder is named after a split."""
     # A split contains class folders; a folder `train` with images in it is a class, of pictures of trains.

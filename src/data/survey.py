@@ -18,16 +18,17 @@ def survey(root: str, folder: str) -> Pictures | None:
 
     folder: the one that a relative path refers to.
     """
-    path = Path(folder, os.path.expanduser(root))
-    return _survey(path / "train" if (path / "train").is_dir() else path)
+    return _survey(Path(folder, os.path.expanduser(root)))
 
 
 @functools.cache  # for all jobs of a sweep
-def _survey(folder: Path) -> Pictures | None:
+def _survey(root: Path) -> Pictures | None:
+    from .folders import find_training_folder  # numpy and Pillow are needed for your own images alone
     from .read import upright_size
 
     with contextlib.suppress(OSError):  # reported when the images are loaded
-        files = list(itertools.islice((path for path, reason in walk(folder) if not reason), ENOUGH))
+        images = (path for path, reason in walk(find_training_folder(root)) if not reason)
+        files = list(itertools.islice(images, ENOUGH))
         sizes = []
         for path in sorted(files)[:: max(1, len(files) // 64)]:
             with contextlib.suppress(Exception):  # a broken file is reported when it is decoded
