@@ -66,7 +66,8 @@ def describe_run(run: Path, name: str | None) -> dict[str, Any]:
 def hide_folder(word: str) -> str:
     """Return a typed override, with the last name of a path alone."""
     key, _, value = word.partition("=")
-    return f"{key}={Path(value).name}" if key in ("dataset.root", "init.weights") else word
+    name = Path(value.strip("'")).name
+    return f"{key}={name}" if key in ("dataset.root", "init.weights") else word
 
 
 def keep(folders: list[Path], name: str | None) -> None:
@@ -112,7 +113,7 @@ def make_tables(recipes: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
 def list_short(runs: list[dict[str, Any]]) -> list[str]:
     minutes = mean(run["seconds"] / 60 for run in runs)
     accuracy = describe_mean(run["test_acc"] for run in runs)
-    return [f"`{runs[0]['recipe']}`", f"{runs[0]['parameters'] / 1e6:.1f} M", accuracy, f"{minutes:.3g}"]
+    return [runs[0]["recipe"], f"{runs[0]['parameters'] / 1e6:.1f} M", accuracy, f"{minutes:.3g}"]
 
 
 def list_full(runs: list[dict[str, Any]]) -> list[str]:
@@ -121,7 +122,7 @@ def list_full(runs: list[dict[str, Any]]) -> list[str]:
     after = [mean(best_after(run, minutes) for run in runs) for minutes in MINUTES]
     processors = sorted({f"{run['cores']} cores, {run['processor']}" for run in runs})
     return [
-        f"`{runs[0]['recipe']}`",
+        runs[0]["recipe"],
         shown,
         *(describe_mean(run[key] for run in runs) for key in ("test_acc", "mean_class_accuracy")),
         *("" if accuracy is None else f"{accuracy:.1%}" for accuracy in after),

@@ -227,7 +227,7 @@ def _wrap(
     network = wrap_model(model, world, training.strategy, device)
     if ema and uses_fsdp(config, world):
         wrap_model(ema.model, world, training.strategy, device)
-    if training.compile:
+    if training.compile is True:
         network.compile()  # at its first use
     return network, ema
 

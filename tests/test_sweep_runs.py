@@ -141,6 +141,13 @@ def test_a_job_sees_only_its_own_gpu() -> None:
     assert "CUDA_VISIBLE_DEVICES" not in build_environment({}, None)
 
 
+def test_jobs_at_once_on_a_cpu_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("src.augment.chunks.count_cores", lambda: 8)
+    assert "OMP_NUM_THREADS" not in build_environment({}, None) | build_environment({}, 0, jobs=2)
+    assert build_environment({}, None, jobs=3)["OMP_NUM_THREADS"] == "2"
+    assert build_environment({"OMP_NUM_THREADS": "5"}, None, jobs=16)["OMP_NUM_THREADS"] == "5"
+
+
 def test_gpus_that_do_not_exist_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     check_gpus([0, 1, 1])

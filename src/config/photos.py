@@ -35,21 +35,19 @@ Survey = Callable[[str], Pictures | None]  # dataset.root -> what it holds, None
 
 def choose_for_pictures(cfg: DictConfig, typed: set[str], survey: Survey) -> list[str]:
     """Return overrides for what a composed configuration leaves to the images; typed: keys that stay as they are."""
-    dataset, model = cfg.get("dataset"), cfg.get("model")
-    choices = cfg.hydra.runtime.choices
+    dataset, choices = cfg.get("dataset"), cfg.hydra.runtime.choices
+    if dataset is None or dataset.get("name") != "image_folder" or not dataset.get("root"):
+        return []
     left = {key for key in LEFT if key not in typed and (choices.get(key) == "auto" or _is_null(cfg, key))}
     if not _is_null(cfg, "model.image_size"):
         left -= {"dataset.image_size"}
-    if not left or dataset is None or model is None or dataset.get("name") != "image_folder" or not dataset.get("root"):
-        return []
     if not _is_null(cfg, "init.weights"):
         left -= {"dataset.image_size", "model", "training.patch_dropout"}  # they come along with the weights
     left |= {key for key in WITH_MODEL if "model" in left and key not in typed}
-    pictures = survey(str(dataset.root))
+    pictures = survey(str(dataset.root)) if left else None
     if pictures is None:
         return []
-    limited = not _is_null(cfg, "training.max_minutes")
-    chosen = choose(pictures, limited)
+    chosen = choose(pictures, limited=not _is_null(cfg, "training.max_minutes"))
     return [f"{key}={show_value(value)}" for key, value in chosen.items() if key in left]
 
 

@@ -86,7 +86,7 @@ class _Pool:
         with (state.folder / STDERR).open("ab") as errors:
             return subprocess.Popen(
                 build_command(self._sweep, number),
-                env=build_environment(dict(os.environ), gpu),
+                env=build_environment(dict(os.environ), gpu, self._sweep.settings.parallel),
                 stdout=None if self._single else subprocess.DEVNULL,
                 stderr=errors,
                 start_new_session=True,
@@ -147,9 +147,16 @@ def build_command(sweep: Sweep, number: int) -> list[str]:
     return [sys.executable, sys.argv[0], "--multirun", f"resume={sweep.folder}", *settings]
 
 
-def build_environment(environment: dict[str, str], gpu: int | None) -> dict[str, str]:
-    """Return the environment of a job that sees one CUDA device: number `gpu` of those that this process sees."""
+def build_environment(environment: dict[str, str], gpu: int | None, jobs: int = 1) -> dict[str, str]:
+    """Return the environment of a job that sees one CUDA device: number `gpu` of those that this process sees.
+
+    jobs: how many run at once; those on a CPU share its cores, unless OMP_NUM_THREADS says otherwise.
+    """
     environment |= {JOB_PROCESS: "1", "PYTHONFAULTHANDLER": "1"}  # a crash leaves its traceback in stderr.log
+    if gpu is None and jobs > 1:
+        from ..augment.chunks import count_cores  # imports torch
+
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, count_cores() // jobs)))
     if gpu is not None:
         visible = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
         environment["CUDA_VISIBLE_DEVICES"] = visible[gpu] if visible else str(gpu)
