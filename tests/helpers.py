@@ -89,5 +89,5 @@ def train_run(folder: Path, *overrides: str) -> SavedRun:
 def photo_overrides(root: Path | str) -> list[str]:
     """Settings for a few quick steps on the pictures of `make_folder`, enough to learn something but not all."""
     learning = ["training.batch_size=4", "training.lr=0.005", "training.patch_dropout=0.0", "model.patch_size=4"]
-    options = ["dataset=image_folder", "model=vit_nano", "augmentation=light"]
+    options = ["dataset=image_folder", "model=vit_nano", "optimizer=adamw", "augmentation=light"]
     return [*options, f"dataset.root='{root}'", "dataset.image_size=16", *TINY, *learning]

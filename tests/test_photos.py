@@ -69,12 +69,31 @@ def test_everything_left_open_is_chosen_and_said_in_two_lines(
         "overlap",
         "trivialaugment",
     )
+    assert (config.optimizer.name, config.optimizer.lr, config.training.lr) == ("muon", 2e-3, 2e-3)
     assert job.choices["model"] == "vit_micro"
     assert describe_chosen(job.chosen) == [
         "chosen    dataset.image_size=60 model=vit_micro model.pooling=mean model.stem=overlap model.drop_path=0.05 "
-        "augmentation=medium training.patch_dropout=0.25: by the size of the images",
+        "optimizer=muon optimizer.lr=0.002 augmentation=medium training.patch_dropout=0.25: by the size of the images",
         "chosen    training.epochs=300: by their number",
     ]
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("optimizer=adamw", ("adamw", 1e-3)),
+        ("training.lr=3e-4", ("muon", 3e-4)),
+        ("optimizer.lr=3e-4", ("muon", 3e-4)),
+        ("optimizer=auto", ("muon", 2e-3)),
+        ("experiment=cifar10_fast", ("adamw", 1e-3)),
+    ],
+)
+def test_a_typed_learning_rate_is_that_of_the_chosen_optimizer(
+    typed: str, expected: tuple[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_photos(tmp_path / "photos", [(64, 64)] * 6)
+    _, ((config, _),) = run_cli(monkeypatch, "dataset=image_folder", f"dataset.root={root}", typed)
+    assert (config.optimizer.name, config.optimizer.lr) == expected and config.training.lr == config.optimizer.lr
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 """What is chosen for your own images where nothing is typed: by how many there are, and how large they are.
 
-`model=auto`, `augmentation=auto` and the nulls of `dataset.image_size`, `training.epochs` and `training.patch_dropout`
-leave these to the images. The rules were found on Caltech-101 and CIFAR-10: docs/results.md.
+`model=auto`, `optimizer=auto`, `augmentation=auto` and the nulls of `dataset.image_size`, `training.epochs` and
+`training.patch_dropout` leave these to the images. How well that does: docs/results.md.
 """
 
+import itertools
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -27,9 +28,9 @@ class Pictures:
     width: int
 
 
-LEFT = ("dataset.image_size", "model", "augmentation", "training.epochs", "training.patch_dropout")
-WITH_MODEL = ("model.pooling", "model.stem", "model.drop_path")  # chosen with `model=auto`
-CHOSEN = (*LEFT, *WITH_MODEL)
+LEFT = ("dataset.image_size", "model", "optimizer", "augmentation", "training.epochs", "training.patch_dropout")
+ALONG = {"model": ("model.pooling", "model.stem", "model.drop_path"), "optimizer": ("optimizer.lr",)}  # with `auto`
+CHOSEN = (*LEFT, *itertools.chain(*ALONG.values()))
 Survey = Callable[[str], Pictures | None]  # dataset.root -> what it holds, None if that cannot be said
 
 
@@ -43,7 +44,9 @@ def choose_for_pictures(cfg: DictConfig, typed: set[str], survey: Survey) -> lis
         left -= {"dataset.image_size"}
     if not _is_null(cfg, "init.weights"):
         left -= {"dataset.image_size", "model", "training.patch_dropout"}  # they come along with the weights
-    left |= {key for key in WITH_MODEL if "model" in left and key not in typed}
+    left |= {key for group, keys in ALONG.items() if group in left for key in keys if key not in typed}
+    if "training.lr" in typed or not _is_null(cfg, "training.lr"):
+        left -= {"optimizer.lr"}
     pictures = survey(str(dataset.root)) if left else None
     if pictures is None:
         return []
@@ -76,6 +79,8 @@ def choose(pictures: Pictures, limited: bool) -> dict[str, Any]:
         "model.pooling": "mean",
         "model.stem": "overlap",
         "model.drop_path": 0.05,
+        "optimizer": "muon",
+        "optimizer.lr": 2e-3,
         "augmentation": "medium",
         "training.patch_dropout": 0.25,
         "training.epochs": epochs,

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from .options import GROUPS, list_options, read_option
 from .overrides import name_key, show_value, split_override, type_value
-from .photos import Survey, choose_for_pictures
+from .photos import LEFT, Survey, choose_for_pictures
 
 SECTIONS = ("model", "dataset", "optimizer", "scheduler", "augmentation")
 # Of these, nothing of the recipe is left. Of the others, keys stay in which the options do not differ: a patch size
@@ -78,7 +78,7 @@ def plain_words(words: list[str]) -> list[str]:
     words = ["~experiment" if split_override(word) == ("experiment", "null") else word for word in words]
     if any(name_key(word) == "experiment" for word in words):
         return words
-    return [word for word in words if split_override(word) not in (("model", "auto"), ("augmentation", "auto"))]
+    return [word for word in words if split_override(word) not in [(group, "auto") for group in LEFT]]
 
 
 def chooses_option(word: str) -> bool:
