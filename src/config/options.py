@@ -35,15 +35,20 @@ def read_option(group: str, option: str, folders: tuple[str, ...] = (str(CONFIGS
     return inherited | values
 
 
+def name_option(group: str, option: str) -> str:
+    """Return the option that `auto` means where nothing else was chosen, and any other one as it is."""
+    if option != "auto":
+        return option
+    base: str = yaml.safe_load((CONFIGS / group / "auto.yaml").read_text(encoding="utf-8"))["defaults"][0]
+    return base
+
+
 def describe_model(name: str, model: Any, folders: tuple[str, ...] = (str(CONFIGS),)) -> str:
     """Return the name of a model's file with the sizes in which the model differs: `vit_small, num_layers=9`.
 
     name: that of the file, or an earlier result; it is returned as it is if there is no such file.
     """
     option = name.split(",")[0]
-    if option == "auto":  # of images that are not your own, it is another file
-        values = OmegaConf.to_container(OmegaConf.load(CONFIGS / "model" / "auto.yaml"))
-        option = name = values["defaults"][0]  # type: ignore[index, call-overload]
     file, built = read_option("model", option, folders), {key: getattr(model, key) for key in SIZE}
     sizes = [f"{key}={value:g}" for key, value in built.items() if file.get(key, value) != value]
     return ", ".join([option, *sizes]) if file else name

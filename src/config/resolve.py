@@ -25,7 +25,8 @@ def resolve(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
     it, and a typed warm-up must be shorter than the run, while one from a file is replaced.
     """
     for group in GROUPS:
-        check_choice(f"{group}.name", getattr(config, group).name, list_options(group))
+        names = [option for option in list_options(group) if option != "auto"]
+        check_choice(f"{group}.name", getattr(config, group).name, names)
     _check_root(config.dataset)
     _check_split(config.dataset, typed)
     if config.resume is None and config.init.weights is not None:

@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ..config.compose import load_config, read_composed, to_config
-from ..config.options import describe_model
+from ..config.options import describe_model, name_option
 from ..config.overrides import name_key
 from ..config.paths import list_relative
 from ..config.photos import list_chosen
@@ -41,6 +41,7 @@ def run_job(
     # The folder of a resumed run is not read from Hydra, which would interpolate its name.
     folder = command.run.folder if command.run and command.place.main else Path(runtime.runtime.output_dir)
     choices = run.choices() if run else dict(runtime.runtime.choices)
+    choices |= {group: name_option(group, option) for group, option in choices.items() if option == "auto"}
     if words is None:
         words = list(runtime.overrides.task)[len(command.added) :]
     chosen = [] if run else list_chosen(runtime.overrides.task, words)
