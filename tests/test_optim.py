@@ -86,9 +86,8 @@ def test_every_optimizer_scales_the_rate_of_every_layer(name: str) -> None:
 
 
 def test_each_registered_option_has_a_file_and_each_file_is_registered() -> None:
-    assert sorted([*OPTIMIZERS, "auto"]) == list_options("optimizer") and sorted(SCHEDULERS) == list_options(
-        "scheduler"
-    )
+    assert sorted([*OPTIMIZERS, "auto"]) == list_options("optimizer")
+    assert sorted(SCHEDULERS) == list_options("scheduler")
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
