@@ -89,7 +89,7 @@ def _choose(model: VisionTransformer, work: Work, wanted: Wanted, allowed: bool)
         what = "small steps" if small else "a short run" if allowed else "deterministic runs"
         return Trial(default_kernels(wanted, device, small), f"torch's defaults for {what}")
     if len(candidates) == 1 and (large or not fewer_threads(wanted, candidates[0])):
-        return Trial(candidates[0], "as wanted")
+        return Trial(candidates[0], "as configured")
     with _shortened(model), torch.random.fork_rng(devices=[]), _mode(model, work):
         shallow = count_gflops(model) * (3 if work.training else 1) * (1 - work.patch_dropout)
         count = max(1, min(work.num_images, int(TRIAL_STEP / shallow)))
