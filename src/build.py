@@ -1,7 +1,7 @@
 """Build model and trainer from a configuration and its data, and restore them from a run."""
 
 import math
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 
 import torch
 from torch import Tensor, nn
@@ -155,7 +155,7 @@ def choose_computing(config: TrainConfig, model: VisionTransformer, num_images: 
     """
     training, device = config.training, model.head.weight.device
     assert training.epochs is not None and training.patch_dropout is not None
-    wanted = Wanted(**{field.name: getattr(training, field.name) for field in fields(Wanted)})
+    wanted = Wanted.of(training)
     if wanted.precision == "auto" and (config.resume or training.deterministic):
         wanted = replace(wanted, precision=choose_precision("auto", device))
     if wanted.compile == "auto" and world.size > 1:

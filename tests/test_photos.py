@@ -1,10 +1,9 @@
 """What your own images choose where nothing is typed."""
 
-from functools import partial
 from pathlib import Path
 
 import pytest
-from helpers import compose, make_folder, make_picture
+from helpers import compose, make_picture
 from test_config import run_cli
 
 from src.config.photos import Pictures, choose, choose_size, describe_chosen, list_chosen
@@ -129,7 +128,14 @@ def test_other_data_sets_are_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (config.training.epochs, config.training.patch_dropout, config.model.num_layers) == (40, 0.0, 4)
 
 
-def test_only_what_was_not_typed_counts_as_chosen(tmp_path: Path) -> None:
+def test_only_what_was_not_typed_counts_as_chosen() -> None:
     words = ["model=vit_micro", "training.epochs=12", "dataset.root=x", "seed=1"]
     assert list_chosen(words, typed=["training.epochs=12"]) == ["model=vit_micro"]
-    assert partial(survey, folder=str(tmp_path))(str(make_folder(tmp_path / "p", 2))) is not None
+
+
+def test_trained_weights_leave_nothing_to_choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_photos(tmp_path / "photos", [(64, 64)] * 6)
+    (tmp_path / "weights.safetensors").touch()
+    words = ["dataset=image_folder", f"dataset.root={root}", f"init.weights={tmp_path / 'weights.safetensors'}"]
+    _, ((config, job),) = run_cli(monkeypatch, *words)
+    assert not job.chosen and config.optimizer.name == "adamw" and config.model.image_size == (128, 128)

@@ -124,8 +124,10 @@ def test_the_precision_is_that_of_the_training_where_the_processor_has_it(
         (False, "auto", torch.float32),
         (False, "bf16", torch.bfloat16),
     ):
-        monkeypatch.setattr("src.predict.predictor.has_bf16", lambda device, answer=has_bf16: answer)
+        monkeypatch.setattr("src.machine.kernels.has_bf16", lambda device, answer=has_bf16: answer)
         assert Predictor(copied, "cpu", Wanted(wanted)).precision == expected
+    config.write_text(config.read_text().replace("precision: bf16", "precision: fp16"))
+    assert Predictor(copied, "cpu").precision == torch.float32, "fp16 is of a GPU"
 
 
 def test_every_kind_of_image_file_is_predicted(photo_run: SavedRun, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from src.distributed.world import World
 from src.engine import trial
 from src.engine.trial import Work, choose_kernels
 from src.machine import kernels as machine
-from src.machine.kernels import Kernels, Wanted, list_kernels, onednn_multiplies_in_float32
+from src.machine.kernels import Kernels, Wanted, list_kernels
 from src.model import VisionTransformer
 
 CPU = torch.device("cpu")
@@ -94,7 +94,6 @@ def test_all_float32_ways_give_float32_results() -> None:
     for way in list_kernels(Wanted("float32"), CPU, 65):
         way.use()
         torch.testing.assert_close((left @ right).double(), true, rtol=0, atol=1e-4)
-    assert isinstance(onednn_multiplies_in_float32(), bool)
 
 
 def test_the_fastest_way_is_chosen_and_the_reason_given(tried: Callable[..., list[Kernels]]) -> None:
@@ -171,36 +170,41 @@ def test_a_trial_changes_neither_the_model_nor_random_numbers(monkeypatch: pytes
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_a_long_run_is_compiled_if_that_is_faster(
-    tried: Callable[..., list[Kernels]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def long_run(tried: Callable[..., list[Kernels]], monkeypatch: pytest.MonkeyPatch) -> VisionTransformer:
+    """A model whose training takes long enough to be compiled, on a machine with a compiler."""
     tried()
     monkeypatch.setattr(trial, "COMPILE_FROM", 1800.0)
     monkeypatch.setattr(trial.shutil, "which", lambda name: "/usr/bin/c++")
-    for gain in (1.2, 1.0):
+    return make_model()
+
+
+def test_a_long_run_is_compiled_if_that_is_faster(long_run: VisionTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything_else = Wanted("bf16", "torch", "whole", 2)
+    for gain, wanted in ((1.2, Wanted()), (1.0, Wanted()), (1.2, everything_else)):
         monkeypatch.setattr(trial, "_time_compiled", lambda *given, gain=gain: gain)
-        found = choose_kernels(make_model(), LARGE, Wanted())
+        found = choose_kernels(long_run, LARGE, wanted)
         assert found.chosen.compile == (gain > 1.1) and f"a compiled step is {gain:.2f} times as fast" in found.why
+    assert found.why.startswith("as configured; ")
+
+
+def test_nothing_is_compiled_where_it_would_not_pay(
+    long_run: VisionTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(trial, "_time_compiled", lambda *given: pytest.fail("compiled"))
     short = Work(64, 10**9, True, limit=600.0)
     for work, wanted in ((short, Wanted()), (LARGE, Wanted(compile=False)), (LARGE, Wanted(compile=True))):
-        assert choose_kernels(make_model(), work, wanted).chosen.compile is (wanted.compile is True)
+        assert choose_kernels(long_run, work, wanted).chosen.compile is (wanted.compile is True)
     monkeypatch.setattr(trial.shutil, "which", lambda name: None)
-    assert "there is no C++ compiler" in choose_kernels(make_model(), LARGE, Wanted()).why
+    assert "there is no C++ compiler" in choose_kernels(long_run, LARGE, Wanted()).why
 
 
-def test_a_compiler_that_fails_is_not_used(
-    tried: Callable[..., list[Kernels]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tried()
-    monkeypatch.setattr(trial, "COMPILE_FROM", 1800.0)
-    monkeypatch.setattr(trial.shutil, "which", lambda name: "/usr/bin/c++")
-
+def test_a_compiler_that_fails_is_not_used(long_run: VisionTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*given: object) -> VisionTransformer:
         raise RuntimeError("C++ compile error\nmore")
 
     monkeypatch.setattr(torch, "compile", fail)
-    found = choose_kernels(make_model(), LARGE, Wanted())
+    found = choose_kernels(long_run, LARGE, Wanted())
     assert not found.chosen.compile and "not compiled, which failed: C++ compile error" in found.why
 
 

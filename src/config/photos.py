@@ -39,11 +39,11 @@ def choose_for_pictures(cfg: DictConfig, typed: set[str], survey: Survey) -> lis
     dataset, choices = cfg.get("dataset"), cfg.hydra.runtime.choices
     if dataset is None or dataset.get("name") != "image_folder" or not dataset.get("root"):
         return []
+    if not _is_null(cfg, "init.weights"):
+        return []  # what is trained further comes with its own model and size, and wants smaller steps
     left = {key for key in LEFT if key not in typed and (choices.get(key) == "auto" or _is_null(cfg, key))}
     if not _is_null(cfg, "model.image_size"):
         left -= {"dataset.image_size"}
-    if not _is_null(cfg, "init.weights"):
-        left -= {"dataset.image_size", "model", "training.patch_dropout"}  # they come along with the weights
     left |= {key for group, keys in ALONG.items() if group in left for key in keys if key not in typed}
     if "training.lr" in typed or not _is_null(cfg, "training.lr"):
         left -= {"optimizer.lr"}

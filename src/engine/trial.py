@@ -1,7 +1,7 @@
 """The fastest way to compute on this processor, found by trying: vendor names and flags do not tell it.
 
 Only CPUs have a choice to try. The trial has all tokens and images of a step, but only two of the model's blocks, which
-are all alike; so it takes less than two seconds, whatever the model.
+are all alike; so it takes less than two seconds.
 """
 
 import contextlib
@@ -88,7 +88,8 @@ def _choose(model: VisionTransformer, work: Work, wanted: Wanted, allowed: bool)
     if small or not allowed or gflops * work.total < SHORT_RUN:
         what = "small steps" if small else "a short run" if allowed else "deterministic runs"
         return Trial(default_kernels(wanted, device, small), f"torch's defaults for {what}")
-    if len(candidates) == 1 and (large or not fewer_threads(wanted, candidates[0])):
+    others = [] if large else fewer_threads(wanted, candidates[0])
+    if len(candidates) == 1 and not others and wanted.compile != "auto":
         return Trial(candidates[0], "as configured")
     with _shortened(model), torch.random.fork_rng(devices=[]), _mode(model, work):
         shallow = count_gflops(model) * (3 if work.training else 1) * (1 - work.patch_dropout)
@@ -145,6 +146,8 @@ def _fastest(rates: dict[Kernels, float]) -> Kernels:
 
 def _explain(chosen: Kernels, rates: dict[Kernels, float], seconds: float) -> str:
     first = next(iter(rates))
+    if len(rates) == 1:
+        return "as configured"
     if chosen == first:
         return f"torch's default; none of {len(rates)} ways tried in {seconds:.1f} s was faster"
     return (

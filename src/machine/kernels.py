@@ -6,7 +6,7 @@ processor, on the sizes of the model and on the batch.
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any
 
@@ -27,6 +27,11 @@ class Wanted:
     attention: str = "auto"
     threads: int | None = None
     compile: bool | str = "auto"
+
+    @classmethod
+    def of(cls, config: Any) -> "Wanted":
+        """Return the keys of a section that has all of them: `training`, or the configuration of inference."""
+        return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,11 @@ def has_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.14 has it
     return any(supported for name, supported in capabilities.items() if str(name).endswith("bf16"))
+
+
+def suits(precision: str, device: torch.device) -> bool:
+    """Return whether a precision is native to the device, and not slower than float32."""
+    return precision == "float32" or (has_bf16(device) if precision == "bf16" else device.type == "cuda")
 
 
 @cache

@@ -16,7 +16,7 @@ from ..augment.normalize import normalize
 from ..data.decode import map_in_order
 from ..engine.trial import Trial, Work, choose_kernels
 from ..machine.devices import autocast, choose_device
-from ..machine.kernels import PRECISIONS, Wanted, choose_precision, has_bf16
+from ..machine.kernels import PRECISIONS, Wanted, choose_precision, suits
 from ..machine.memory import keep_freed_memory
 from ..model import VisionTransformer
 from ..run.files import BEST
@@ -34,10 +34,10 @@ class Predictor:
         keep_freed_memory()
         # The test accuracy of the run was measured in its precision, so other settings do not change what is predicted.
         trained = config.training.precision
-        slow = trained == "bf16" and not has_bf16(self.device)
-        precision = trained if wanted.precision == "auto" and not slow else wanted.precision
+        precision = trained if wanted.precision == "auto" and suits(trained, self.device) else wanted.precision
         self._wanted = replace(wanted, precision=choose_precision(precision, self.device))
         self.precision = PRECISIONS[self._wanted.precision]
+        self._compiled: Trial | None = None  # the trial after which the model was compiled
         model = VisionTransformer(**asdict(config.model))
         self.model = model.to(self.device).eval()
         try:
@@ -84,11 +84,14 @@ class Predictor:
             return error
 
     def choose_computing(self, batch_size: int, total: int) -> Trial:
-        """Find the fastest way to predict `total` images, and use it from now on."""
-        trial = choose_kernels(self.model, Work(min(batch_size, total), total, training=False), self._wanted)
-        if trial.chosen.compile:
+        """Find the fastest way to predict `total` images, and use it from now on; a compiled model stays as it is."""
+        if self._compiled is None:
+            trial = choose_kernels(self.model, Work(min(batch_size, total), total, training=False), self._wanted)
+            if not trial.chosen.compile:
+                return trial
             self.model.compile()
-        return trial
+            self._compiled = trial
+        return self._compiled
 
     def top(self, probabilities: Tensor, k: int) -> list[tuple[str, float]]:
         """Return the k most probable classes (at most all K) with their probabilities; probabilities: (K,)."""

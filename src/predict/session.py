@@ -203,8 +203,7 @@ def _open(run: SavedRun, config: InferenceConfig) -> "Predictor":
     from ..machine.kernels import Wanted
     from .predictor import Predictor
 
-    wanted = Wanted(config.precision, config.kernels, config.attention, config.threads, config.compile)
-    predictor = Predictor(run, config.device, wanted)
+    predictor = Predictor(run, config.device, Wanted.of(config))
     facts = run.facts
     has_ended = run.status == "finished" or "epoch" not in facts  # of a copied run, only weights may be known
     unfinished = "" if has_ended else f", {run.status} in epoch {facts['epoch']} of {facts.get('epochs')}"
