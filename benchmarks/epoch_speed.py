@@ -224,7 +224,8 @@ def time_own_steps(setting: Setting) -> float:
 
 def time_usual_steps(setting: Setting) -> float:
     """Return the images/s of bare steps of the rival."""
-    options = SimpleNamespace(**vars(setting), patch_size=setting.patch_size, pool="token", drop_path=0.0, seed=0)
+    options = SimpleNamespace(**vars(setting), model="vit", patch_size=setting.patch_size, pool="token", drop_path=0.0)
+    options.seed = 0
     options.device = torch.device(setting.device)
     rival.prepare(options)  # type: ignore[arg-type]
     model = rival.build_model(options, NUM_CLASSES).to(options.device)  # type: ignore[arg-type]

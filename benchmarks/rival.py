@@ -1,6 +1,7 @@
 """A standard training loop to compare this repository with: timm, torchvision's v2 transforms, a DataLoader.
 
     python benchmarks/rival.py --data FOLDER [--epochs 10] [--minutes M] [--augment medium] [--log FILE.jsonl]
+    python benchmarks/rival.py --data FOLDER --model resnet18 --image-size 128 --minutes 60 --test-every 10
 
 FOLDER has train/<class>/ and test/<class>/. The program uses nothing of this repository and follows current practice:
 persistent workers, pinned memory, bf16 on a GPU, no synchronization with the device within an epoch. Small images are
@@ -29,6 +30,7 @@ from PIL import Image  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.utils.data import DataLoader, Dataset  # noqa: E402
 from torchvision.datasets import ImageFolder  # noqa: E402
+from torchvision.models import resnet18  # noqa: E402
 from torchvision.transforms import v2  # noqa: E402
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -99,6 +101,8 @@ def make_loader(folder: Path, transform: v2.Transform, options: argparse.Namespa
 
 
 def build_model(options: argparse.Namespace, num_classes: int) -> nn.Module:
+    if options.model == "resnet18":
+        return resnet18(num_classes=num_classes)
     return timm.models.VisionTransformer(
         img_size=options.image_size,
         patch_size=options.patch_size,
@@ -113,7 +117,12 @@ def build_model(options: argparse.Namespace, num_classes: int) -> nn.Module:
 
 
 def build_optimizer(model: nn.Module, lr: float) -> torch.optim.Optimizer:
-    """Return AdamW with weight decay only on matrices, not on vectors, tokens and position embeddings."""
+    """Return AdamW with weight decay only on matrices, not on vectors, tokens and position embeddings.
+
+    A ResNet gets SGD, as in the paper and in torchvision's reference.
+    """
+    if not isinstance(model, timm.models.VisionTransformer):
+        return torch.optim.SGD(model.parameters(), lr, momentum=0.9, nesterov=True, weight_decay=5e-4)
     skipped = model.no_weight_decay()  # type: ignore[operator]
     groups = timm.optim.param_groups_weight_decay(model, WEIGHT_DECAY, skipped)
     return torch.optim.AdamW(groups, lr)
@@ -230,6 +239,7 @@ def estimate_evaluation(model: nn.Module, loader: DataLoader, options: argparse.
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with train/<class>/ and test/<class>/")
+    parser.add_argument("--model", choices=("vit", "resnet18"), default="vit")
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--patch-size", type=int, default=4)
     parser.add_argument("--dim", type=int, default=192)
@@ -240,7 +250,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--minutes", type=float, help="time limit, to which the schedule is scaled")
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, help="default: 1e-3, for resnet18 0.05")
     parser.add_argument("--warmup-epochs", type=float, help="default: a tenth of the epochs")
     parser.add_argument("--augment", choices=("light", "medium"), default="light")
     parser.add_argument("--in-memory", action=argparse.BooleanOptionalAction, help="default: up to 64 px")
@@ -251,12 +261,15 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--precision", choices=("auto", "float32", "bf16"), default="auto", help="auto: bf16 on cuda")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--evaluate", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--test-every", type=int, default=1, help="epochs between evaluations; the last has one anyway")
     parser.add_argument("--log", type=Path, help="file for the JSON lines, overwritten")
     return resolve(parser.parse_args())
 
 
 def resolve(options: argparse.Namespace) -> argparse.Namespace:
-    """Fill in defaults that depend on the device."""
+    """Fill in defaults that depend on other options and on the device."""
+    if options.lr is None:
+        options.lr = 0.05 if options.model == "resnet18" else 1e-3
     if options.device == "auto":
         options.device = "cuda" if torch.cuda.is_available() else "cpu"
     options.device = torch.device(options.device)
@@ -295,12 +308,13 @@ def main() -> None:
         first_step = (epoch - 1) * len(train_loader)
         trained = train_epoch(model, optimizer, train_loader, first_step, schedule, clock, options)
         tested: dict[str, float | None] = {"test_acc": None, "test_loss": None}
-        if options.evaluate:
+        last = epoch == options.epochs or clock.share() >= 1
+        if options.evaluate and (last or epoch % options.test_every == 0):
             began = time.perf_counter()
             tested |= evaluate(model, test_loader, options)
             clock.reserved = 1.1 * (time.perf_counter() - began)
         write({"epoch": epoch, "seconds": seconds(), **trained, **tested})
-        if clock.share() >= 1:
+        if last or (tested["test_acc"] is not None and clock.share() >= 1):
             break
 
 

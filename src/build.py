@@ -16,7 +16,7 @@ from .distributed.models import wrap_model
 from .distributed.world import World, join_world, local_device
 from .engine.evaluation import count_gflops
 from .engine.trainer import Progress, Trainer, balanced_weights
-from .engine.trial import Work, choose_kernels, use_kernels
+from .engine.trial import Work, choose_kernels, compile_blocks, use_kernels
 from .machine.devices import choose_algorithms, choose_device
 from .machine.disk import short_path
 from .machine.kernels import PRECISIONS, Wanted, choose_precision
@@ -228,7 +228,9 @@ def _wrap(
     if ema and uses_fsdp(config, world):
         wrap_model(ema.model, world, training.strategy, device)
     if training.compile is True:
-        network.compile()  # at its first use
+        compile_blocks(model)
+        if ema:
+            compile_blocks(ema.model)
     return network, ema
 
 

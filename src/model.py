@@ -166,16 +166,23 @@ class LayerScale(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Skip a residual branch for random samples during training: Huang et al. (arXiv 1603.09382)."""
+    """Skip a residual branch for random samples during training: Huang et al. (arXiv 1603.09382).
+
+    The rate is kept as a tensor, so that blocks with different rates share their compiled code.
+    """
+
+    keep: Tensor  # probability that a sample keeps the branch
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
+        self.register_buffer("keep", torch.tensor(1 - rate), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.rate == 0.0 or not self.training:
+        if not self.training:
             return x
-        return x * F.dropout(x.new_ones(x.shape[0], 1, 1), self.rate)  # for each sample 0 or 1 / (1 - rate)
+        kept = torch.rand(x.shape[0], 1, 1, device=x.device) < self.keep
+        return x * (kept / self.keep.clamp(min=1e-6)).to(x.dtype)  # for each sample 0 or 1 / (1 - rate)
 
 
 class EncoderBlock(nn.Module):
@@ -191,7 +198,7 @@ class EncoderBlock(nn.Module):
         layer_scale: float | None = None,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
-        drop_path: float = 0.0,
+        drop_path: float | None = None,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(embedding_dim, eps=NORM_EPS)
@@ -201,7 +208,7 @@ class EncoderBlock(nn.Module):
         self.norm2 = nn.LayerNorm(embedding_dim, eps=NORM_EPS)
         self.mlp = MLP(embedding_dim, int(embedding_dim * mlp_ratio), dropout)
         self.ls2 = nn.Identity() if layer_scale is None else LayerScale(embedding_dim, layer_scale)
-        self.drop_path = DropPath(drop_path)
+        self.drop_path = nn.Identity() if drop_path is None else DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, N, D)
         x = x + self.drop_path(self.ls1(self.attn(self.norm1(x))))
@@ -270,7 +277,7 @@ class VisionTransformer(nn.Module):
         self.pos_drop = nn.Dropout(dropout)
 
         block = partial(EncoderBlock, embedding_dim, num_heads, mlp_ratio, qkv_bias, qk_norm, layer_scale)
-        rates = [drop_path * layer / max(num_layers - 1, 1) for layer in range(num_layers)]
+        rates = [drop_path * layer / max(num_layers - 1, 1) if drop_path else None for layer in range(num_layers)]
         self.blocks = nn.Sequential(*(block(dropout, attention_dropout, rate) for rate in rates))
         self.norm = nn.LayerNorm(embedding_dim, eps=NORM_EPS)
         self.head = nn.Linear(embedding_dim, num_classes)

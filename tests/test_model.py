@@ -3,6 +3,7 @@
 import ast
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -357,6 +358,21 @@ def test_drop_path_rates_rise_linearly_from_zero(num_layers: int, rates: list[fl
     model = build(num_layers=num_layers, drop_path=0.4)
     given = [module.rate for module in model.modules() if isinstance(module, DropPath)]
     assert given == pytest.approx(rates)
+
+
+def test_blocks_that_drop_paths_at_different_rates_share_their_compiled_code() -> None:
+    compiled = []
+
+    def note(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., Any]:
+        compiled.append(graph)
+        return graph.forward
+
+    model = build(num_layers=3, drop_path=0.4).train()
+    for block in model.blocks:
+        block.compile(backend=note)
+    with torch.no_grad():
+        model(draw_images(model))
+    assert len(compiled) == 1
 
 
 @pytest.mark.parametrize("key", ["dropout", "attention_dropout", "drop_path"])

@@ -56,6 +56,7 @@ def compose_command(path: Path, *overrides: str) -> TrainConfig:
 def test_there_is_a_recipe_for_each_of_these_and_fine_tuning() -> None:
     wanted = "caltech101 cifar100 digits fashion_mnist flowers102 gtsrb imagenet imagenette mnist oxford_pets svhn"
     wanted += " cifar10_fast cifar10_best tiny_imagenet tom_and_jerry finetune finetune_head"
+    wanted += " cpu cifar10_cpu caltech101_cpu"
     assert set(wanted.split()) <= {path.stem for path in RECIPES}
 
 
@@ -64,7 +65,7 @@ def test_the_command_in_the_header_composes_and_what_it_gave_is_told(path: Path)
     config = compose_command(path)
     header = header_of(path)
     assert re.search(r"^# Hardware, time, accuracy \(mean ± sd, n seeds\): \S", header, flags=re.MULTILINE)
-    if path.stem not in ("finetune", "finetune_head"):
+    if path.stem not in ("cpu", "finetune", "finetune_head"):
         assert path.stem.removeprefix("search_").startswith(config.dataset.name)
     assert config.dataset.flips or config.augmentation.horizontal_flip == 0
 
@@ -82,8 +83,8 @@ def test_the_recipe_for_the_digits_writes_out_the_defaults() -> None:
 @EVERY_RECIPE
 def test_a_recipe_trains_a_step(path: Path) -> None:
     """With all of its settings, on four made images of its size and number of classes; two layers are enough."""
-    num_classes = NUM_CLASSES.get(path.stem, 10)
     config = compose_command(path, "model.num_layers=2", "training.batch_size=4")
+    num_classes = NUM_CLASSES.get(config.dataset.name, 10)
     channels = config.dataset.channels or 3
     config = complete(config, 4, num_classes, channels, [0.5] * channels, [0.25] * channels)
     look = Preprocessing(config.model.image_size, "crop", "bicubic", channels, (0.5,) * channels, (0.25,) * channels)
@@ -103,6 +104,20 @@ def test_a_recipe_trains_a_step(path: Path) -> None:
     head = {"head.weight", "head.bias"}
     assert changed == head if config.init.freeze == "backbone" else changed >= head
     assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+DATASETS = sorted({path.stem for path in (CONFIGS / "dataset").glob("*.yaml")} - {"csv", "kaggle", "digits"})
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_the_recipe_for_a_cpu_fits_every_data_set(name: str) -> None:
+    roots = {"image_folder": ["dataset.root=photos"], "imagenet": ["dataset.root=imagenet"]}
+    config = compose("experiment=cpu", f"dataset={name}", *roots.get(name, []))
+    channels = config.dataset.channels or 3
+    config = complete(config, 1000, 10, channels, [0.3] * channels, [0.4] * channels)
+    assert (config.optimizer.name, config.training.patch_dropout, config.training.max_minutes) == ("muon", 0.5, 150)
+    assert config.dataset.flips or config.augmentation.horizontal_flip == 0
+    assert 49 <= VisionTransformer(**asdict(config.model)).num_tokens <= 256
 
 
 def sizes_of(config: TrainConfig) -> tuple[int, int, int]:

@@ -119,9 +119,9 @@ def test_training_and_inference_are_tried_apart(
     tried()
     model, seen, make_step = make_model(), list[bool](), trial._make_step
 
-    def make_and_note(network: VisionTransformer, model: VisionTransformer, count: int, training: bool) -> object:
-        seen.extend((training, network.training))
-        return make_step(network, model, count, training)
+    def make_and_note(model: VisionTransformer, count: int, training: bool) -> object:
+        seen.extend((training, model.training))
+        return make_step(model, count, training)
 
     monkeypatch.setattr(trial, "_make_step", make_and_note)
     for training in (True, False):
@@ -197,6 +197,15 @@ def test_nothing_is_compiled_where_it_would_not_pay(
         assert choose_kernels(long_run, work, wanted).chosen.compile is (wanted.compile is True)
     monkeypatch.setattr(trial.shutil, "which", lambda name: None)
     assert "there is no C++ compiler" in choose_kernels(long_run, LARGE, Wanted()).why
+
+
+def test_compiled_blocks_are_those_of_the_trial_alone(long_run: VisionTransformer) -> None:
+    """By a compiler that changes nothing."""
+    blocks, compile_any = list(long_run.blocks), torch.compile
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", lambda block: compile_any(block, backend="eager"))
+        assert "a compiled step is 1.00 times as fast" in choose_kernels(long_run, LARGE, Wanted()).why
+    assert list(long_run.blocks) == blocks
 
 
 def test_a_compiler_that_fails_is_not_used(long_run: VisionTransformer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ class Progress:
 
 @dataclass
 class Trainer:
-    """All that a training step needs. `model` is the raw module, `network` the one to call: compiled or distributed.
+    """All that a training step needs. `model` is the raw module, `network` the one to call, which may be distributed.
 
     batch_size: images per step, over all processes; micro_batch_size: images in one forward pass of a device;
     learning_rate: step, counted over the whole run -> rate; total_steps: the length of the schedule.

@@ -73,7 +73,7 @@ def choose_kernels(model: VisionTransformer, work: Work, wanted: Wanted, allowed
 
 
 def use_kernels(model: VisionTransformer, kernels: Kernels) -> None:
-    """Compute like this from now on; `autocast` has the precision, and whoever calls the model compiles it."""
+    """Compute like this from now on, but for the precision, which `autocast` has, and `compile_blocks`."""
     kernels.use()
     model.fuse_attention(kernels.attention == "fused")
 
@@ -94,7 +94,7 @@ def _choose(model: VisionTransformer, work: Work, wanted: Wanted, allowed: bool)
     with _shortened(model), torch.random.fork_rng(devices=[]), _mode(model, work):
         shallow = count_gflops(model) * (3 if work.training else 1) * (1 - work.patch_dropout)
         count = max(1, min(work.num_images, int(TRIAL_STEP / shallow)))
-        step = _make_step(model, model, count, work.training)
+        step = _make_step(model, count, work.training)
         started = time.perf_counter()
         rates = _race(model, candidates, step, count, started + TRIAL_SECONDS)
         chosen = _fastest(rates)
@@ -105,15 +105,21 @@ def _choose(model: VisionTransformer, work: Work, wanted: Wanted, allowed: bool)
     return Trial(chosen, _explain(chosen, rates, seconds), rates, work.total / rates[chosen] * gflops / shallow)
 
 
+def compile_blocks(model: VisionTransformer) -> None:
+    """Compile the model's blocks at their first use: as they are all alike, one is compiled, and all run its code."""
+    for block in model.blocks:
+        block.compile()
+
+
 def _choose_compile(model: VisionTransformer, work: Work, trial: Trial) -> None:
-    """Compile the model and time its steps, which takes about a minute; compiling it once more is faster.
+    """Compile a block and time steps with it, which takes about half a minute; what was compiled is kept for the run.
 
     Adds to the trial whether that pays, and why.
     """
     if not any(map(shutil.which, ("c++", "g++", "clang++"))):
         trial.why += "; not compiled, because there is no C++ compiler"
         return
-    with torch.random.fork_rng(devices=[]), _mode(model, work):
+    with _shortened(model), torch.random.fork_rng(devices=[]), _mode(model, work):
         try:
             gain = _time_compiled(model, work, trial.chosen)
         except RuntimeError as error:  # torch's compilers raise many kinds of it
@@ -124,11 +130,16 @@ def _choose_compile(model: VisionTransformer, work: Work, trial: Trial) -> None:
 
 
 def _time_compiled(model: VisionTransformer, work: Work, kernels: Kernels) -> float:
-    """Return how many times as fast a step is if the model is compiled."""
-    compiled: nn.Module = torch.compile(model)  # type: ignore[assignment]
-    plain, faster = (_make_step(network, model, work.num_images, work.training) for network in (model, compiled))
-    faster(kernels)
-    seconds = [(_time(plain, kernels), _time(faster, kernels)) for _ in range(5)]
+    """Return how many times as fast a step is if the blocks are compiled."""
+    plain, compiled = model.blocks, nn.Sequential(*(torch.compile(block) for block in model.blocks))
+    step = _make_step(model, work.num_images, work.training)
+
+    def time_with(blocks: nn.Sequential) -> float:
+        model.blocks = blocks
+        return _time(step, kernels)
+
+    time_with(compiled)
+    seconds = [(time_with(plain), time_with(compiled)) for _ in range(5)]
     return min(before for before, _ in seconds) / min(after for _, after in seconds)
 
 
@@ -179,18 +190,15 @@ def _mode(model: VisionTransformer, work: Work) -> Iterator[None]:
         model.zero_grad(set_to_none=True)
 
 
-def _make_step(network: nn.Module, model: VisionTransformer, count: int, training: bool) -> Callable[[Kernels], None]:
-    """Return a function that takes a step with random images, without the optimizer, which computes as it always does.
-
-    network: the model, or the model compiled.
-    """
+def _make_step(model: VisionTransformer, count: int, training: bool) -> Callable[[Kernels], None]:
+    """Return a function that takes a step with random images, but for the optimizer, which always computes alike."""
     images = torch.rand(count, model.in_channels, *model.image_size)
     labels = torch.randint(model.num_classes, (count,))
 
     def step(kernels: Kernels) -> None:
         with torch.set_grad_enabled(training):
             with autocast(images.device, kernels.dtype):
-                logits = network(images)
+                logits = model(images)
             loss = F.cross_entropy(logits.float(), labels)
         if training:
             loss.backward()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..augment.normalize import normalize
 from ..data.decode import map_in_order
-from ..engine.trial import Trial, Work, choose_kernels
+from ..engine.trial import Trial, Work, choose_kernels, compile_blocks
 from ..machine.devices import autocast, choose_device
 from ..machine.kernels import PRECISIONS, Wanted, choose_precision, suits
 from ..machine.memory import keep_freed_memory
@@ -89,7 +89,7 @@ class Predictor:
             trial = choose_kernels(self.model, Work(min(batch_size, total), total, training=False), self._wanted)
             if not trial.chosen.compile:
                 return trial
-            self.model.compile()
+            compile_blocks(self.model)
             self._compiled = trial
         return self._compiled
 
