@@ -1,12 +1,14 @@
 """Publish finished runs: keep what is small of them in benchmarks/results/, and write the tables of the documentation.
 
     python benchmarks/results.py keep outputs/2026-01-31/12-00-00 …     runs, or folders with runs, such as a sweep
+    python benchmarks/results.py levers multirun/2026-01-31/12-00-00    a sweep of benchmarks/levers.txt
     python benchmarks/results.py write                                 the tables in README.md and docs/results.md
     python benchmarks/results.py check                                 whether they are up to date (for CI)
 
 `keep` stores the metrics of each epoch and the facts of the run as RECIPE/SEED.csv and .json, where a recipe is the
 option of `experiment=`; of a run without one, name it with --name. Nothing but finished runs is kept. The curves are
-the validation accuracy of the best epoch so far; the test split is used once, at the end of a run.
+the validation accuracy of the best epoch so far; the test split is used once, at the end of a run. `levers` stores what
+each job of a sweep changed, and its validation accuracy.
 """
 
 import argparse
@@ -14,19 +16,23 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.machine.disk import read_csv, read_object
-from src.run.files import ENVIRONMENT, METRICS, STATUS, TEST_METRICS
+from src.machine.disk import read_csv, read_object, write_csv
+from src.run.files import ENVIRONMENT, METRICS, STATUS, SWEEP_TABLE, TEST_METRICS
 from src.tables import Table, describe_mean, mean
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "benchmarks" / "results"
+LEVERS = "levers.csv"
 MINUTES = (15, 30, 60, 120)
 PAGES = ("README.md", "docs/results.md")
 BEGIN, END = "<!-- {}: written by benchmarks/results.py -->", "<!-- end of {} -->"
+GROUPS = ("model", "optimizer", "augmentation")
+LEVER_FACTS = ("seed", "val_acc", "epochs", "images_per_second")
 LOCAL = ("hydra.", "dataset.cache")  # overrides that do not change the result
 
 
@@ -81,6 +87,31 @@ def keep(folders: list[Path], name: str | None) -> None:
             print(f"{run}: {facts['recipe']}, seed {facts['seed']}, test accuracy {facts['test_acc']:.2%}")
 
 
+def keep_levers(sweep: Path) -> None:
+    """Keep what each job of a sweep changed, and LEVER_FACTS. Raises SystemExit if one did not finish."""
+    rows = sorted(read_csv(sweep / SWEEP_TABLE), key=lambda row: int(row["job"]))
+    if unfinished := [row["job"] for row in rows if row["status"] != "finished"]:
+        raise SystemExit(f"{sweep}: not finished: jobs {', '.join(unfinished)}")
+    keys = [key for key in rows[0] if "." in key or key in GROUPS]
+    write_csv(KEPT / LEVERS, [{key: row[key] for key in (*keys, *LEVER_FACTS)} for row in rows])
+
+
+def tabulate_levers(rows: list[dict[str, str]]) -> Table:
+    """Return a row per lever: its accuracy over the seeds, and what it gains over the first one, the recipe itself."""
+    levers: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        changed = " ".join(f"{key}={value}" for key, value in row.items() if value and key not in LEVER_FACTS)
+        levers.setdefault(changed, []).append(row)
+    table: list[list[str]] = []
+    first = None
+    for changed, group in levers.items():
+        _, accuracies, epochs, rates = ([float(row[fact]) for row in group] for fact in LEVER_FACTS)
+        first = fmean(accuracies) if first is None else first
+        gain = f"{100 * (fmean(accuracies) - first):+.1f}"
+        table.append([changed, describe_mean(accuracies), gain, f"{fmean(epochs):.0f}", f"{fmean(rates):.0f}"])
+    return Table(("changed", "validation accuracy", "points", "epochs", "images/s"), table)
+
+
 def read_kept() -> dict[str, list[dict[str, Any]]]:
     """Return the facts of the kept runs by recipe, with their epochs, in the order of the seeds."""
     recipes: dict[str, list[dict[str, Any]]] = {}
@@ -101,13 +132,17 @@ def best_after(run: dict[str, Any], minutes: float) -> float | None:
     return max(accuracies) if accuracies and run["seconds"] >= 60 * minutes else None
 
 
-def make_tables(recipes: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
-    """Return the Markdown of each table by name: a short one, and all that is known."""
+def make_tables() -> dict[str, str]:
+    """Return the Markdown of each table by name, of what is kept."""
+    recipes = read_kept()
     short = Table(("recipe", "parameters", "test accuracy", "minutes"), [list_short(runs) for runs in recipes.values()])
     curves = ["recipe", "epochs", "test accuracy", "mean of the classes", *(f"{m} min" for m in MINUTES), "processor"]
     full = Table(curves, [list_full(runs) for runs in recipes.values()])
     commands = "\n".join(dict.fromkeys(runs[0]["command"] for runs in recipes.values()))
-    return {"results": short.to_markdown(), "curves": full.to_markdown(), "commands": f"```bash\n{commands}\n```"}
+    tables = {"results": short.to_markdown(), "curves": full.to_markdown(), "commands": f"```bash\n{commands}\n```"}
+    if (KEPT / LEVERS).exists():
+        tables["levers"] = tabulate_levers(read_csv(KEPT / LEVERS)).to_markdown()
+    return tables
 
 
 def list_short(runs: list[dict[str, Any]]) -> list[str]:
@@ -140,23 +175,30 @@ def fill_in(text: str, tables: dict[str, str]) -> str:
     return text
 
 
+def fill_in_pages(write: bool) -> None:
+    """Write the tables into the pages, or raise SystemExit if one of them has other ones."""
+    tables = make_tables()
+    for page in (ROOT / name for name in PAGES):
+        text = page.read_text(encoding="utf-8")
+        filled = fill_in(text, tables)
+        if write:
+            page.write_text(filled, encoding="utf-8")
+        elif filled != text:
+            raise SystemExit(f"{page.name} is out of date: python benchmarks/results.py write")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=("keep", "write", "check"))
-    parser.add_argument("folders", nargs="*", type=Path, help="keep: runs, or folders with runs")
+    parser.add_argument("task", choices=("keep", "levers", "write", "check"))
+    parser.add_argument("folders", nargs="*", type=Path, help="keep: runs, or folders with runs; levers: a sweep")
     parser.add_argument("--name", help="keep: the name of runs without experiment=")
     given = parser.parse_args()
     if given.task == "keep":
         keep(given.folders, given.name)
-        return
-    tables = make_tables(read_kept())
-    for page in (ROOT / name for name in PAGES):
-        text = page.read_text(encoding="utf-8")
-        filled = fill_in(text, tables)
-        if given.task == "write":
-            page.write_text(filled, encoding="utf-8")
-        elif filled != text:
-            raise SystemExit(f"{page.name} is out of date: python benchmarks/results.py write")
+    elif given.task == "levers":
+        keep_levers(*given.folders)
+    else:
+        fill_in_pages(write=given.task == "write")
 
 
 if __name__ == "__main__":

@@ -63,11 +63,27 @@ def test_the_tables_have_mean_deviation_and_the_accuracy_after_some_minutes(
 ) -> None:
     for seed, accuracy in enumerate((0.8, 0.9)):
         results.keep([make_run(tmp_path / str(seed), seed, accuracy)], None)
-    tables = results.make_tables(results.read_kept())
+    tables = results.make_tables()
     assert "| cifar10_cpu | 2.7 M | 85.00 ± 7.07 % (2) | 40 |" in tables["results"]
     # After 15 and 30 minutes there is one epoch, whose averaged weights are better; 60 minutes were not trained.
     assert "| 84.00 ± 7.07 % (2) | 60.0% | 60.0% |  |  | 2 cores, A CPU (family 1, model 2) |" in tables["curves"]
     assert "python train.py experiment=cifar10_cpu dataset.root=photos" in tables["commands"]
+
+
+def test_levers_are_compared_with_the_recipe_itself(results: ModuleType, tmp_path: Path) -> None:
+    header = "rank,job,optimizer,training.lr,seed,status,val_acc,epochs,minutes,images_per_second,folder\n"
+    jobs = ["3,1,,0.002,1,finished,0.42,10,3,200.0,1", "2,0,,0.002,0,finished,0.40,10,3,202.0,0"]
+    jobs += ["1,2,adamw,0.001,0,finished,0.38,12,3,240,2", ""]
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "sweep.csv").write_text(header + "\n".join(jobs))
+    results.keep_levers(tmp_path)
+    assert (tmp_path / "kept" / "levers.csv").read_text().startswith("optimizer,training.lr,seed,val_acc,epochs,")
+    rows = results.make_tables()["levers"].splitlines()[2:]
+    assert rows[0] == "| training.lr=0.002 | 41.00 ± 1.41 % (2) | +0.0 | 10 | 201 |"
+    assert rows[1] == "| optimizer=adamw training.lr=0.001 | 38.00 % (1) | -3.0 | 12 | 240 |"
+    (tmp_path / "sweep.csv").write_text(header + jobs[2].replace("finished", "killed"))
+    with pytest.raises(SystemExit, match="not finished: jobs 2"):
+        results.keep_levers(tmp_path)
 
 
 def test_pages_are_written_between_their_marks_and_checked(
