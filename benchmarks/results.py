@@ -160,7 +160,7 @@ def list_full(runs: list[dict[str, Any]]) -> list[str]:
         runs[0]["recipe"],
         shown,
         *(describe_mean(run[key] for run in runs) for key in ("test_acc", "mean_class_accuracy")),
-        *("" if accuracy is None else f"{accuracy:.1%}" for accuracy in after),
+        *("" if accuracy is None else f"{100 * accuracy:.1f} %" for accuracy in after),
         "; ".join(processors),
     ]
 

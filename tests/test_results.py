@@ -66,7 +66,7 @@ def test_the_tables_have_mean_deviation_and_the_accuracy_after_some_minutes(
     tables = results.make_tables()
     assert "| cifar10_cpu | 2.7 M | 85.00 ± 7.07 % (2) | 40 |" in tables["results"]
     # After 15 and 30 minutes there is one epoch, whose averaged weights are better; 60 minutes were not trained.
-    assert "| 84.00 ± 7.07 % (2) | 60.0% | 60.0% |  |  | 2 cores, A CPU (family 1, model 2) |" in tables["curves"]
+    assert "| 84.00 ± 7.07 % (2) | 60.0 % | 60.0 % |  |  | 2 cores, A CPU (family 1, model 2) |" in tables["curves"]
     assert "python train.py experiment=cifar10_cpu dataset.root=photos" in tables["commands"]
 
 
