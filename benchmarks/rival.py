@@ -123,7 +123,7 @@ def build_optimizer(model: nn.Module, lr: float) -> torch.optim.Optimizer:
     """
     if not isinstance(model, timm.models.VisionTransformer):
         return torch.optim.SGD(model.parameters(), lr, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    skipped = model.no_weight_decay()  # type: ignore[operator]
+    skipped = model.no_weight_decay()
     groups = timm.optim.param_groups_weight_decay(model, WEIGHT_DECAY, skipped)
     return torch.optim.AdamW(groups, lr)
 

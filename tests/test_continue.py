@@ -335,7 +335,7 @@ def test_memory_is_tried_with_images_of_the_models_size_where_larger_ones_are_st
     assert begin(tmp_path / "run", words, "model.patch_size=32").status == "finished"
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's compiler looks at it, and warns only where it raises
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's compiler looks at it
 def test_a_compiled_model_trains_as_the_plain_one_and_is_saved_under_its_names(
     overrides: list[str], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,7 +131,8 @@ def _choose_compile(model: VisionTransformer, work: Work, trial: Trial) -> None:
 
 def _time_compiled(model: VisionTransformer, work: Work, kernels: Kernels) -> float:
     """Return how many times as fast a step is if the blocks are compiled."""
-    plain, compiled = model.blocks, nn.Sequential(*(torch.compile(block) for block in model.blocks))
+    plain = model.blocks
+    compiled = nn.Sequential(*(torch.compile(block) for block in plain))  # type: ignore[call-overload]
     step = _make_step(model, work.num_images, work.training)
 
     def time_with(blocks: nn.Sequential) -> float:
