@@ -89,6 +89,8 @@ def keep(folders: list[Path], name: str | None) -> None:
 
 def keep_levers(sweep: Path) -> None:
     """Keep what each job of a sweep changed, and LEVER_FACTS. Raises SystemExit if one did not finish."""
+    if not (sweep / SWEEP_TABLE).exists():
+        raise SystemExit(f"{sweep}: not a sweep, as it has no {SWEEP_TABLE}")
     rows = sorted(read_csv(sweep / SWEEP_TABLE), key=lambda row: int(row["job"]))
     if unfinished := [row["job"] for row in rows if row["status"] != "finished"]:
         raise SystemExit(f"{sweep}: not finished: jobs {', '.join(unfinished)}")
@@ -193,10 +195,12 @@ def main() -> None:
     parser.add_argument("folders", nargs="*", type=Path, help="keep: runs, or folders with runs; levers: a sweep")
     parser.add_argument("--name", help="keep: the name of runs without experiment=")
     given = parser.parse_args()
+    if given.task in ("keep", "levers") and not given.folders:
+        parser.error(f"{given.task} needs a folder")
     if given.task == "keep":
         keep(given.folders, given.name)
     elif given.task == "levers":
-        keep_levers(*given.folders)
+        keep_levers(given.folders[0])
     else:
         fill_in_pages(write=given.task == "write")
 
