@@ -15,6 +15,7 @@ train.py's allocator setting (`keep_freed_memory`).
 """
 
 import argparse
+import copy
 import datetime
 import importlib.metadata
 import importlib.util
@@ -37,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from peers import PEERS, PLAIN, SIZES, Size, build_ours
 
 from src.engine.evaluation import count_gflops
-from src.engine.trial import Work, choose_kernels, use_kernels
+from src.engine.trial import Work, choose_kernels, compile_blocks, use_kernels
 from src.machine.devices import autocast
 from src.machine.kernels import Kernels, Wanted, default_kernels, has_bf16
 from src.machine.memory import keep_freed_memory
@@ -126,9 +127,15 @@ class Lineup:
         default = default_kernels(Wanted(precision, threads=self.threads), self.device)
         kernels = chosen or dict.fromkeys((True, False), default)
         self.contestants.append(Contestant(name, model, model, optimizer, kernels, plain))
-        if compiled and self.compiled:
-            network = torch.compile(model)
-            self.contestants.append(Contestant(f"{name}, compiled", model, network, optimizer, kernels, plain))
+        if not (compiled and self.compiled):
+            return
+        name += ", compiled"
+        if isinstance(model, VisionTransformer):  # compiled like train.py, block by block, which would change both rows
+            model = copy.deepcopy(model)
+            compile_blocks(model)
+            self.contestants.append(Contestant(name, model, model, build_own_optimizer(model), kernels, plain))
+        else:
+            self.contestants.append(Contestant(name, model, torch.compile(model), optimizer, kernels, plain))
 
     def enter_peer(self, name: str, model: nn.Module) -> None:
         optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE)

@@ -33,7 +33,7 @@ from src.data.images import Preprocessing
 from src.engine import trainer as trainer_module
 from src.engine.evaluation import count_gflops
 from src.engine.trainer import Trainer
-from src.engine.trial import Work, choose_kernels, use_kernels
+from src.engine.trial import Work, choose_kernels, compile_blocks, use_kernels
 from src.machine.devices import autocast
 from src.machine.kernels import Kernels, Wanted
 from src.machine.processor import describe_processor
@@ -157,7 +157,7 @@ class Runner:
         self.special: TensorStep | None = None
         with self.state():
             if setting.compiled:
-                self.trainer.network.compile()
+                compile_blocks(self.trainer.model)
             if setting.graph:
                 captured = setting.graph == "captured"
                 self.special = TensorStep(self.trainer, self.images[0], self.labels[0], captured)
