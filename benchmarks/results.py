@@ -2,13 +2,14 @@
 
     python benchmarks/results.py keep outputs/2026-01-31/12-00-00 …     runs, or folders with runs, such as a sweep
     python benchmarks/results.py levers multirun/2026-01-31/12-00-00    a sweep of benchmarks/levers.txt
+    python benchmarks/results.py pictures outputs/2026-01-31/12-00-00   docs/RECIPE_curves.png, _attention, _mistakes
     python benchmarks/results.py write                                 the tables in README.md and docs/results.md
     python benchmarks/results.py check                                 whether they are up to date (for CI)
 
 `keep` stores the metrics of each epoch and the facts of the run as RECIPE/SEED.csv and .json, where a recipe is the
 option of `experiment=`; of a run without one, name it with --name. Nothing but finished runs is kept. The curves are
 the validation accuracy of the best epoch so far; the test split is used once, at the end of a run. `levers` stores what
-each job of a sweep changed, and its validation accuracy.
+each job of a sweep changed, and its validation accuracy. The mistakes are the test images that the model was surest of.
 """
 
 import argparse
@@ -19,10 +20,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from PIL import Image
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.machine.disk import read_csv, read_object, write_csv
-from src.run.files import ENVIRONMENT, METRICS, STATUS, SWEEP_TABLE, TEST_METRICS
+from src.run.files import ATTENTION, CURVES, ENVIRONMENT, METRICS, STATUS, SWEEP_TABLE, TEST_METRICS, TEST_PREDICTIONS
 from src.tables import Table, describe_mean, mean
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +37,7 @@ BEGIN, END = "<!-- {}: written by benchmarks/results.py -->", "<!-- end of {} --
 GROUPS = ("model", "optimizer", "augmentation")
 LEVER_FACTS = ("seed", "val_acc", "epochs", "images_per_second")
 LOCAL = ("hydra.", "dataset.cache")  # overrides that do not change the result
+NUM_MISTAKES, WIDEST = 24, 900  # images; pixels of a picture
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -114,6 +118,40 @@ def tabulate_levers(rows: list[dict[str, str]]) -> Table:
     return Table(("changed", "validation accuracy", "points", "epochs", "images/s"), table)
 
 
+def draw_pictures(run: Path, name: str | None) -> None:
+    """Write the curves, the attention and the surest mistakes of a run into docs/, small."""
+    import torch
+
+    from src.data.load import load_data
+    from src.plots.images import plot_predictions
+    from src.run.resume import read_config
+    from src.run.saved import read_run
+
+    recipe = describe_run(run, name)["recipe"]
+    for picture in (CURVES, ATTENTION):
+        shrink(run / picture, ROOT / "docs" / f"{recipe}_{Path(picture).name}")
+    config = read_config(read_run(run))
+    size = config.model.image_size
+    test = load_data(config.dataset, size, lambda items, *_: items, stored_size=size, resumed=True).test
+    answers = [row | {"index": index} for index, row in enumerate(read_csv(run / TEST_PREDICTIONS))]
+    wrong = [row for row in answers if row["correct"] == "0"]
+    surest = sorted(wrong, key=lambda row: -float(row["confidence"]))[:NUM_MISTAKES]
+    pictures = test.images.take(torch.tensor([row["index"] for row in surest])).permute(0, 2, 3, 1).numpy()
+    columns = [[row[key] for row in surest] for key in ("class", "predicted")]
+    path = ROOT / "docs" / f"{recipe}_mistakes.png"
+    plot_predictions(pictures, *columns, [float(row["confidence"]) for row in surest], path)
+    shrink(path, path)
+
+
+def shrink(source: Path, path: Path) -> None:
+    """Copy a picture, at most WIDEST pixels wide, in 128 colors."""
+    with Image.open(source) as opened:
+        image = opened.convert("RGB")
+    if image.width > WIDEST:
+        image = image.resize((WIDEST, round(image.height * WIDEST / image.width)), Image.Resampling.LANCZOS)
+    image.quantize(128, Image.Quantize.MEDIANCUT, kmeans=2).save(path, optimize=True)
+
+
 def read_kept() -> dict[str, list[dict[str, Any]]]:
     """Return the facts of the kept runs by recipe, with their epochs, in the order of the seeds."""
     recipes: dict[str, list[dict[str, Any]]] = {}
@@ -191,16 +229,18 @@ def fill_in_pages(write: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=("keep", "levers", "write", "check"))
-    parser.add_argument("folders", nargs="*", type=Path, help="keep: runs, or folders with runs; levers: a sweep")
-    parser.add_argument("--name", help="keep: the name of runs without experiment=")
+    parser.add_argument("task", choices=("keep", "levers", "pictures", "write", "check"))
+    parser.add_argument("folders", nargs="*", type=Path, help="runs, or folders with runs; levers: a sweep")
+    parser.add_argument("--name", help="the name of runs without experiment=")
     given = parser.parse_args()
-    if given.task in ("keep", "levers") and not given.folders:
+    if given.task in ("keep", "levers", "pictures") and not given.folders:
         parser.error(f"{given.task} needs a folder")
     if given.task == "keep":
         keep(given.folders, given.name)
     elif given.task == "levers":
         keep_levers(given.folders[0])
+    elif given.task == "pictures":
+        draw_pictures(given.folders[0], given.name)
     else:
         fill_in_pages(write=given.task == "write")
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .augment.pipeline import Augmentation, stored_size
+from .config.initial import resamples_patches
 from .config.overrides import show_value
 from .config.resolve import complete
 from .config.schema import TrainConfig, TrainingConfig
@@ -120,7 +121,8 @@ def _load_initial_weights(
     else:
         weights, fresh_head, head = match_head(weights, model, found.classes, classes)
     source = f"{short_path(found.path)} ({nest})" if nest else short_path(found.path)
-    report = load_weights(model, weights, source, found.grid, config.init.strict, fresh_head)
+    resample = found.config is not None and resamples_patches(found.config)  # of a file, the patches are not known
+    report = load_weights(model, weights, source, found.grid, config.init.strict, fresh_head, resample)
     lines = [*report.lines(), head, _describe_preprocessing(config, found.config)]
     log_lines(f"init      {line}" for line in lines if line)
     return report

@@ -59,8 +59,8 @@ def test_what_is_typed_about_the_images_is_kept(tmp_path: Path) -> None:
             "model.num_heads=4 contradicts the weights of {}, which are those of model.num_heads=2; l",
         ),
         (
-            "model.patch_size=4",
-            "model.patch_size=4 contradicts the weights of {}, which are those of model.patch_size=2",
+            "model.stem=overlap",
+            "model.stem=overlap contradicts the weights of {}, which are those of model.stem=patch",
         ),
         (
             "model.layer_scale=1e-5",
@@ -75,6 +75,11 @@ def test_what_contradicts_the_weights_is_refused_by_its_key(typed: str, message:
     loose = compose_from(FINISHED, typed, "init.strict=false", root=tmp_path).model
     key, _, value = typed.removeprefix("model.").partition("=")
     assert str(getattr(loose, key, "vit_tiny")) == value.replace("1e-5", "1e-05") and loose.image_size == (8, 8)
+
+
+def test_other_patches_may_be_typed(tmp_path: Path) -> None:
+    config = compose_from(FINISHED, "model.patch_size=4", root=tmp_path)
+    assert (config.model.image_size, config.model.patch_size, config.model.num_heads) == ((8, 8), 4, 2)
 
 
 @pytest.mark.parametrize("key", ["init.weights", "dataset.root", "dataset.cache_dir"])

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers import TINY, compose
 from safetensors.torch import save_file
 from timm.models._manipulate import adapt_input_conv
@@ -20,7 +21,7 @@ from src.model import VisionTransformer, resize_position_embedding
 from src.optim import OPTIMIZERS, build_optimizer
 from src.pretrained.files import read_weights
 from src.pretrained.freeze import freeze
-from src.pretrained.load import LoadReport, load_weights, match_head
+from src.pretrained.load import LoadReport, load_weights, match_head, resample_patches
 
 HEAD = {"head.weight", "head.bias"}
 
@@ -43,9 +44,13 @@ def make_timm(**options: Any) -> TimmVisionTransformer:
 
 
 def load(
-    model: VisionTransformer, source: nn.Module, grid: tuple[int, int] | None = None, strict: bool = True
+    model: VisionTransformer,
+    source: nn.Module,
+    grid: tuple[int, int] | None = None,
+    strict: bool = True,
+    resample: bool = False,
 ) -> LoadReport:
-    return load_weights(model, source.state_dict(), "there", grid, strict)
+    return load_weights(model, source.state_dict(), "there", grid, strict, resample=resample)
 
 
 def kept(model: nn.Module, before: dict[str, Tensor]) -> set[str]:
@@ -211,6 +216,28 @@ def test_gray_images_give_the_same_logits_with_any_number_of_channels() -> None:
     load(model, source)
     gray = torch.randn(2, 1, 8, 8)
     torch.testing.assert_close(model(gray.expand(-1, 5, -1, -1)), source(gray.expand(-1, 3, -1, -1)))
+
+
+@pytest.mark.parametrize("stem", ["patch", "overlap"])
+def test_a_resampled_patch_embedding_gives_enlarged_images_the_same_tokens(stem: str) -> None:
+    source, model = make_model(1, stem=stem), make_model(2, image_size=16, patch_size=8, stem=stem)
+    report = load(model, source, resample=True)
+    assert "patch_embed.proj.weight" in report.resized and not report.initialized
+    weight, resampled = (m.patch_embed.proj.weight for m in (source, model))
+    side = weight.shape[-1]
+    window = torch.randn(5, 3, side, side)
+    larger = F.interpolate(window, (resampled.shape[-1],) * 2, mode="bicubic", antialias=True)
+    expected, found = (torch.einsum("bcij,dcij->bd", *pair) for pair in ((window, weight), (larger, resampled)))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_patches_are_resampled_by_timms_formula() -> None:
+    from timm.layers import resample_patch_embed
+
+    weight = torch.randn(6, 3, 8, 8)
+    for side in (4, 16):
+        expected = resample_patch_embed(weight, [side, side], interpolation="bicubic", antialias=True)
+        torch.testing.assert_close(resample_patches(weight, side), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_another_patch_size_or_depth_leaves_fresh_what_is_not_there() -> None:

@@ -28,10 +28,13 @@ def find_run(weights: str) -> Path | None:
 def take_over(config: TrainConfig, saved: TrainConfig, folder: Path, typed: Collection[str]) -> TrainConfig:
     """Return `config` with the model and the preprocessing of a saved run, except for what was typed.
 
-    Raises ValueError, naming the keys, for typed ones that contradict the weights, unless init.strict=false.
+    Another image size and patch size may be typed: position and patch embeddings are resized. Raises ValueError, naming
+    the keys, for other typed ones that contradict the weights, unless init.strict=false.
     """
     theirs = {key: getattr(saved.model, key) for key in (*SIZE, *PARTS)}
     ours = {key: getattr(config.model, key) for key in theirs}
+    if "model.patch_size" in typed and resamples_patches(saved):
+        del theirs["patch_size"]
     differing = [key for key in theirs if ours[key] != theirs[key]]
     contradicting = [key for key in differing if f"model.{key}" in typed or ("model" in typed and key in SIZE)]
     if contradicting and config.init.strict:
@@ -47,6 +50,11 @@ def take_over(config: TrainConfig, saved: TrainConfig, folder: Path, typed: Coll
         model["image_size"] = saved.model.image_size
     look = _choose_preprocessing(config, saved, typed)
     return replace(config, model=replace(config.model, **model), dataset=replace(config.dataset, **look))
+
+
+def resamples_patches(config: TrainConfig) -> bool:
+    """Return whether a patch embedding of this kind can be resized: one linear map of pixels, not several layers."""
+    return config.model.stem != "conv"
 
 
 def _choose_preprocessing(config: TrainConfig, saved: TrainConfig, typed: Collection[str]) -> dict[str, Any]:

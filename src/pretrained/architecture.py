@@ -5,6 +5,7 @@ import re
 from torch import Tensor
 
 POSITIONS, CLASS, REGISTERS = "pos_embed", "cls_token", "reg_token"
+PATCHES = "patch_embed.proj.weight"
 # All names that tensors of a `VisionTransformer` can have, whatever its options.
 NAMES = re.compile(
     r"cls_token|pos_embed|reg_token|patch_embed\.(proj|stem\.\d+)\.(weight|bias)|(norm|head)\.(weight|bias)"

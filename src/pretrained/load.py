@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..model import VisionTransformer, resize_position_embedding
-from .architecture import ASIDE, CLASS, LEAST_SHARE, NAMES, POSITIONS, read_architecture
+from .architecture import ASIDE, CLASS, LEAST_SHARE, NAMES, PATCHES, POSITIONS, read_architecture
 
 
 @dataclass
@@ -53,13 +53,15 @@ def load_weights(
     grid: tuple[int, int] | None = None,
     strict: bool = True,
     fresh_head: str = "",
+    resample: bool = False,
 ) -> LoadReport:
     """Copy what fits into the model, in place, and leave the rest as initialized.
 
     Position embeddings are resized to the model's grid, the first convolution is adapted to its channels. grid: the
     rows and columns of patches that the weights were trained with; None: the model's own if their number is the same,
     or else a square. strict: the file and the model may differ only in heads and in what only training needs.
-    fresh_head: why the file's head is not used; "" to use it if it fits.
+    fresh_head: why the file's head is not used; "" to use it if it fits. resample: resize the patch embedding, too, if
+    the model has other patches.
 
     Raises ValueError, which names the keys to change, for weights of another model, and if the grid is unknown.
     """
@@ -75,6 +77,8 @@ def load_weights(
             fitting[name] = weights[name]
         else:
             value, change = _adapt_channels(model, name, weights[name], target)
+            if resample and name == PATCHES and value.shape[:2] == target.shape[:2] != value.shape:
+                value, change = resample_patches(value, target.shape[-1]), _describe_windows(value, target, change)
             if value.shape == target.shape:
                 fitting[name] = value
                 report.resized |= {name: change} if change else {}
@@ -126,6 +130,23 @@ def _adapt_channels(model: VisionTransformer, name: str, value: Tensor, target: 
     given, wanted = value.shape[1], target.shape[1]  # of (D, C, a, a)
     mean = value.float().mean(dim=1, keepdim=True)
     return (mean * (given / wanted)).expand(-1, wanted, -1, -1), f"{given} -> {wanted} channels"
+
+
+def resample_patches(weight: Tensor, side: int) -> Tensor:
+    """Resize a patch embedding (D,C,a,a) to patches of another side: FlexiViT (Beyer et al., arXiv 2212.08013, eq. 4).
+
+    The new weights give resized patches the tokens of the old ones, exactly for larger patches, otherwise as nearly as
+    least squares can.
+    """
+    old = weight.shape[-1]
+    pixels = torch.eye(old**2, dtype=torch.float64).view(old**2, 1, old, old)
+    resized = F.interpolate(pixels, (side, side), mode="bicubic", antialias=True).flatten(1)  # (a², side²)
+    inverse = torch.linalg.pinv(resized)  # (side², a²)
+    return (weight.double().flatten(2) @ inverse.T).unflatten(2, (side, side)).to(weight.dtype)
+
+
+def _describe_windows(value: Tensor, target: Tensor, change: str) -> str:
+    return " and ".join(filter(None, [change, f"{value.shape[-1]} -> {target.shape[-1]} px"]))
 
 
 def _adapt_positions(
