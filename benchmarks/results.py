@@ -37,7 +37,7 @@ BEGIN, END = "<!-- {}: written by benchmarks/results.py -->", "<!-- end of {} --
 GROUPS = ("model", "optimizer", "augmentation")
 LEVER_FACTS = ("seed", "val_acc", "epochs", "images_per_second")
 LOCAL = ("hydra.", "dataset.cache")  # overrides that do not change the result
-NUM_MISTAKES, WIDEST = 24, 900  # images; pixels of a picture
+NUM_MISTAKES, WIDTHS, LARGEST = 24, (900, 700, 550), 150_000  # images; pixels and bytes of a picture
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -144,12 +144,14 @@ def draw_pictures(run: Path, name: str | None) -> None:
 
 
 def shrink(source: Path, path: Path) -> None:
-    """Copy a picture, at most WIDEST pixels wide, in 128 colors."""
+    """Copy a picture in 256 colors, in the first of WIDTHS in which it has at most LARGEST bytes, or the last."""
     with Image.open(source) as opened:
-        image = opened.convert("RGB")
-    if image.width > WIDEST:
-        image = image.resize((WIDEST, round(image.height * WIDEST / image.width)), Image.Resampling.LANCZOS)
-    image.quantize(128, Image.Quantize.MEDIANCUT, kmeans=2).save(path, optimize=True)
+        whole = opened.convert("RGB")
+    for width in WIDTHS:
+        size = min(width, whole.width), round(whole.height * min(1, width / whole.width))
+        whole.resize(size, Image.Resampling.LANCZOS).quantize(256, Image.Quantize.MEDIANCUT, kmeans=2).save(path)
+        if path.stat().st_size <= LARGEST:
+            break
 
 
 def read_kept() -> dict[str, list[dict[str, Any]]]:
