@@ -133,13 +133,13 @@ def draw_pictures(run: Path, name: str | None) -> None:
     config = read_config(read_run(run))
     size = config.model.image_size
     test = load_data(config.dataset, size, lambda items, *_: items, stored_size=size, resumed=True).test
-    answers = [row | {"index": index} for index, row in enumerate(read_csv(run / TEST_PREDICTIONS))]
-    wrong = [row for row in answers if row["correct"] == "0"]
-    surest = sorted(wrong, key=lambda row: -float(row["confidence"]))[:NUM_MISTAKES]
-    pictures = test.images.take(torch.tensor([row["index"] for row in surest])).permute(0, 2, 3, 1).numpy()
-    columns = [[row[key] for row in surest] for key in ("class", "predicted")]
+    answers = list(enumerate(read_csv(run / TEST_PREDICTIONS)))
+    wrong = [(index, row) for index, row in answers if row["correct"] == "0"]
+    surest = sorted(wrong, key=lambda pair: -float(pair[1]["confidence"]))[:NUM_MISTAKES]
+    pictures = test.images.take(torch.tensor([index for index, _ in surest])).permute(0, 2, 3, 1).numpy()
+    true, predicted, confidences = ([row[key] for _, row in surest] for key in ("class", "predicted", "confidence"))
     path = ROOT / "docs" / f"{recipe}_mistakes.png"
-    plot_predictions(pictures, *columns, [float(row["confidence"]) for row in surest], path)
+    plot_predictions(pictures, true, predicted, list(map(float, confidences)), path)
     shrink(path, path)
 
 
