@@ -29,7 +29,7 @@ def list_commands() -> list[str]:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that holds what the pages say there is."""
-    for name in ("photos/cat", "photos/dog"):
+    for name in ("photos/cat", "photos/dog", "cifar10/cat"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "labels.csv").touch()
     (tmp_path / "experiments.txt").write_text("model.num_layers=2\nmodel.num_layers=3\n")
