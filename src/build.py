@@ -121,7 +121,8 @@ def _load_initial_weights(
     else:
         weights, fresh_head, head = match_head(weights, model, found.classes, classes)
     source = f"{short_path(found.path)} ({nest})" if nest else short_path(found.path)
-    resample = found.config is not None and resamples_patches(found.config)  # of a file, the patches are not known
+    saved = found.config  # of a file, neither the patches nor the stem are known
+    resample = saved is not None and resamples_patches(saved) and saved.model.stem == config.model.stem
     report = load_weights(model, weights, source, found.grid, config.init.strict, fresh_head, resample)
     lines = [*report.lines(), head, _describe_preprocessing(config, found.config)]
     log_lines(f"init      {line}" for line in lines if line)

@@ -231,6 +231,12 @@ def test_a_resampled_patch_embedding_gives_enlarged_images_the_same_tokens(stem:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_patches_of_the_same_size_are_copied() -> None:
+    source, model = make_model(1), make_model(2)
+    report = load(model, source, resample=True)
+    assert not report.resized and torch.equal(model.patch_embed.proj.weight, source.patch_embed.proj.weight)
+
+
 def test_patches_are_resampled_by_timms_formula() -> None:
     from timm.layers import resample_patch_embed
 

@@ -77,7 +77,7 @@ def load_weights(
             fitting[name] = weights[name]
         else:
             value, change = _adapt_channels(model, name, weights[name], target)
-            if resample and name == PATCHES and value.shape[:2] == target.shape[:2] != value.shape:
+            if resample and name == PATCHES and value.shape[-1] != target.shape[-1]:
                 value, change = resample_patches(value, target.shape[-1]), _describe_windows(value, target, change)
             if value.shape == target.shape:
                 fitting[name] = value
