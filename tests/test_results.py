@@ -6,7 +6,13 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from src.machine.disk import read_csv
+from src.plots import images
+from src.run.saved import SavedRun
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "results.py"
 
@@ -102,3 +108,26 @@ def test_pages_are_written_between_their_marks_and_checked(
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text and "80.00 %" in text
     monkeypatch.setattr(sys, "argv", ["results.py", "check"])
     results.main()
+
+
+def test_the_mistakes_of_a_run_are_its_surest_wrong_test_images(
+    results: ModuleType, tmp_path: Path, photo_run: SavedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "docs").mkdir()
+    drawn: list[tuple[np.ndarray, list[str], list[str], list[float]]] = []
+
+    def draw(pictures: np.ndarray, true: list[str], predicted: list[str], confidences: list[float], path: Path) -> None:
+        drawn.append((pictures, true, predicted, confidences))
+        Image.new("RGB", (1000, 500)).save(path)
+
+    monkeypatch.setattr(images, "plot_predictions", draw)
+    results.draw_pictures(photo_run.folder, "photos")
+    [(pictures, true, predicted, confidences)] = drawn
+    rows = read_csv(photo_run.folder / "test" / "predictions.csv")
+    wrong = sum(row["class"] != row["predicted"] for row in rows)
+    assert len(pictures) == len(true) == wrong > 0
+    assert all(ours != theirs for ours, theirs in zip(true, predicted, strict=True))
+    assert confidences == sorted(confidences, reverse=True)
+    widths = {path.name: Image.open(path).width for path in (tmp_path / "docs").iterdir()}
+    assert set(widths) == {"photos_curves.png", "photos_attention.png", "photos_mistakes.png"}
+    assert max(widths.values()) <= results.WIDTHS[0]
