@@ -98,7 +98,8 @@ def keep_levers(sweep: Path) -> None:
     rows = sorted(read_csv(sweep / SWEEP_TABLE), key=lambda row: int(row["job"]))
     if unfinished := [row["job"] for row in rows if row["status"] != "finished"]:
         raise SystemExit(f"{sweep}: not finished: jobs {', '.join(unfinished)}")
-    keys = [key for key in rows[0] if "." in key or key in GROUPS]
+    settings = (key for key in rows[0] if "." in key or key in GROUPS)
+    keys = [key for key in settings if len({row[key] for row in rows}) > 1]
     write_csv(KEPT / LEVERS, [{key: row[key] for key in (*keys, *LEVER_FACTS)} for row in rows])
 
 
