@@ -37,6 +37,7 @@ BEGIN, END = "<!-- {}: written by benchmarks/results.py -->", "<!-- end of {} --
 GROUPS = ("model", "optimizer", "augmentation")
 LEVER_FACTS = ("seed", "val_acc", "epochs", "images_per_second")
 LOCAL = ("hydra.", "dataset.cache")  # overrides that do not change the result
+OWN_IMAGES = ("image_folder", "csv", "imagenet", None)
 NUM_MISTAKES, WIDTHS, LARGEST = 24, (900, 700, 550), 150_000  # images; pixels and bytes of a picture
 
 
@@ -52,7 +53,9 @@ def find_runs(folder: Path) -> list[Path]:
 def describe_run(run: Path, name: str | None) -> dict[str, Any]:
     """Return what is published of a run besides its metrics; without folders of this machine."""
     status, environment, test = (read_object(run / file) for file in (STATUS, ENVIRONMENT, TEST_METRICS))
-    overrides = [word for word in environment["overrides"] if not word.startswith(LOCAL)]
+    own = environment["choices"].get("dataset") in OWN_IMAGES
+    left_out = LOCAL if own else (*LOCAL, "dataset.root=")  # which is then where a download is
+    overrides = [word for word in environment["overrides"] if not word.startswith(left_out)]
     recipe = name or environment["choices"].get("experiment")
     if not recipe:
         raise SystemExit(f"{run}: no experiment; name it with --name")
@@ -168,11 +171,14 @@ def read_kept() -> dict[str, list[dict[str, Any]]]:
 
 
 def best_after(run: dict[str, Any], minutes: float) -> float | None:
-    """Return the best validation accuracy of the first minutes, None if the run was shorter or had no epoch by then."""
+    """Return the best validation accuracy of the first minutes, None if the run was shorter or had no epoch by then.
+
+    A run with a time limit ends some seconds before it.
+    """
     accuracies = [
         max(row["val_acc"], row.get("ema_val_acc", 0.0)) for row in run["rows"] if row["seconds"] <= 60 * minutes
     ]
-    return max(accuracies) if accuracies and run["seconds"] >= 60 * minutes else None
+    return max(accuracies) if accuracies and run["seconds"] > 59 * minutes else None
 
 
 def make_tables() -> dict[str, str]:
