@@ -204,7 +204,7 @@ def list_full(runs: list[dict[str, Any]]) -> list[str]:
     epochs = sorted({len(run["rows"]) for run in runs})
     shown = f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
     after = [mean(best_after(run, minutes) for run in runs) for minutes in MINUTES]
-    processors = sorted({f"{run['cores']} cores, {run['processor']}" for run in runs})
+    processors = sorted({f"{run['cores']} core{'s' * (run['cores'] > 1)}, {run['processor']}" for run in runs})
     return [
         runs[0]["recipe"],
         shown,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.data.read import upright_size
 from src.machine.disk import read_csv
 from src.plots import images
 from src.run.saved import SavedRun
@@ -128,6 +129,6 @@ def test_the_mistakes_of_a_run_are_its_surest_wrong_test_images(
     assert len(pictures) == len(true) == wrong > 0
     assert all(ours != theirs for ours, theirs in zip(true, predicted, strict=True))
     assert confidences == sorted(confidences, reverse=True)
-    widths = {path.name: Image.open(path).width for path in (tmp_path / "docs").iterdir()}
-    assert set(widths) == {"photos_curves.png", "photos_attention.png", "photos_mistakes.png"}
-    assert max(widths.values()) <= results.WIDTHS[0]
+    sizes = {path.name: upright_size(path) for path in (tmp_path / "docs").iterdir()}
+    assert set(sizes) == {"photos_curves.png", "photos_attention.png", "photos_mistakes.png"}
+    assert max(width for _, width in sizes.values()) <= results.WIDTHS[0]
