@@ -33,6 +33,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "labels.csv").touch()
     (tmp_path / "experiments.txt").write_text("model.num_layers=2\nmodel.num_layers=3\n")
+    (tmp_path / "benchmarks").mkdir()
+    shutil.copy(ROOT / "benchmarks/levers.txt", tmp_path / "benchmarks")
     run = tmp_path / "outputs/2026-01-31/12-00-00"
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.yaml").write_text(dump_config(compose()))
