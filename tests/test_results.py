@@ -127,6 +127,11 @@ def test_the_mistakes_of_a_run_are_its_surest_wrong_test_images(
     rows = read_csv(photo_run.folder / "test" / "predictions.csv")
     wrong = sum(row["class"] != row["predicted"] for row in rows)
     assert len(pictures) == len(true) == wrong > 0
+    surest = max((row for row in rows if row["correct"] == "0"), key=lambda row: float(row["confidence"]))
+    config, _, look = photo_run.load()
+    assert config.dataset.root is not None
+    decoded = look.read(Path(config.dataset.root, surest["image"])).permute(1, 2, 0).numpy()
+    assert np.array_equal(pictures[0], decoded)
     assert all(ours != theirs for ours, theirs in zip(true, predicted, strict=True))
     assert confidences == sorted(confidences, reverse=True)
     sizes = {path.name: upright_size(path) for path in (tmp_path / "docs").iterdir()}
