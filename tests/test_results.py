@@ -137,3 +137,12 @@ def test_the_mistakes_of_a_run_are_its_surest_wrong_test_images(
     sizes = {path.name: upright_size(path) for path in (tmp_path / "docs").iterdir()}
     assert set(sizes) == {"photos_curves.png", "photos_attention.png", "photos_mistakes.png"}
     assert max(width for _, width in sizes.values()) <= results.WIDTHS[0]
+
+
+def test_the_accuracy_of_the_rival_is_that_of_its_log() -> None:
+    """The one published number that no table is written from."""
+    root = Path(__file__).resolve().parents[1]
+    epochs = (root / "benchmarks" / "results" / "resnet18_caltech101.jsonl").read_text().splitlines()
+    accuracy = f"{100 * json.loads(epochs[-1])['test_acc']:.2f} %"
+    for page in ("README.md", "docs/results.md"):
+        assert accuracy in (root / page).read_text(), page
