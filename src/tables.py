@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, S
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from .machine.streams import printable_cell
+
 Item = TypeVar("Item")
 
 
@@ -37,7 +39,7 @@ class Table:
 def escape_markdown(text: str) -> str:
     """Return text that Markdown shows as it is, also within a table: folders may be called `a|b` or `*`."""
     # An underscore within a word is no markup, and keys with escaped ones would be hard to read.
-    return re.sub(r"[\\|*`<\[~]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text).replace("\n", " ")
+    return re.sub(r"[\\|*`<\[~]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", printable_cell(text.replace("\n", " ")))
 
 
 def format_percent(fraction: float | None) -> str:
@@ -52,6 +54,19 @@ def describe_mean(fractions: Iterable[float | None]) -> str:
         return ""
     deviation = f" ± {statistics.stdev(percents):.2f}" if len(percents) > 1 else ""
     return f"{statistics.fmean(percents):.2f}{deviation} % ({len(percents)})"
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share found among `count`: Wilson, J. Am. Stat. Assoc. 22 (1927).
+
+    Unlike mean ± 2 sd, it is right for few and for shares near 0 and 1.
+    """
+    if not count:
+        return 0.0, 1.0
+    z = 1.959964  # of the normal distribution
+    middle, scale = (share + z**2 / (2 * count)), 1 + z**2 / count
+    reach = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)
 
 
 def mean(numbers: Iterable[float | None]) -> float | None:

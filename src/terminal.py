@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from .machine.streams import printable, printable_cell
+
 # A file or pipe has no width: tables get this one, other lines are never wrapped.
 console = Console(highlight=False, width=None if sys.stdout is not None and sys.stdout.isatty() else 200)
 
@@ -27,7 +29,7 @@ def say_unbuffered(text: str) -> None:
     """Print a line from the handler of a signal: without buffers, which may be in use just then."""
     if not console.quiet:
         with contextlib.suppress(OSError):  # the terminal is gone, or the pipe closed
-            os.write(2, f"\n{text}\n".encode("utf-8", "backslashreplace"))
+            os.write(2, f"\n{printable(text)}\n".encode("utf-8", "backslashreplace"))
 
 
 class _ConsoleHandler(logging.Handler):
@@ -35,7 +37,7 @@ class _ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else None
-        console.print(printable(self.format(record)), style=style, markup=False, soft_wrap=True)
+        console.print(printable_cell(self.format(record)), style=style, markup=False, soft_wrap=True)
 
 
 def log_to_console(logger: logging.Logger, shown: bool = True) -> None:
@@ -155,40 +157,42 @@ def show_report(counts: Mapping[str, Sequence[int]], sections: Sequence[tuple[st
 
 def show_heading(text: str) -> None:
     console.print()
-    console.print(printable(text), style="bold", markup=False, soft_wrap=True)
-
-
-def printable(text: str) -> str:
-    """Return the text with ? for parts of file names that are not UTF-8, which cannot be printed."""
-    return text.encode("utf-8", "replace").decode()
+    console.print(printable_cell(text), style="bold", markup=False, soft_wrap=True)
 
 
 def say(text: str) -> None:
     """Print a line as it is: not wrapped, not read as markup."""
-    console.print(printable(text), markup=False, soft_wrap=True)
+    console.print(printable_cell(text), markup=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Print a line on standard error, unless it is empty."""
+    if text:
+        print(printable_cell(text), file=sys.stderr, flush=True)
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[str] = ()) -> None:
     """Print a table; `right` names the columns that are right-aligned."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
-        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+        table.add_column(Text(printable_cell(name)), justify="right" if name in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+        table.add_row(*(Text(printable_cell(cell)) for cell in row))
     console.print(table)
 
 
 def fits(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> bool:
     """Return whether a table fits the terminal without folding a cell."""
-    widths = [max(map(cell_len, column)) for column in zip(columns, *rows, strict=True)]
+    widths = [max(cell_len(printable_cell(cell)) for cell in column) for column in zip(columns, *rows, strict=True)]
     return sum(widths) + 2 * (len(widths) - 1) <= console.width
 
 
 def show_predictions(name: str, predictions: Sequence[tuple[str, float]]) -> None:
     """Print an image's classes and confidences (from 0 to 1) with bars, in the order given."""
-    console.print(printable(name), style="bold", markup=False, soft_wrap=True)
-    longest = max(len(label) for label, _ in predictions)
-    for label, confidence in predictions:
+    console.print(printable_cell(name), style="bold", markup=False, soft_wrap=True)
+    shown = [(printable_cell(label), confidence) for label, confidence in predictions]
+    longest = max(len(label) for label, _ in shown)
+    for label, confidence in shown:
         bar = "█" * round(confidence * 30) or "▏"
         say(f"  {label:<{longest}}  {confidence:7.2%}  {bar}")
 
@@ -202,7 +206,7 @@ def ask(question: str, complete_paths: bool = False) -> str | None:
     if is_interactive() and complete_paths:
         _complete_paths()
     try:
-        return input(question).strip()
+        return input(printable_cell(question)).strip()
     except (EOFError, RuntimeError):  # RuntimeError: standard input is closed
         return None
     finally:

@@ -7,11 +7,31 @@ import codecs
 import contextlib
 import io
 import os
+import re
 import sys
 from typing import Any
 
 # Letters of our own output in ASCII, for terminals that cannot show them. Any other letter becomes its number: \xe9.
 SIMPLER = {"→": "->", "×": "x", "±": "+-", "·": ".", "…": "...", "█": "#", "▏": "|", "━": "-", "╸": "-", "╺": "-"}
+
+# What a terminal obeys instead of showing it: control characters, and those that turn the direction of writing.
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+
+
+def printable(text: str, own_lines: bool = False) -> str:
+    """Return text that a terminal shows and never obeys: names of files and classes may hold escape sequences.
+
+    Parts of file names that are not UTF-8 become ?. Lines after the first are indented, so that a name with a line
+    break cannot pass for a message of ours, unless all lines are ours, as in a traceback.
+    """
+    shown = text.encode("utf-8", "replace").decode()
+    shown = CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", shown)
+    return shown if own_lines else re.sub(r"\n(?=[^\n])(?! {2})", "\n  ", shown)
+
+
+def printable_cell(text: str) -> str:
+    """Return such text on one line, for a table or between other words."""
+    return printable(text).replace("\n", "\\n")
 
 
 def make_streams_safe() -> None:

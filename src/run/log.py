@@ -4,10 +4,14 @@ import logging
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from ..machine.disk import open_to_append
+from ..machine.streams import printable, printable_cell
 from ..terminal import log_to_console
 
 log = logging.getLogger("vit")
+TRACEBACK = logging.ERROR + 1  # the only message of several lines
 
 
 class _Buffer(logging.Handler):
@@ -32,10 +36,18 @@ class LogFile(logging.FileHandler):
             self.handle(record)
         log.addHandler(self)
 
+    def _open(self) -> Any:
+        return open_to_append(Path(self.baseFilename))
+
+    def format(self, record: logging.LogRecord) -> str:
+        return (printable if record.levelno == TRACEBACK else printable_cell)(super().format(record))
+
     def write_traceback(self, error: BaseException) -> None:
         """Write a traceback to the file only; the caller shows the message in the terminal."""
         text = "".join(traceback.format_exception(error))
-        self.handle(logging.LogRecord("vit", logging.ERROR, "", 0, text, None, None))
+        record = logging.LogRecord("vit", TRACEBACK, "", 0, text, None, None)
+        record.levelname = "ERROR"
+        self.handle(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         pass
