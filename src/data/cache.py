@@ -16,7 +16,7 @@ import os
 import shutil
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -34,11 +34,13 @@ from .decode import Decoded, Index, Items, decode, decode_one, fit_to_pictures
 from .images import Preprocessing, Track
 
 PIXELS, INDEX, BUILDING = "pixels.u8", "index.npz", ".building"
-VERSION = 4  # of the decoder: increase it when a change in `images.py` changes pixels, so that old caches are ignored
+VERSION = 5  # of the decoder: increase it when a change in `images.py` changes pixels, so that old caches are ignored
 
 # Seconds that the other processes on a machine give the first one, which shows its progress, to start building.
 # After that, the lock decides who builds.
 HEAD_START = 10.0
+PART = 2**24  # bytes of the pixels that have a checksum of their own
+CHECKED = 16  # parts that are compared with their checksums at each start: all of a small cache, others in turn
 
 log = logging.getLogger("vit")
 
@@ -78,6 +80,10 @@ class Cache:
     def open(self, track: Track, description: str) -> Index:
         """Return the index, decoding the images first unless an earlier run has."""
         index = self._read_index()
+        if index is not None and not self._is_intact(index):
+            log.warning("the cache %s has changed on disk; its images are decoded again", self.folder)
+            (self.folder / INDEX).unlink(missing_ok=True)
+            index = None
         if index is not None and not self._can_read_more(index):
             return index
         if read_place().local_rank != 0:
@@ -103,6 +109,16 @@ class Cache:
         except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
             return None
         return index if size in (index.num_bytes, 0 if not self.store else index.num_bytes) else None
+
+    def _is_intact(self, index: Index) -> bool:
+        """Return whether some of the pixels, other ones at each start, are those that were stored."""
+        count = len(index.checksums) if self.store else 0
+        first = int.from_bytes(os.urandom(4), "big") % max(1, count)
+        chosen = {(first + number) % count for number in range(min(CHECKED, count))}
+        return all(
+            digest == index.checksums[number].tobytes()
+            for number, digest in _digest_parts(self.folder / PIXELS, sorted(chosen))
+        )
 
     def _can_read_more(self, index: Index) -> bool:
         """Return whether a file that failed to decode can be read now; the disk or a permission may have failed."""
@@ -136,6 +152,10 @@ class Cache:
                 index = decode(self.items, preprocessing, file if self.store else None, track, description)
                 file.truncate(index.num_bytes if self.store else 0)
                 os.fsync(file.fileno())
+            if self.store:
+                parts = range(-(-index.num_bytes // PART))
+                digests = b"".join(digest for _, digest in _digest_parts(building / PIXELS, parts))
+                index.checksums = np.frombuffer(digests, np.uint8).reshape(-1, 16)
             index.save(building / INDEX)
             for path in (building / INDEX, building):  # contents and names reach the disk before the new name does
                 _flush(path)
@@ -171,6 +191,14 @@ def _lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _digest_parts(path: Path, numbers: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+    """Yield the numbers, and the hash of the part of the file that each counts."""
+    with path.open("rb") as file:
+        for number in numbers:
+            file.seek(number * PART)
+            yield number, hashlib.blake2b(file.read(PART), digest_size=16).digest()
 
 
 def _flush(path: Path) -> None:

@@ -9,7 +9,7 @@ import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -19,7 +19,7 @@ from PIL import Image
 
 from ..augment.chunks import count_cores
 from .images import Preprocessing, Track
-from .read import PLAIN, Reading, upright_size
+from .read import PLAIN, Reading, read_content, upright_size
 
 CHUNK_SIZE = 16  # images per task of a thread: passing a result between threads costs as much as a small image
 Items = Sequence[Path] | np.ndarray
@@ -34,7 +34,7 @@ class Index:
     digest: uint8 (N,16) content hash; shape: (H,W,C) of a stored image; histogram: int64 (C,256) of all stored
     pixels; grey: whether all images are grayscale; errors: one line for each file that could not be read; levels: the
     least and the greatest one of files of more than 8 bits, NaN if there are none; notes: (n,2) str, what ambiguous
-    files were taken for, and how many.
+    files were taken for, and how many; checksums: uint8 (m,16) of the parts of the stored pixels, see `cache`.
     """
 
     kept: np.ndarray
@@ -48,14 +48,15 @@ class Index:
     errors: np.ndarray
     levels: np.ndarray
     notes: np.ndarray
+    checksums: np.ndarray = field(default_factory=lambda: np.empty((0, 16), np.uint8))
 
     def save(self, path: Path) -> None:
-        np.savez(path, **{field.name: getattr(self, field.name) for field in fields(self)})
+        np.savez(path, **{part.name: getattr(self, part.name) for part in fields(self)})
 
     @classmethod
     def load(cls, path: Path) -> "Index":
         with np.load(path, allow_pickle=False) as saved:
-            return cls(**{field.name: saved[field.name] for field in fields(cls)})
+            return cls(**{part.name: saved[part.name] for part in fields(cls)})
 
     @property
     def num_bytes(self) -> int:
@@ -179,7 +180,7 @@ def decode_one(item: Path | np.ndarray, preprocessing: Preprocessing) -> Decoded
         digest = hashlib.blake2b(item.tobytes(), digest_size=16).digest()
         return Decoded(pixels, _count_values(pixels), width, height, _array_mode(item), digest)
     try:
-        content = item.read_bytes()
+        content = read_content(item, preprocessing.reading)
         pixels, picture = preprocessing.parse(content, item)
     except OSError as error:
         return error

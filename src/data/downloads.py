@@ -51,6 +51,8 @@ def _download(name: str, root: Path, read: Callable[[Path, bool], Parts], notes:
     folder = root / f".{name}.download"
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier attempt that was killed
     folder.mkdir()
+    # Without links out of the folder, devices and the like in archives: the default from Python 3.14 on.
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
     try:
         read(folder, True)
         _drop_archives(folder)

@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..machine.regular import open_regular
+
 EXTENSIONS = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".gif", ".bmp", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".npy"),
@@ -113,10 +115,8 @@ def explain_no_image(path: Path, name: str) -> str:
 
 def _begins_as_image(path: Path) -> bool:
     try:
-        if not path.is_file():  # a pipe would block
-            return False
-        with path.open("rb") as file:
-            start = file.read(16)
+        with open_regular(path) as file:
+            start = file.read(16) or b""  # nothing yet, in a file that the system makes as it is read
     except OSError:
         return False
     known = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\x93NUMPY")

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from .levels import to_eight_bit
-from .read import CLIPPED, Picture, Pixels, Reading, parse_image
+from .read import CLIPPED, NO_ROOM, Picture, Pixels, Reading, parse_image, read_content
 
 Track = Callable[[Iterable[Any], int, str], Iterator[Any]]  # (items, total, description) -> items
 
@@ -54,7 +54,7 @@ class Preprocessing:
 
     def read(self, path: Path, notes: Counter[str] | None = None) -> Tensor:
         """Return the uint8 tensor (C,H,W) of a file, and count its notes. Raises OSError, naming the file."""
-        pixels, picture = self.parse(path.read_bytes(), path)
+        pixels, picture = self.parse(read_content(path, self.reading), path)
         if notes is not None:
             notes.update(picture.notes)
         return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
@@ -68,6 +68,8 @@ class Preprocessing:
             picture.notes.append(CLIPPED)
         try:
             return self.pixels(picture.pixels), picture
+        except MemoryError as error:
+            raise OSError(f"{path}: {NO_ROOM}") from error
         except ValueError as error:
             raise OSError(f"{path}: {error}") from error
 

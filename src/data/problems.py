@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..config.dataset import DatasetConfig
+from ..machine.streams import printable_cell
 from .decode import Index
 from .folders import Source
 from .levels import FEW, count_levels
@@ -34,7 +35,9 @@ def find_unreadable(indexes: Indexes, config: DatasetConfig, notes: list[str]) -
     if config.on_error == "skip":
         notes += [f"unreadable, skipped: {line}" for line in unreadable]
         return []
-    shown = unreadable[:10] + ([f"… and {len(unreadable) - 10} more"] if len(unreadable) > 10 else [])
+    shown = [printable_cell(line) for line in unreadable[:10]] + (
+        [f"… and {len(unreadable) - 10} more"] if len(unreadable) > 10 else []
+    )
     message = f"{len(unreadable)} unreadable image(s); fix or remove them, or skip them with dataset.on_error=skip:"
     return [OSError("\n  ".join([message, *shown]))] if unreadable else []
 

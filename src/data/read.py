@@ -7,6 +7,7 @@ that cannot be read is noted. Letters: H W pixels, C channels.
 import functools
 import io
 import logging
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,9 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from ..machine.regular import SMALL, open_regular, read_regular
 from . import tiff
+from .ends import check_end
 from .levels import find_levels, to_bytes, to_eight_bit
 
 # Only these (MPO comes with JPEG), whatever the file extension: for some formats Pillow would run other programs.
@@ -38,7 +41,7 @@ Pixels = Image.Image | np.ndarray  # a picture in mode L or RGB, or a uint8 arra
 
 # What was understood of a file although it could mean something else, with the key that says otherwise.
 CHANNELS_FIRST = ".npy files are read as (channels, height, width); dataset.axes=hwc reads (height, width, channels)"
-ENDS_IN_ZEROS = "WebP files end in zeros: an even area at the end of the picture, or a download that was cut"
+NO_ROOM = "the picture does not fit into memory"
 NO_METADATA = "metadata cannot be read, such as the orientation"
 DEEP_COLOR = "color images of 16 bits keep the upper 8; if they use fewer, save them as .npy for dataset.value_range"
 CLIPPED = "levels outside dataset.value_range are clipped to it"
@@ -65,6 +68,11 @@ class Reading:
     value_range: tuple[float, float] | None = None
     max_pixels: int = 180_000_000
 
+    @property
+    def max_bytes(self) -> int:
+        """Bytes that no file of so many pixels has: 16 for each, as many as two numbers, or four channels of floats."""
+        return 16 * self.max_pixels + SMALL
+
 
 PLAIN = Reading()
 
@@ -90,7 +98,15 @@ def read_image(path: Path, reading: Reading = PLAIN) -> Pixels:
     Transparent images are composited onto white. Raises OSError, naming the file, if it is truncated or not an image
     that Pillow reads.
     """
-    return parse_image(path.read_bytes(), path, reading).pixels
+    return parse_image(read_content(path, reading), path, reading).pixels
+
+
+def read_content(path: Path, reading: Reading = PLAIN) -> bytes:
+    """Return the content of a regular file. Raises OSError, naming the file, if it is none, or too large."""
+    try:
+        return read_regular(path, reading.max_bytes)
+    except MemoryError as error:
+        raise OSError(f"{path}: {NO_ROOM}") from error
 
 
 def parse_image(content: bytes, path: Path, reading: Reading = PLAIN, min_side: int = 0) -> Picture:
@@ -104,8 +120,8 @@ def parse_image(content: bytes, path: Path, reading: Reading = PLAIN, min_side: 
             return _parse_array(content, reading)
         with _open(io.BytesIO(content)) as image:
             return _parse_picture(image, content, reading, min_side)
-    except MemoryError:  # not the file's fault
-        raise
+    except MemoryError as error:
+        raise OSError(f"{path}: {NO_ROOM}") from error
     except Exception as error:  # Pillow's decoders raise a dozen types for broken files
         reason = _explain_unknown(content) if isinstance(error, Image.UnidentifiedImageError) else error
         raise OSError(f"{path}: {reason}") from error
@@ -119,9 +135,11 @@ def count_notes(notes: Mapping[str, int]) -> list[str]:
 def upright_size(path: Path, reading: Reading = PLAIN) -> tuple[int, int]:
     """Return the (height, width) of a file's picture without decoding it."""
     if path.suffix.lower() == ".npy":
-        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-        return shape[1:] if len(shape) == 3 and _has_channels_first(shape, reading) else shape[:2]
-    with path.open("rb") as file, _open(file) as image:
+        with open_regular(path) as file:
+            shape, _ = _read_header(file)
+        height, width = shape[1:] if len(shape) == 3 and _has_channels_first(shape, reading) else shape[:2]
+        return height, width
+    with open_regular(path, reading.max_bytes) as file, _open(file) as image:
         return image.size if _find_orientation(image, []) in SIDEWAYS else image.size[::-1]
 
 
@@ -152,14 +170,15 @@ def _explain_unknown(content: bytes) -> str:
             return "a HEIC image; to read it: pip install pillow-heif"
     if content[:4] in (b"II*\0", b"MM\0*"):
         return (
-            "a TIFF of a kind that Pillow does not read, such as one of more than four bands; save it as .npy (H,W,C)"
+            "a TIFF that is damaged, or of a kind that Pillow does not read, such as one of more than four bands; save "
+            "it as .npy (H,W,C)"
         )
     return "not an image"
 
 
 def _parse_picture(image: Image.Image, content: bytes, reading: Reading, min_side: int) -> Picture:
     (width, height), mode = image.size, image.mode
-    notes = _check_end(content, str(image.format))
+    notes = check_end(content, str(image.format))
     if min_side and isinstance(image, JpegImageFile):
         image.draft(None, (min_side, min_side))
     _check_size(image.width * image.height, reading)
@@ -210,38 +229,9 @@ def _halve_transparency(image: PngImageFile) -> None:
         image.info["transparency"] = tuple(level >> 8 for level in color)
 
 
-def _check_end(content: bytes, kind: str) -> list[str]:
-    """Raise OSError for files that are cut, or filled up with zeros after a cut, and decode without an error.
-
-    Returns a note where that is not certain. Content after the end is allowed.
-    """
-    if kind in ("JPEG", "MPO") and content.find(b"\xff\xd9", _find_scan(content)) < 0:
-        raise OSError("image file is truncated: the end of the JPEG is missing")
-    if kind == "WEBP":
-        end = int.from_bytes(content[4:8], "little") + 8
-        if len(content) < end:
-            raise OSError(f"image file is truncated: {len(content):,} of {end:,} bytes")
-        return [] if any(content[end - 64 : end]) else [ENDS_IN_ZEROS]
-    return []
-
-
-def _find_scan(content: bytes) -> int:
-    """Return where the pixels of a JPEG begin, skipping earlier segments, embedded thumbnails included, by length."""
-    position = 2
-    while position + 4 <= len(content):
-        marker = content[position + 1]
-        if content[position] != 0xFF or marker == 0xFF:
-            position += 1
-        elif marker == 0xDA:
-            return position
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD9:  # markers without a segment
-            position += 2
-        else:
-            position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
-    return len(content)
-
-
 def _parse_array(content: bytes, reading: Reading) -> Picture:
+    if content.startswith(b"\x93NUMPY"):
+        _check_array(content, reading)
     array = np.load(io.BytesIO(content), allow_pickle=False)
     if not isinstance(array, np.ndarray):
         raise ValueError("an archive of arrays; an image must be a single array")
@@ -257,6 +247,27 @@ def _parse_array(content: bytes, reading: Reading) -> Picture:
     height, width, channels = array.shape
     _check_size(height * width, reading)
     return _make_picture(array, f"{array.dtype}x{channels}", reading, notes)
+
+
+def _check_array(content: bytes, reading: Reading) -> None:
+    """Raise ValueError for an array that is larger than its file, or than any image, before memory is taken for it."""
+    file = io.BytesIO(content)
+    shape, itemsize = _read_header(file)
+    wanted, there = math.prod(shape) * itemsize, len(content) - file.tell()
+    if wanted > there:
+        raise ValueError(f"array file is truncated: {there:,} of {wanted:,} bytes")
+    if len(shape) >= 2:
+        _check_size(math.prod(sorted(shape)[-2:]), reading)
+
+
+def _read_header(file: Any) -> tuple[tuple[int, ...], int]:
+    """Return the shape of the array in an .npy file, and the bytes of an element."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if any(side < 0 for side in shape):
+        raise ValueError(f"an array cannot have the shape {shape}")
+    return tuple(shape), dtype.itemsize
 
 
 def _make_picture(array: np.ndarray, mode: str, reading: Reading, notes: list[str]) -> Picture:

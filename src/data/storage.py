@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from ..augment.chunks import count_cores
 from ..machine.memory import available_memory, format_bytes
 from .images import Preprocessing
+from .read import read_content
 
 # Fractions of the free memory that images may take; the rest is for the model, its activations and other programs.
 DEVICE_SHARE, MEMORY_SHARE = 0.3, 0.5
@@ -126,7 +127,7 @@ class _Files(Dataset[Tensor]):
         if isinstance(item, np.ndarray):
             pixels = self.preprocessing.pixels(item)
         else:
-            pixels, _ = self.preprocessing.parse(item.read_bytes(), item)
+            pixels, _ = self.preprocessing.parse(read_content(item, self.preprocessing.reading), item)
         return torch.from_numpy(pixels.copy())  # Pillow's own memory is read-only
 
     def collate(self, images: list[Tensor]) -> Tensor:

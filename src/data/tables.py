@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config.dataset import DELIMITERS, DatasetConfig
+from ..machine.regular import open_regular
 from .folders import Source, match_split
 from .names import FileFinder, describe_alike, normalize, number_classes
+
+LARGEST = 2**30  # bytes of a table, unpacked
 
 
 @dataclass
@@ -72,12 +75,14 @@ def _read_table(path: Path, config: DatasetConfig) -> Table:
 
 def _read_text(path: Path) -> str:
     try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
-            content = file.read()
+        with open_regular(path) as packed, gzip.open(packed) if path.suffix.lower() == ".gz" else packed as file:
+            content = file.read(LARGEST + 1)
     except FileNotFoundError:
         raise FileNotFoundError(f"dataset.table={path} does not exist") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"dataset.table={path} cannot be read: {error}") from error
+    if len(content) > LARGEST:
+        raise ValueError(f"dataset.table={path} cannot be read: it has more than {LARGEST:,} bytes")
     wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))  # as Excel saves "Unicode text"
     try:
         return content.decode("utf-16" if wide else "utf-8-sig")

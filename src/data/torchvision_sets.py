@@ -139,7 +139,7 @@ def _open_tiny_imagenet(root: Path, download: bool) -> Source:
 
     folder = root / "tiny-imagenet-200"
     if download:
-        url = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+        url = "https://cs231n.stanford.edu/tiny-imagenet-200.zip"
         download_and_extract_archive(url, str(root), md5="90528d7ca1a48142e341f4ef8d21d0de")
     wordnet_ids = sorted((folder / "wnids.txt").read_text(encoding="utf-8").split())
     words = dict(line.split("\t", 1) for line in (folder / "words.txt").read_text(encoding="utf-8").splitlines())

@@ -9,7 +9,11 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
+
+from .regular import SMALL, open_regular, read_regular
+
+TABLE = 2**28  # bytes that no table of a run has
 
 
 @contextlib.contextmanager
@@ -17,7 +21,8 @@ def replace_file(path: Path) -> Iterator[BinaryIO]:
     """Yield a file that atomically replaces `path` when the block ends, flushed to disk; after an error it does not."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)  # of a process that was killed
+        with open(temporary, "xb", opener=_open_own) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -42,6 +47,21 @@ def _flush_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def _open_own(name: str, flags: int) -> int:
+    """Open a file for writing, but not what a link in its place leads to."""
+    return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add text to a file, as it is: not through a link, and without the durability of `write_text`."""
+    with open_to_append(path) as file:
+        file.write(text)
+
+
+def open_to_append(path: Path) -> TextIO:
+    return open(path, "a", newline="", encoding="utf-8", errors="backslashreplace", opener=_open_own)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically, into an existing folder."""
     with replace_file(path) as file:
@@ -62,8 +82,13 @@ def format_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+def read_json(path: Path, limit: float = SMALL) -> Any:
+    """Return what a JSON file holds. Raises OSError, or ValueError if it is damaged or nested too deeply."""
+    text = read_regular(path, limit).decode("utf-8", "surrogateescape")
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -81,7 +106,7 @@ def format_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str
 
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Return the rows of a table with a header. Raises OSError, or ValueError if it is not a table."""
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with io.TextIOWrapper(open_regular(path, TABLE), "utf-8", "surrogateescape", newline="") as file:
         try:
             return list(csv.DictReader(file))
         except csv.Error as error:
@@ -106,12 +131,13 @@ def short_path(path: Path) -> str:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder, and the parents that are then empty, up to the working directory."""
-    shutil.rmtree(folder)
-    for parent in folder.parents:
-        if parent == Path.cwd() or not parent.is_relative_to(Path.cwd()) or any(parent.iterdir()):
-            break
-        parent.rmdir()
+    """Remove a folder, and the parents that are then empty, up to the working directory; others may do so, too."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # not empty, or gone already
+        for parent in folder.parents:
+            if parent == Path.cwd() or not parent.is_relative_to(Path.cwd()):
+                break
+            parent.rmdir()
 
 
 def free_space(folder: Path) -> int:
