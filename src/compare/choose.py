@@ -13,6 +13,7 @@ from ..machine.disk import read_object, short_path
 from ..run.files import CONFIG, METRICS, STATUS, TEST_METRICS
 from ..run.query import select_runs
 from ..run.saved import SavedRun, choose_run, find_folders, read_run
+from ..run.validate import as_number
 from ..tables import rank_key
 from ..terminal import track
 
@@ -160,9 +161,9 @@ def _read_numbers(run: SavedRun) -> dict[str, Any]:
         "status": run.status,
         "val_acc": run.number("best_val_acc"),
         "best_epoch": run.number("best_epoch"),
-        "test_acc": test.get("accuracy"),
-        "test_loss": test.get("loss"),
-        "macro_f1": test.get("macro_f1"),
+        "test_acc": as_number(test.get("accuracy")),
+        "test_loss": as_number(test.get("loss")),
+        "macro_f1": as_number(test.get("macro_f1")),
         "parameters": run.number("parameters"),
         "epochs": run.number("epoch"),
         "minutes": run.minutes,

@@ -2,6 +2,8 @@
 
 import functools
 import os
+import re
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, is_dataclass
 from functools import partial
@@ -25,6 +27,9 @@ from .photos import Survey
 from .recipe import plain_words, settle
 from .resolve import resolve
 from .schema import AnyConfig, InferenceConfig, TrainConfig
+
+LARGEST = 2**20  # bytes of a run's configuration, which has some thousands
+UNUSUAL = re.compile(r"\*|- - - |\? \? |^ {40}", re.MULTILINE)  # in YAML of a run
 
 # Errors that a user can fix; any other is a bug.
 USER_ERRORS = (ValueError, OSError, FloatingPointError, HydraException, OmegaConfBaseException, yaml.YAMLError)
@@ -189,14 +194,29 @@ def read_values(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
+        raise ValueError(f"{path.name} is not a file of at most {LARGEST:,} bytes")
     text = path.read_text(encoding="utf-8")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    if UNUSUAL.search(text) or text.count("[") + text.count("{") > 200:
+        _refuse_traps(text, loader)
     try:
-        saved = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        saved = yaml.load(text, loader)
     except yaml.YAMLError:  # libyaml refuses what stands for a byte of a file name that is not UTF-8: "\uDCE9"
         saved = yaml.load(text, yaml.SafeLoader)
     if not isinstance(saved, dict):
         raise ValueError("it is empty or damaged")
     return saved
+
+
+def _refuse_traps(text: str, loader: Any) -> None:
+    """Raise ValueError for YAML that no run writes: parts that refer to each other, which can grow without end."""
+    depth = 0
+    for event in yaml.parse(text, loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > 20:
+            raise ValueError("it refers to parts of itself, or is nested too deeply")
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

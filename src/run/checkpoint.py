@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..machine.disk import replace_file
+from ..machine.regular import open_regular
+from .validate import check_checkpoint
 
 
 def take_snapshot(value: Any) -> Any:
@@ -77,18 +79,24 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     import torch
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        if {"trainer", "run"} <= content.keys() and {"rows", "best", "seconds"} <= content["run"].keys():
-            return content
-        reason = "it is not a checkpoint of a run"
+        with open_regular(path) as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        check_checkpoint(content)
+        return content
     except MemoryError:
         raise
     except Exception as error:  # zipfile, pickle and torch raise various types
         # In a truncated file, torch seeks to an invalid position, which is EINVAL.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
-        reason = re.split(r"\n|\. ", str(error) or type(error).__name__)[0].rstrip(".")
-    raise ValueError(
+        raise ValueError(explain_damage(path, error)) from error
+
+
+def explain_damage(path: Path, error: Exception) -> str:
+    """Return what is wrong with a checkpoint, and what to do."""
+    lines = [line.strip() for line in re.split(r"\n|\. ", str(error) or type(error).__name__)]
+    reason = " ".join(lines[: 1 + lines[0].endswith(":")]).rstrip(".:")
+    return (
         f"{path} is damaged: {reason}; delete it, and resume=… starts the run over in that folder, from the first epoch"
     )
 

@@ -1,10 +1,12 @@
 """A run's metrics, a row per epoch: metrics.csv, curves.png, and the trackers."""
 
+import errno
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..machine.disk import format_csv, write_csv
+from ..machine.disk import append_text, format_csv, write_csv
 from ..trackers import Row, Tracker
 from .files import CURVES, METRICS
 
@@ -21,10 +23,12 @@ class History:
         path = self._folder / METRICS
         columns = list(rows[0])
         if path.exists() and all(list(row) == columns for row in rows):
-            with path.open("a", newline="", encoding="utf-8") as file:
-                file.write(format_csv(rows[-1:], columns))
-        else:  # the first row, or the columns changed because the run was continued with other settings
+            append_text(path, format_csv(rows[-1:], columns))
+        elif self._folder.is_dir():
+            # The first row, or the columns changed because the run was continued with other settings.
             write_csv(path, rows)
+        else:  # if a user deletes it during the run, it must stay deleted
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._folder))
         self._draw(rows)
         for tracker in self._trackers:
             tracker.log(rows[-1:])

@@ -15,6 +15,8 @@ def resume_command(folder: Path) -> str:
 
 def explain_write_error(error: OSError, path: Path, folder: Path, checkpoint: str) -> str:
     """Return which file could not be written, and how to continue; checkpoint: a clause about the last one."""
+    if not folder.is_dir():
+        return f"the folder of the run, {folder}, is gone: it was moved or deleted while the run used it"
     remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "fix this"
     return (
         f"cannot write {path}: {error.strerror or error}; {checkpoint}; "

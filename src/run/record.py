@@ -15,7 +15,7 @@ from ..config.compose import dump_config
 from ..config.schema import TrainConfig
 from ..distributed.states import gather_state
 from ..distributed.world import World
-from ..machine.disk import format_json, read_object, write_bytes, write_json, write_text
+from ..machine.disk import format_json, short_path, write_bytes, write_json, write_text
 from ..signals import name_signal
 from ..trackers import TRACKERS
 from . import files
@@ -27,7 +27,7 @@ from .limits import find_end
 from .log import LogFile, log
 from .messages import explain_write_error, list_next_steps, resume_command
 from .resume import open_resumable, read_config
-from .saved import SavedRun
+from .saved import SavedRun, read_any
 from .weights import BEST_FACTS, read_best, write_best
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 
 ALONE = World(0, 0, 1)
+FEW = 100  # test images, below which an accuracy is off by several percent
 
 
 class Run:
@@ -86,13 +87,14 @@ class Run:
         """
         if world.main:
             open_resumable(str(folder.absolute()), [])
-        old, environment = read_object(folder / files.STATUS), read_object(folder / files.ENVIRONMENT)
+        before = read_any(folder)
+        old, environment = before.facts, before.environment()
         check_same_images(environment, config, data)
         run = cls(folder, config, world)
         run._resuming = True
         run.saved = world.broadcast(read_config(SavedRun(folder, "stopped", {})) if world.main else None)
         run._checkpoint = run._last.read()  # before anything is written: if it is damaged, nothing may change
-        run._seconds_before = float(old.get("seconds") or 0)
+        run._seconds_before = before.number("seconds") or 0.0
         kept = {key: old[key] for key in KEPT_ON_RESUME if key in old}
         run.status = {**describe_run(config, job, parameters), **kept}
         if environment:
@@ -104,15 +106,17 @@ class Run:
 
     def _write_first(self, data: "Data", environment: dict[str, Any], job: Job) -> None:
         """Write the configuration first and the status last: a folder with a configuration can be resumed."""
-        (self.folder / files.BEST).parent.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / files.CONFIG, dump_config(replace(self.config, resume=None), job.relative))
-        files.remove_leftovers(self.folder)
-        write_json(self.folder / files.CLASSES, data.classes)
-        write_json(self.folder / files.PREPROCESSING, asdict(data.preprocessing))
-        write_json(self.folder / files.ENVIRONMENT, environment)
+        with self._explained(self.folder):
+            (self.folder / files.BEST).parent.mkdir(parents=True, exist_ok=True)
+            write_text(self.folder / files.CONFIG, dump_config(replace(self.config, resume=None), job.relative))
+            files.remove_leftovers(self.folder)
+            write_json(self.folder / files.CLASSES, data.classes)
+            write_json(self.folder / files.PREPROCESSING, asdict(data.preprocessing))
+            write_json(self.folder / files.ENVIRONMENT, environment)
         self._write_status()
         # After everything that can fail: a handler left behind would also log the next job.
-        self._log_file = LogFile(self.folder / files.LOG)
+        with self._explained(self.folder / files.LOG):
+            self._log_file = LogFile(self.folder / files.LOG)
 
     def __enter__(self) -> "Run":
         return self
@@ -196,7 +200,10 @@ class Run:
     def report_memory(self, micro_batch_size: int, per_device: int) -> None:
         """Report that the `per_device` images of a step do not fit into memory at once."""
         line = f"memory    {per_device} images at once do not fit; using micro-batches of {micro_batch_size}"
-        self._log(logging.WARNING, f"{line}, with the same result")
+        model, training = self.config.model, self.config.training
+        random = model.dropout or model.attention_dropout or model.drop_path or training.patch_dropout
+        result = "which draw other masks of dropout: the result differs a little" if random else "with the same result"
+        self._log(logging.WARNING, f"{line}, {result}")
         self.update_status(micro_batch_size=micro_batch_size)
 
     def record(self, row: dict[str, float], peak_memory: int | None = None) -> None:
@@ -329,8 +336,17 @@ class Run:
         self.update_status(test_acc=test["accuracy"])
         best, mean = self.best, test["mean_class_accuracy"]
         self._log(logging.INFO, f"best      epoch {best['epoch']}: validation accuracy {best['val_acc']:.2%}")
-        accuracy = f"accuracy {test['accuracy']:.2%}, mean class accuracy {mean:.2%}, loss {test['loss']:.4f}"
-        self._log(logging.INFO, f"test      {accuracy}")
+        low, high, count = test["accuracy_low"], test["accuracy_high"], int(test["images"])
+        accuracy = f"accuracy {test['accuracy']:.2%} of {count:,} images, mean class accuracy {mean:.2%}"
+        self._log(logging.INFO, f"test      {accuracy}, loss {test['loss']:.4f}")
+        interval = f"on other images of this kind it would be {low:.1%} to {high:.1%} (95 % interval)"
+        if count < FEW:
+            self._log(logging.WARNING, f"{count} test images tell little: {interval}")
+        else:
+            self._log(logging.INFO, f"interval  {interval}")
+        wrong = count - round(test["accuracy"] * count)
+        where = short_path(self.folder / files.TEST_PREDICTIONS)
+        self._log(logging.INFO, f"wrong     {wrong:,} of {count:,}, listed in {where} (correct is 0)")
 
     def profile_files(self) -> tuple[Path, Path] | None:
         """Return the files for the trace and the table of `training.profile`; None if it is off."""

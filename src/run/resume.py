@@ -14,12 +14,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..config.checks import check
 from ..config.compose import USER_ERRORS, flatten, load_config
 from ..config.overrides import show_value
 from ..config.paths import anchor
 from ..config.schema import TrainConfig
-from ..machine.disk import read_object, short_path
-from .files import CONFIG, ENVIRONMENT, SWEEP
+from ..machine.disk import short_path
+from .files import CONFIG, SWEEP
 from .limits import name_limits
 from .saved import SavedRun, explain_no_run, find_folders, read_any, sort_key
 
@@ -97,9 +98,11 @@ def read_config(run: SavedRun) -> TrainConfig:
     Relative paths in it refer to the folder in which the run was started.
     """
     path = run.folder / CONFIG
-    started_in = str(read_object(run.folder / ENVIRONMENT).get("cwd") or "")
+    started_in = run.environment().get("cwd") or ""
     try:
-        return anchor(load_config(path), started_in if os.path.isdir(started_in) else os.getcwd())
+        config = anchor(load_config(path), started_in if os.path.isdir(started_in) else os.getcwd())
+        check(config.training.epochs is not None, "training.epochs must not be null")  # saved ones are complete
+        return config
     except (*USER_ERRORS, TypeError) as error:
         raise ValueError(f"{path} is not a valid configuration: {str(error).splitlines()[0]}") from error
 

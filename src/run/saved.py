@@ -1,8 +1,8 @@
 """Runs on disk: found, read, chosen. Does not import torch, so that tables of runs appear immediately."""
 
 import contextlib
-import json
 import os
+import re
 import shlex
 import socket
 import statistics
@@ -18,8 +18,10 @@ from ..config.compose import NewerVersionError, load_config
 from ..config.schema import TrainConfig
 from ..machine.disk import read_csv, read_json, read_object, short_path
 from ..machine.processes import is_alive
-from ..tables import rank_key
+from ..machine.streams import printable_cell
+from ..tables import format_percent, rank_key
 from .files import BEST, CLASSES, CONFIG, ENVIRONMENT, LAST, METRICS, PREPROCESSING, STATUS
+from .validate import LARGEST, as_number, check_environment, check_facts, check_parts
 from .weights import BEST_FACTS, read_best
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.zst", ".7z", ".rar")
@@ -38,7 +40,7 @@ class SavedRun:
 
     @property
     def started(self) -> str:
-        return str(self.facts.get("started", ""))
+        return self.facts.get("started") or ""
 
     @property
     def dataset(self) -> str:
@@ -59,8 +61,7 @@ class SavedRun:
 
     def number(self, fact: str) -> float | None:
         """Return a number from status.json, None if it is missing or not a number."""
-        value = self.facts.get(fact)
-        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+        return as_number(self.facts.get(fact))
 
     @property
     def minutes(self) -> float | None:
@@ -72,8 +73,12 @@ class SavedRun:
 
     def choices(self) -> dict[str, str]:
         """Return the chosen option of each group from environment.json; {} if it cannot be read."""
-        choices = read_object(self.folder / ENVIRONMENT).get("choices")
-        return {str(key): str(value) for key, value in choices.items()} if isinstance(choices, dict) else {}
+        choices = self.environment().get("choices") or {}
+        return {str(key): str(value) for key, value in choices.items()}
+
+    def environment(self) -> dict[str, Any]:
+        """Return the content of environment.json, without what is not of its kind; {} if it cannot be read."""
+        return check_environment(read_object(self.folder / ENVIRONMENT))
 
     def is_alive(self) -> bool:
         """Return whether the run's process is alive: by its id on this machine, else by its last write."""
@@ -107,13 +112,13 @@ class SavedRun:
 
         Raises OSError or ValueError if it cannot be read.
         """
-        rows = [row for row in read_csv(self.folder / METRICS) if None not in row.values()]
+        rows = [row for row in read_csv(self.folder / METRICS) if None not in row and None not in row.values()]
         return {key: [float(row[key] or "nan") for row in rows] for key in (rows[0] if rows else {})}
 
     def images_per_second(self) -> float | None:
         """Return the median over the epochs, None if metrics.csv has none or cannot be read."""
         with contextlib.suppress(OSError, ValueError):
-            rates = [rate for rate in self.history().get("images_per_second", []) if rate > 0]
+            rates = [rate for rate in self.history().get("images_per_second", []) if 0 < rate < LARGEST]
             return round(statistics.median(rates), 1) if rates else None
         return None
 
@@ -124,6 +129,7 @@ class SavedRun:
         try:
             config, classes = load_config(self.folder / CONFIG), read_json(self.folder / CLASSES)
             fields = read_json(self.folder / PREPROCESSING)
+            check_parts(config, classes, fields)
             known = {key: value for key, value in fields.items() if key in Preprocessing.__dataclass_fields__}
             preprocessing = Preprocessing.from_json(known)
             if len(known) < len(fields):
@@ -132,7 +138,7 @@ class SavedRun:
         except NewerVersionError as error:
             raise ValueError(f"the run {self.folder} cannot be used: {error}") from error
         except Exception as error:  # json, yaml and the schema raise various types
-            reason = str(error).splitlines()[0]
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ValueError(f"the run {self.folder} is damaged: {reason}") from error
 
 
@@ -142,12 +148,11 @@ def read_run(folder: Path) -> SavedRun:
     if not path.is_file():
         raise FileNotFoundError(f"run={folder} is not a run: it has no {STATUS}")
     try:
-        facts = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
-        status = str(facts["status"])
-    except (ValueError, KeyError, TypeError) as error:
+        facts = check_facts(read_json(path))
+    except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    run = SavedRun(folder, status, facts)
-    if status == "running" and not run.is_alive():
+    run = SavedRun(folder, facts["status"], facts)
+    if run.status == "running" and not run.is_alive():
         run.status = "killed"
         facts |= _newer_best(folder, facts)
     return run
@@ -194,14 +199,46 @@ def best_run(runs: list[SavedRun]) -> SavedRun:
     return min(comparable, key=lambda run: rank_key(run.val_acc, run.number("best_val_loss")))
 
 
-def choose_run(wanted: str, roots: list[str]) -> SavedRun:
-    """Return the run for `run=latest`, `run=best` or `run=<folder>`. Raises FileNotFoundError if it has no weights."""
-    if wanted not in ("latest", "best"):
+def choose_run(wanted: str | None, roots: list[str]) -> SavedRun:
+    """Return the run for `run=latest`, `run=best`, `run=<its number in the table>`, `run=<folder>`, or for no `run=`.
+
+    Raises FileNotFoundError if it has no weights, and ValueError without `run=` if there are runs on several data sets:
+    what is asked of one would be answered by another.
+    """
+    if wanted is not None and re.fullmatch(r"[1-9]\d{0,6}", wanted) and not os.path.exists(wanted):
+        return _open_number(int(wanted), roots)
+    if wanted not in ("latest", "best", None):
         return _open_folder(wanted)
     runs = find_runs(roots)
     if not runs:
         raise FileNotFoundError(f"no runs with weights in {', '.join(roots)}; train one first: python train.py")
+    if wanted is None and len({run.source for run in runs}) > 1:
+        raise ValueError("\n".join(["which run? they are on several data sets:", *list_bests(runs)]))
     return runs[0] if wanted == "latest" else best_run(runs)
+
+
+def list_bests(runs: list[SavedRun]) -> list[str]:
+    """Return a line for each data set with the best run on it, as it is typed."""
+    sources = dict.fromkeys(run.source for run in runs)
+    bests = [best_run([run for run in runs if run.source == source]) for source in sources]
+    return [
+        printable_cell(f"run={_type(run.folder)}  {run.dataset}, validation accuracy {format_percent(run.val_acc)}")
+        for run in bests
+    ]
+
+
+def name_others(run: SavedRun, roots: list[str]) -> list[str]:
+    """Return a warning, line by line, if there are runs on other data sets than that of a run chosen by a word."""
+    others = [other for other in find_runs(roots) if other.source != run.source]
+    return [f"this run is on {run.dataset}; on other data sets:", *list_bests(others)] if others else []
+
+
+def _open_number(number: int, roots: list[str]) -> SavedRun:
+    """Return the run with this number in the table of all runs, in which the newest is the first."""
+    runs, _ = find_all_runs(roots)
+    if number > len(runs):
+        raise FileNotFoundError(f"run={number}: the table has {len(runs)} runs; python inference.py task=list shows it")
+    return _open_folder(str(runs[number - 1].folder))
 
 
 def _open_folder(wanted: str) -> SavedRun:

@@ -32,7 +32,8 @@ def write_best(path: Path, weights: dict[str, Any], facts: dict[str, Any]) -> No
 def read_best(path: Path) -> dict[str, Any]:
     """Return the facts that `write_best` stored; {} if there is no such file, or it is damaged."""
     kinds = {"epoch": int, "val_acc": float, "val_loss": float, "kind": str}
-    with contextlib.suppress(OSError, SafetensorError, KeyError, ValueError), safe_open(path, "np") as file:
+    damage = (OSError, SafetensorError, KeyError, ValueError, TypeError, OverflowError, RecursionError)
+    with contextlib.suppress(*damage), safe_open(path, "np") as file:
         metadata = file.metadata() or {}
         facts = json.loads(metadata[FACTS]) if FACTS in metadata else metadata  # earlier versions: an entry for each
         return {key: kind(facts[key]) for key, kind in kinds.items()}
@@ -50,10 +51,9 @@ class InitialWeights:
     @property
     def grid(self) -> tuple[int, int] | None:
         """The rows and columns of patches that the weights were trained with, None if they are unknown."""
-        if self.config is None:
+        if self.config is None or self.config.model.patch_size is None or self.config.model.image_size is None:
             return None
         model = self.config.model
-        assert model.patch_size is not None  # a saved configuration has no null
         return model.image_size[0] // model.patch_size, model.image_size[1] // model.patch_size
 
 
