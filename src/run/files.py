@@ -15,12 +15,13 @@ PREDICTIONS, ATTENTION = "figures/predictions.png", "figures/attention.png"
 AUGMENTATIONS = "figures/augmentations.png"
 POSITION_EMBEDDINGS, PATCH_FILTERS = "figures/position_embeddings.png", "figures/patch_filters.png"
 PROFILE_TRACE, PROFILE_TABLE = "profile/trace.json", "profile/operations.txt"
+LOCK = ".lock"  # of a run, of a sweep, and of each of its jobs: see `claim`
 # Files of a sweep, next to the folders of its jobs, and in each of them.
 SWEEP = "sweep.json"
 SWEEP_TABLE, SWEEP_REPORT, SWEEP_PICTURE = "sweep.csv", "sweep.md", "sweep.png"
 STUDY, SEARCH_HISTORY, SEARCH_IMPORTANCE = "study.log", "search_history.png", "search_importance.png"
-SWEEP_LOCK, SWEEP_STOP, LEDGER_LOCK = ".lock", ".stop", ".ledger.lock"
-JOB_CLAIM, STDERR = ".claim", "stderr.log"
+SWEEP_STOP, LEDGER_LOCK = ".stop", ".ledger.lock"
+STDERR = "stderr.log"
 
 # Temporary files that a kill leaves behind: from `machine.disk`, and from `plots`.
 LEFTOVERS = (".*.tmp", ".*.png")

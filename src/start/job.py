@@ -21,7 +21,6 @@ from ..run.job import Job, JobFailed
 from ..run.resume import read_config
 from ..run.saved import SavedRun
 from .command import Command
-from .folders import remove_unused
 from .messages import format_error, wants_traceback
 
 
@@ -66,11 +65,9 @@ def run_job(
             raise JobFailed from None
         raise
     finally:
-        # An error before the run starts, such as broken images, leaves no folder; Hydra has made one.
-        if command.trains and run is None and command.place.main:
-            if Path.cwd().is_relative_to(folder):  # hydra.job.chdir=true
-                os.chdir(command.cwd)
-            remove_unused(folder)
+        # An error before the run starts, such as broken images, leaves no folder: it is removed by the clean-up.
+        if command.trains and run is None and Path.cwd().is_relative_to(folder):  # hydra.job.chdir=true
+            os.chdir(command.cwd)
 
 
 def _list_sources(hydra: Any) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ..config.schema import AnyConfig, TrainConfig
 from ..distributed.torchrun import Place, read_place, report_error
 from ..machine.disk import read_object
-from ..machine.streams import make_streams_safe
+from ..machine.streams import make_streams_safe, printable
 from ..run.files import STATUS, SWEEP
 from ..run.job import Job, JobFailed
 from ..signals import Interrupts, name_signal
@@ -79,7 +79,7 @@ def _prepare(config_name: str, schema: type[Any], interrupts: Interrupts, cleanu
     except USER_ERRORS as error:
         if place.local_rank > 0:
             time.sleep(REPORT_DELAY)
-        report_error(f"error: {explain(error, schema, CONFIGS)}\n", place)
+        report_error(printable(f"error: {explain(error, schema, CONFIGS)}\n"), place)
         return None
 
 
@@ -102,7 +102,7 @@ def _start(main: Callable[[Any, Job], Any], command: "Command") -> int:
     except USER_ERRORS as error:  # of Hydra, before it has called a job
         if wants_traceback():
             raise
-        report_error(f"error: {explain(error, command.schema, CONFIGS)}\n", command.place)
+        report_error(printable(f"error: {explain(error, command.schema, CONFIGS)}\n"), command.place)
         return 1
     return 0
 
