@@ -23,7 +23,7 @@ from ..config.overrides import format_number, name_key, quote_path, type_value
 from ..config.sweep import SweepConfig
 
 Overrides = list[str]
-MAX_LISTED = 100_000  # up to so many combinations, random ones are drawn without repetition
+MAX_JOBS = 10_000  # of a sweep; up to so many combinations, random ones are drawn without repetition
 
 
 def expand(overrides: list[str], settings: SweepConfig | None, parser: OverridesParser) -> list[Overrides]:
@@ -55,7 +55,10 @@ def add_params(overrides: list[str], params: dict[str, Any]) -> Overrides:
     """Return the overrides together with those of `sweep.params`; for the same key, the typed one wins."""
     typed = {name_key(override) for override in overrides}
     for key in params:
-        check(not _is_for_sweep(key), f"sweep.params: {key} cannot be swept; it is a setting of the sweep itself")
+        check(
+            not _is_for_sweep(name_key(key)),
+            f"sweep.params: {key} cannot be swept; it is a setting of the sweep itself",
+        )
     given = {key: value if isinstance(value, str) else type_value(value) for key, value in params.items()}
     return [f"{key}={value}" for key, value in given.items() if key not in typed] + overrides
 
@@ -96,11 +99,19 @@ def _list_values(parsed: list[Override]) -> list[Overrides]:
 
 
 def list_choices(override: Override) -> Overrides:
+    """Return an override for each of the values. Raises ValueError if there are more than a sweep may have jobs."""
     key = override.get_key_element()
-    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+    try:
+        values = list(itertools.islice(override.sweep_string_iterator(), MAX_JOBS + 1))
+    except HydraException as error:
+        raise ValueError(f"{override.input_line} cannot be read: {str(error).splitlines()[0]}") from error
+    check(len(values) <= MAX_JOBS, f"{override.input_line} has more than {MAX_JOBS:,} values")
+    return [f"{key}={value}" for value in values]
 
 
 def _cross(lists: list[Overrides]) -> list[Overrides]:
+    count = math.prod(len(values) for values in lists)
+    check(count <= MAX_JOBS, f"{count:,} jobs are more than the {MAX_JOBS:,} of a sweep; sweep.random=20 draws some")
     return [list(job) for job in itertools.product(*lists)]
 
 
@@ -125,7 +136,7 @@ def _draw(parsed: list[Override], settings: SweepConfig) -> list[Overrides]:
     swept = [override for override in drawn if override.is_sweep_override()]
     check(bool(swept), "sweep.random draws from several values or an interval: type some, e.g. model.num_layers=4,6,8")
     size = math.prod(len(values) for values in lists if values)
-    if all(override.is_discrete_sweep() for override in swept) and size <= MAX_LISTED:
+    if all(override.is_discrete_sweep() for override in swept) and size <= MAX_JOBS:
         check(settings.random <= size, f"sweep.random={settings.random}, but there are only {size} combinations")
         combinations = _cross(_list_values(drawn))
         jobs = random.Random(settings.seed).sample(combinations, settings.random)

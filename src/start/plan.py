@@ -16,7 +16,7 @@ from ..config.dataset import DatasetConfig
 from ..config.overrides import is_for_hydra, name_key
 from ..config.schema import TrainConfig
 from ..config.sweep import SweepConfig
-from ..sweep.plan import Plan, PlannedJob, Sweep
+from ..sweep.plan import Plan, PlannedJob, Sweep, is_plain
 from .composer import Composer
 from .expand import add_params, expand, list_choices, read_interval
 
@@ -38,6 +38,7 @@ def plan_sweep(overrides: list[str], flags: list[str], composer: Composer) -> Sw
     plan = Plan(typed, hydra, flags)
     if settings.search is None:
         plan.jobs = _check_jobs(expand(words, replace(settings, params=params), composer.parser), hydra, composer)
+        _refuse_other_folders(plan.jobs)
         _refuse_shared_folders(plan.jobs)
         _refuse_duplicates(plan.jobs)
         _refuse_own_settings(plan.jobs, settings, {name_key(override) for override in typed})
@@ -45,6 +46,10 @@ def plan_sweep(overrides: list[str], flags: list[str], composer: Composer) -> Sw
         parsed = composer.parser.parse_overrides(add_params(words, params))
         plan.space = _read_space(parsed, settings)
         plan.base = _check_jobs(_list_extremes(parsed), hydra, composer)[0]
+    check(
+        plan.base is not None or bool(plan.jobs),
+        f"{' '.join(words)} gives no values: there are no jobs",
+    )
     if (plan.base or plan.jobs[0]).config["check"]:
         raise ValueError("check=true checks a data set and does not train; leave --multirun out")
     return Sweep(plan, settings, folder)
@@ -183,6 +188,15 @@ def _check_images(dataset: DatasetConfig) -> None:
 
 def _to_json(config: TrainConfig) -> dict[str, Any]:
     return json.loads(json.dumps(asdict(config)))
+
+
+def _refuse_other_folders(jobs: list[PlannedJob]) -> None:
+    for job in jobs:
+        check(
+            is_plain(job.folder),
+            f"hydra.sweep.subdir={job.folder} is not a folder inside that of the sweep; leave it out, or use "
+            "${hydra.job.num} in it",
+        )
 
 
 def _refuse_shared_folders(jobs: list[PlannedJob]) -> None:

@@ -1,4 +1,7 @@
-"""Continue an earlier sweep: find it by the command that started it, check it against the current configuration."""
+"""Continue an earlier sweep: find it by the command that started it, check it against the current configuration.
+
+Its files may be a stranger's: `trust` says what is taken from them.
+"""
 
 import contextlib
 import os
@@ -8,10 +11,12 @@ from typing import Any
 
 from ..config.compose import flatten
 from ..config.overrides import is_for_hydra, name_key, show_value
+from ..run.claim import refuse_linked_path
 from ..run.resume import changes_nothing
 from ..sweep.plan import CHANGEABLE, Plan, PlannedJob, Sweep, find_sweeps, read_plan
 from .composer import Composer
 from .plan import check_job, read_settings
+from .trust import check_plan, take_hydra
 
 
 def find_same(sweep: Sweep, typed: bool) -> Sweep:
@@ -24,7 +29,8 @@ def find_same(sweep: Sweep, typed: bool) -> Sweep:
             saved = read_plan(folder)
             if _is_same(saved, sweep.plan):
                 # An earlier version stored neither the folder nor absolute flags.
-                plan = replace(saved, flags=sweep.plan.flags, cwd=saved.cwd or sweep.plan.cwd)
+                typed_now = replace(sweep.plan, jobs=saved.jobs, base=saved.base, space=saved.space)
+                plan = replace(typed_now, cwd=saved.cwd or sweep.plan.cwd)
                 return replace(sweep, plan=plan, folder=folder, is_new=False)
     return sweep
 
@@ -55,23 +61,21 @@ def merge_typed(saved: Plan, typed: list[str]) -> list[str]:
                 f"--multirun resume=… continues the jobs of that sweep; leave {override} out "
                 f"(allowed: {', '.join(allowed)}, hydra/launcher)"
             )
-    keys = {name_key(override) for override in typed}
-    dropped = keys | {"sweep.only", "sweep.new"}
-    earlier = _translate(saved.overrides + saved.hydra)
-    kept = [override for override in earlier if name_key(override) not in dropped | {"hydra.sweep.dir"}]
-    return kept + typed
+    dropped = {name_key(override) for override in typed} | {"sweep.only", "sweep.new", "sweep.file"}
+    ours, hydra = _translate(saved)
+    kept = [word for word in ours if name_key(word) not in dropped]
+    return [*kept, *take_hydra(hydra, typed), *typed]
 
 
-def _translate(overrides: list[str]) -> list[str]:
-    """Replace `hydra/launcher=processes` of earlier versions by the settings that do the same now."""
-    if "hydra/launcher=processes" not in overrides:
-        return overrides
-    counts = [override.partition("=")[2] for override in overrides if name_key(override) == "hydra.launcher.n_jobs"]
-    parallel = int(counts[-1]) if counts else 2
-    kept = [
-        override for override in overrides if not name_key(override).startswith(("hydra/launcher", "hydra.launcher"))
-    ]
-    return [*kept, "sweep.isolate=true", f"sweep.parallel={parallel if parallel > 0 else os.cpu_count()}"]
+def _translate(saved: Plan) -> tuple[list[str], list[str]]:
+    """Return our words and those for Hydra, with `hydra/launcher=processes` of earlier versions as settings of ours."""
+    if "hydra/launcher=processes" not in saved.hydra:
+        return saved.overrides, saved.hydra
+    counts = [word.partition("=")[2] for word in saved.hydra if name_key(word) == "hydra.launcher.n_jobs"]
+    parallel = int(counts[-1]) if counts and counts[-1].lstrip("-").isdecimal() else 2
+    hydra = [word for word in saved.hydra if not name_key(word).startswith(("hydra/launcher", "hydra.launcher"))]
+    settings = ["sweep.isolate=true", f"sweep.parallel={parallel if parallel > 0 else os.cpu_count()}"]
+    return [*saved.overrides, *settings], hydra
 
 
 def reopen_sweep(saved: Plan, folder: Path, overrides: list[str], composer: Composer) -> Sweep:
@@ -79,9 +83,12 @@ def reopen_sweep(saved: Plan, folder: Path, overrides: list[str], composer: Comp
 
     Raises ValueError if the current configuration would change one of its jobs.
     """
+    check_plan(saved, composer.parser)
+    for job in saved.jobs:
+        refuse_linked_path(folder, job.folder)
     settings, _ = read_settings(overrides, composer)
     hydra = [override for override in overrides if is_for_hydra(override)]
-    sweep = Sweep(saved, settings, folder, is_new=False)
+    sweep = Sweep(replace(saved, hydra=hydra), settings, folder, is_new=False)
     sweep.check_numbers()
     for number in settings.only or range(len(saved.jobs)):
         before = saved.base or saved.jobs[number]  # of a search, only the base is known

@@ -1,26 +1,24 @@
 """Run a sweep: its jobs one after the other in this process, or in other processes."""
 
-import contextlib
 import os
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
-from filelock import FileLock, Timeout
 from hydra.plugins.launcher import Launcher
 
 from .. import terminal
 from ..config.compose import USER_ERRORS
 from ..distributed.torchrun import report_error
-from ..machine.disk import remove_folder, short_path
-from ..run.files import SWEEP, SWEEP_LOCK, SWEEP_STOP
+from ..machine.disk import short_path
+from ..machine.streams import printable
+from ..run.claim import remove_unused
+from ..run.files import SWEEP, SWEEP_STOP
 from ..run.job import JobFailed
 from ..signals import Interrupts, name_signal
 from .job import refresh_ledger
 from .launchers import launch_jobs, run_by_launcher
 from .ledger import continue_command, count_states, show_ranking
-from .plan import Sweep
-from .processes import JOB_PROCESS, check_gpus, run_in_processes
+from .plan import JOB_PROCESS, Sweep
+from .processes import check_gpus, run_in_processes
 from .queue import Queue
 from .search import Search
 from .state import FAILED, read_states
@@ -39,9 +37,7 @@ def run_sweep(sweep: Sweep, launcher: Launcher) -> None:
         else:
             complete = _carry_out(sweep, launcher)
     except USER_ERRORS as error:
-        report_error(f"error: {error}\n", sweep.place)
-        if sweep.place.main and not (sweep.folder / SWEEP).exists():
-            remove_folder(sweep.folder)
+        report_error(printable(f"error: {error}\n"), sweep.place)
         complete = False
     if not complete:
         raise JobFailed
@@ -62,8 +58,7 @@ def _check_settings(sweep: Sweep) -> None:
 
 def _carry_out(sweep: Sweep, launcher: Launcher) -> bool:
     """Run the jobs that are left; return whether all requested jobs are done."""
-    sweep.folder.mkdir(parents=True, exist_ok=True)
-    with _lock(sweep.folder), Interrupts(terminal.announce_end, leave=partial(_leave, sweep.folder)):
+    with Interrupts(terminal.announce_end, leave=partial(_leave, sweep)):
         (sweep.folder / SWEEP_STOP).unlink(missing_ok=True)
         search = Search(sweep) if sweep.settings.search else None
         sweep.store()
@@ -85,28 +80,15 @@ def _carry_out(sweep: Sweep, launcher: Launcher) -> bool:
     return started and not queue.list_unfinished()
 
 
-def _leave(folder: Path, number: int) -> None:
+def _leave(sweep: Sweep, number: int) -> None:
     """Say how the sweep that a signal ends at once can continue. Its jobs are safe, whenever that is."""
-    if (folder / SWEEP).exists():
-        terminal.say_unbuffered(f"stopped by {name_signal(number)}; continue with: {continue_command(folder)}")
+    if (sweep.folder / SWEEP).exists():
+        terminal.say_unbuffered(
+            f"stopped by {name_signal(number)}; continue with: {continue_command(sweep.folder, sweep.plan)}"
+        )
     else:
         terminal.say_unbuffered(f"stopped by {name_signal(number)} before training began")
-        remove_folder(folder)
-
-
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / SWEEP_LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ValueError(
-            f"another process is running the sweep {short_path(folder)}; wait for it, or type sweep.new=true"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
+        remove_unused(sweep.folder, sweep.made)
 
 
 def _describe_start(sweep: Sweep) -> str:
@@ -147,4 +129,4 @@ def _rank(sweep: Sweep, search: Search | None) -> None:
     if any(state.status != "pending" for state in states):
         show_ranking(sweep.folder, sweep.plan, states)
     else:
-        terminal.show_pairs([("continue", continue_command(sweep.folder))])
+        terminal.show_pairs([("continue", continue_command(sweep.folder, sweep.plan))])

@@ -15,12 +15,14 @@ from omegaconf import DictConfig
 
 from .. import terminal
 from ..machine.disk import read_object, write_json
+from ..machine.processes import end_with_parent
 from ..machine.streams import make_streams_safe
+from ..run.claim import refuse_linked_path, refuse_links
 from ..run.environment import now
-from ..run.files import CONFIG, JOB_CLAIM, LOG, STATUS, SWEEP_STOP
+from ..run.files import CONFIG, LOCK, LOG, STATUS, SWEEP_STOP
 from ..run.job import JobFailed
 from .ledger import REDRAW_AFTER, write_ledger
-from .plan import Sweep
+from .plan import JOB_PROCESS, Sweep
 from .search import open_pruner
 from .state import JobState, read_state
 
@@ -31,11 +33,14 @@ def run_planned_job(sweep: Sweep, cfg: DictConfig) -> str:
     """Run the job that Hydra composed, unless it is done or another process runs it; return its status."""
     assert sweep.run_job is not None
     make_streams_safe()  # of a launcher's worker
+    if os.getppid() == sweep.pid and not os.environ.get(JOB_PROCESS):
+        end_with_parent()  # joblib's workers would wait forever for one that was killed
     if not sweep.place.main:  # works in a temporary folder, and follows the main process
         sweep.run_job(cfg, sweep.plan.jobs[HydraConfig.get().job.num].overrides)
         return "finished"
     folder = Path(HydraConfig.get().runtime.output_dir)
     number = [sweep.folder / job.folder for job in sweep.plan.jobs].index(folder)
+    refuse_linked_path(sweep.folder, sweep.plan.jobs[number].folder)
     with _claim(folder, number):
         state = read_state(sweep.folder, number, sweep.plan.jobs[number])
         # The other processes of torchrun run a done job again, so this one has to run it with them.
@@ -54,7 +59,8 @@ def run_planned_job(sweep: Sweep, cfg: DictConfig) -> str:
 @contextlib.contextmanager
 def _claim(folder: Path, number: int) -> Iterator[None]:
     """Hold the job's lock, after waiting for another process that has it. A killed process releases it."""
-    lock = FileLock(folder / JOB_CLAIM, poll_interval=POLL)
+    refuse_links(folder)
+    lock = FileLock(folder / LOCK, poll_interval=POLL)
     try:
         lock.acquire(timeout=0)
     except Timeout:

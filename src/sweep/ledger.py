@@ -18,7 +18,7 @@ from ..distributed.torchrun import name_launcher, read_place
 from ..machine.disk import short_path, write_csv, write_text
 from ..run.files import LEDGER_LOCK, SWEEP_PICTURE, SWEEP_REPORT, SWEEP_TABLE
 from ..tables import Table, describe_mean, escape_markdown, format_percent, group_by_seed, mean, rank_key
-from .plan import Plan
+from .plan import Plan, list_untrusted
 from .state import JobState, read_states
 
 REDRAW_AFTER = 30.0  # seconds between two drawings of the picture while a sweep is running
@@ -34,6 +34,17 @@ def group_jobs(states: Sequence[JobState]) -> list[list[JobState]]:
     """Return the jobs in groups that differ only in `seed`, the highest mean validation accuracy first."""
     groups = group_by_seed(states, lambda state: state.planned.values())
     return sorted(groups, key=lambda group: rank_key(mean(_list_finished(group, "best_val_acc"))))
+
+
+def find_best(states: Sequence[JobState]) -> tuple[JobState | None, str]:
+    """Return the job to use, and why: the best of the group with the best mean over seeds, or else the best job."""
+    groups = [group for group in group_jobs(states) if len(_list_finished(group, "best_val_acc")) > 1]
+    ranked = [state for state in rank_jobs(groups[0] if groups else states) if state.val_acc is not None]
+    why = "by validation accuracy"
+    if groups:
+        mean_ = describe_mean(_list_finished(groups[0], "best_val_acc"))
+        why = f"of those whose settings have the best mean over seeds, {mean_}"
+    return (ranked[0] if ranked else None), why
 
 
 def _list_finished(states: Sequence[JobState], fact: str) -> list[float]:
@@ -91,8 +102,9 @@ def _build_page(sweep: Path, plan: Plan, ranked: Sequence[JobState]) -> str:
     blocks = [f"# {sweep.name}", f"`{command}`", count_states(ranked)]
     blocks += [table.to_markdown() for table in tables if table]
     blocks += ["\n".join(errors)] if errors else []
-    if ranked and ranked[0].val_acc is not None:
-        blocks.append(f"Best: `{ranked[0].folder.relative_to(sweep)}`, by validation accuracy.")
+    best, why = find_best(ranked)
+    if best is not None:
+        blocks.append(f"Best: `{best.folder.relative_to(sweep)}`, {why}.")
     return "\n\n".join([*blocks, f"![settings and validation curves]({SWEEP_PICTURE})"]) + "\n"
 
 
@@ -172,16 +184,23 @@ def show_ranking(sweep: Path, plan: Plan, states: Sequence[JobState]) -> None:
     folder = Path(short_path(sweep))
     pairs = [("sweep", f"{folder / SWEEP_TABLE}, {SWEEP_REPORT}, {SWEEP_PICTURE}"), ("jobs", count_states(states))]
     pairs += [(f"job {state.number}", f"{state.status}: {state.error}") for state in states if state.error]
-    if ranked and ranked[0].val_acc is not None:
-        best = shlex.quote(short_path(ranked[0].folder))
-        pairs += [("best", best), ("predict", f"python inference.py run={best} input=IMAGE")]
+    best, why = find_best(states)
+    if best is not None:
+        name = shlex.quote(short_path(best.folder))
+        pairs += [
+            ("best", name),
+            ("because", f"it is the best {why}"),
+            ("predict", f"python inference.py run={name} input=IMAGE"),
+        ]
     if any(not state.done for state in states):
-        pairs += [("continue", continue_command(sweep))]
+        pairs += [("continue", continue_command(sweep, plan))]
     terminal.show_pairs(pairs)
 
 
-def continue_command(sweep: Path) -> str:
-    return f"{name_launcher(read_place())} train.py --multirun resume={shlex.quote(short_path(sweep))}"
+def continue_command(sweep: Path, plan: Plan) -> str:
+    """Return the command that continues a sweep, with what is not taken from its files."""
+    words = ["--multirun", f"resume={short_path(sweep)}", *plan.flags, *list_untrusted(plan.hydra)]
+    return f"{name_launcher(read_place())} train.py {shlex.join(words)}"
 
 
 def _show_table(table: Table) -> None:

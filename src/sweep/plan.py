@@ -1,7 +1,6 @@
 """A sweep's plan: its jobs, as `sweep.json` stores them, and how they are run this time."""
 
 import functools
-import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -12,15 +11,19 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
+from ..config.checks import check
+from ..config.options import CONFIGS
 from ..config.overrides import name_key, split_override
 from ..config.sweep import SweepConfig
 from ..distributed.torchrun import Place
-from ..machine.disk import write_json
+from ..machine.disk import read_json, write_json
 from ..run.files import SWEEP
 from ..tables import list_differing
 
 # Settings of `sweep` that say how the jobs are run, not which jobs there are: they may change when a sweep continues.
 CHANGEABLE = ("trials", "on_error", "isolate", "gpus", "parallel", "only")
+LARGEST = 2**28  # bytes of sweep.json; a job takes 5 KB
+JOB_PROCESS = "VIT_SWEEP_JOB"  # set in the environment of a process that runs one job of a sweep
 
 
 @dataclass
@@ -74,14 +77,15 @@ class Plan:
 class Sweep:
     """A plan and how it is run this time. Hydra's launchers call it for each job, in this process or another.
 
-    folder: exists already unless `is_new`; run_job: trains the job of a composed configuration; shared: other jobs run
-    at the same time, so that a job prints little; pid: of the process that runs the sweep.
+    folder: exists already unless `is_new`; made: by this process; run_job: trains the job of a composed configuration;
+    shared: other jobs run at the same time, so that a job prints little; pid: of the process that runs the sweep.
     """
 
     plan: Plan
     settings: SweepConfig
     folder: Path
     is_new: bool = True
+    made: bool = False
     place: Place = Place()
     run_job: Callable[..., Any] | None = None
     shared: bool = False
@@ -111,13 +115,49 @@ def read_plan(folder: Path) -> Plan:
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is not a sweep: it has no {SWEEP}")
     try:
-        values = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+        values = read_json(path, LARGEST)
         jobs = [PlannedJob(**job) for job in values.pop("jobs")]
         base = values.pop("base")
-        return Plan(**values, jobs=jobs, base=PlannedJob(**base) if base else None)
+        plan = Plan(**values, jobs=jobs, base=PlannedJob(**base) if base else None)
+        _check_types(plan)
+        return plan
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         newer = " or was written by a newer version of this program" if "unexpected keyword" in str(error) else ""
         raise ValueError(f"{path} is damaged{newer}: {error}") from error
+
+
+def _check_types(plan: Plan) -> None:
+    """Raise ValueError for parts of a plan that are not what it has: the file may be a stranger's."""
+    jobs = [*plan.jobs, *([plan.base] if plan.base else [])]
+    for words in (plan.overrides, plan.hydra, plan.flags, *(job.overrides for job in jobs)):
+        check(isinstance(words, list) and all(isinstance(word, str) for word in words), f"{words} is no list of words")
+    for job in jobs:
+        check(isinstance(job.config, dict), f"the configuration of {job.folder!r} is invalid")
+        check(is_plain(job.folder), f"{job.folder!r} is not a folder inside that of the sweep")
+        sections = [job.config.get(name, {}) for name in ("dataset", "training", "sweep")]
+        check(all(isinstance(section, dict) for section in sections), f"the configuration of {job.folder} is invalid")
+    check(len({job.folder for job in plan.jobs}) == len(plan.jobs), "two jobs have the same folder")
+    check(isinstance(plan.cwd, str), f"{plan.cwd} is no folder")
+    spaces = plan.space.values()
+    kinds = [{"choices"}, {"low", "high", "log", "whole"}]
+    check(all(isinstance(space, dict) and set(space) in kinds for space in spaces), "its space is invalid")
+
+
+def is_plain(folder: Any) -> bool:
+    """Return whether this is a path of folders inside another one, without links up or hidden parts."""
+    if not isinstance(folder, str) or not folder or "\0" in folder:
+        return False
+    parts = Path(folder).parts
+    known = all(not part.startswith(".") and len(os.fsencode(part)) < 256 for part in parts)
+    return 0 < len(parts) < 10 and not Path(folder).is_absolute() and known
+
+
+def list_untrusted(hydra: list[str]) -> list[str]:
+    """Return the words for Hydra that are not taken from sweep.json, because they could run code."""
+    launchers = {"basic", *(path.stem for path in (CONFIGS / "hydra" / "launcher").glob("*.yaml"))}
+    harmless = {"hydra.sweep.dir", "hydra.sweep.subdir", "hydra.run.dir"}  # not used: a sweep has its folders
+    known = {f"hydra/launcher={name}" for name in launchers}
+    return [word for word in hydra if word not in known and name_key(word) not in harmless]
 
 
 def open_sweep(wanted: str, root: Path) -> tuple[Path, Plan]:

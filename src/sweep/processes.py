@@ -11,17 +11,17 @@ from typing import Any
 
 from .. import terminal
 from ..machine.disk import read_object, write_json
+from ..run.claim import refuse_linked_path
 from ..run.environment import now
 from ..run.files import LOG, STATUS, STDERR, SWEEP_STOP
 from ..signals import Interrupted, Interrupts
 from ..tables import format_percent
 from .job import describe_job, refresh_ledger
-from .plan import Sweep
+from .plan import JOB_PROCESS, Sweep, list_untrusted
 from .queue import Queue
 from .state import FAILED, JobState
 
 POLL = 0.2  # seconds between two checks of the processes
-JOB_PROCESS = "VIT_SWEEP_JOB"  # set in the environment of a process that runs one job of a sweep
 GRACE = 10.0  # seconds that the jobs have to exit after a second Ctrl-C
 
 
@@ -78,6 +78,7 @@ class _Pool:
     def _start(self, number: int, gpu: int | None) -> subprocess.Popen:
         """Start a process for one job, in a session of its own: Ctrl-C reaches it through `signal`, once."""
         state = self._queue.read(number)
+        refuse_linked_path(self._sweep.folder, state.planned.folder)
         state.folder.mkdir(parents=True, exist_ok=True)
         if not self._single:
             where = "" if gpu is None else f" on CUDA device {gpu}"
@@ -144,7 +145,9 @@ def build_command(sweep: Sweep, number: int) -> list[str]:
     """Return the command that runs one job of the sweep in its own process."""
     settings = [f"sweep.only={number}", "sweep.isolate=false", "sweep.gpus=null"]
     settings += [f"sweep.on_error={sweep.settings.on_error}"]
-    return [sys.executable, sys.argv[0], "--multirun", f"resume={sweep.folder}", *settings]
+    # What is not taken from sweep.json, this process has been told, and tells it on.
+    told = [*sweep.plan.flags, *list_untrusted(sweep.plan.hydra)]
+    return [sys.executable, sys.argv[0], "--multirun", f"resume={sweep.folder}", *settings, *told]
 
 
 def build_environment(environment: dict[str, str], gpu: int | None, jobs: int = 1) -> dict[str, str]:

@@ -58,8 +58,16 @@ class Search:
             self._study.sampler = _build_sampler(self._settings, number)
             asked = _open_trial(self._study, number)
             values = {key: _suggest(asked, key, values) for key, values in self._plan.space.items()}
+        self._check_proposed(values)
         typed = [f"{key}={value if isinstance(value, str) else format_number(value)}" for key, value in values.items()]
         return PlannedJob([*fixed, *typed], str(number), {})
+
+    def _check_proposed(self, values: dict[str, Any]) -> None:
+        """Raise ValueError for values that the plan does not offer: the record of the study may be a stranger's."""
+        for key, value in values.items():
+            offered = self._plan.space.get(key, {"choices": []})
+            if value not in offered["choices"] if "choices" in offered else isinstance(value, str):
+                raise ValueError(f"{self._folder / STUDY} is damaged: it proposes {key}={value}, which is not searched")
 
     def tell(self, state: JobState) -> None:
         """Tell the study the result of a job that is done; a failed or stopped one may still finish later."""
@@ -87,7 +95,7 @@ class Search:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about the small number of trials
                 importances = optuna.importance.get_param_importances(self._study)
-            plot_importances(importances, self._folder / SEARCH_IMPORTANCE)
+            plot_importances(importances, pruned.count(False), self._folder / SEARCH_IMPORTANCE)
 
 
 def open_pruner(sweep: Sweep, number: int) -> Callable[[int, float], bool] | None:
@@ -149,7 +157,7 @@ def _open_study(folder: Path, settings: SweepConfig, create: bool) -> "optuna.St
 def _build_sampler(settings: SweepConfig, number: int) -> "optuna.samplers.BaseSampler":
     from optuna.samplers import RandomSampler, TPESampler
 
-    seed = 1_000_003 * settings.seed + number
+    seed = (1_000_003 * settings.seed + number) % 2**32
     if settings.search == "random":
         return RandomSampler(seed=seed)
     return TPESampler(seed=seed, n_startup_trials=min(STARTUP, -(-settings.trials // 3)))
