@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,24 +10,29 @@ from torch import Tensor, nn
 from .augment.pipeline import Augmentation, stored_size
 from .config.initial import resamples_patches
 from .config.overrides import show_value
-from .config.resolve import complete
+from .config.resolve import complete, default_patch_size
 from .config.schema import TrainConfig, TrainingConfig
 from .data.images import Preprocessing
 from .data.load import Data, Split
 from .distributed.models import wrap_model
+from .distributed.torchrun import read_place
 from .distributed.world import World, join_world, local_device
 from .engine.evaluation import count_gflops
+from .engine.memory import count_parameters as estimate_parameters
+from .engine.memory import estimate_memory, is_out_of_memory
 from .engine.trainer import Progress, Trainer, balanced_weights
 from .engine.trial import Work, choose_kernels, compile_blocks, use_kernels
 from .machine.devices import choose_algorithms, choose_device
 from .machine.disk import short_path
 from .machine.kernels import PRECISIONS, Wanted, choose_precision
-from .machine.memory import keep_freed_memory, reset_peak_memory
+from .machine.memory import format_bytes, keep_freed_memory, reset_peak_memory, total_memory
 from .model import VisionTransformer
 from .optim import ExponentialMovingAverage, LearningRate, build_optimizer
 from .pretrained.files import read_weights
 from .pretrained.freeze import freeze, list_untrained
 from .pretrained.load import LoadReport, load_weights, match_head
+from .run.checkpoint import explain_damage
+from .run.files import LAST
 from .run.limits import still_ends
 from .run.log import log, log_lines
 from .run.record import Run
@@ -82,18 +88,34 @@ def build_model(config: TrainConfig, device: torch.device, name: str = "") -> Vi
 
     The initial weights are a function of the seed alone.
     """
+    _refuse_too_large(config, device)
     torch.manual_seed(config.seed)
     model = VisionTransformer(**asdict(config.model)).to(device)
     model.gradient_checkpointing = config.training.gradient_checkpointing
     gflops = count_gflops(model)
     num_patches = model.num_tokens - model.num_prefix_tokens
+    usual = model.patch_size == default_patch_size(model.image_size, config.model.stem)
+    patches = f"patches of {model.patch_size} px{', the default for this image size' if usual else ''}"
     log.info(
-        f"model     {name}: {count_parameters(model):,} parameters, {model.num_tokens} tokens "
-        f"(patch {model.patch_size} px), {gflops:.3g} GFLOPs per image"
+        f"model     {name}: {count_parameters(model):,} parameters, {model.num_tokens} tokens ({patches}), "
+        f"{gflops:.3g} GFLOPs per image"
     )
     if num_patches < 16:
         log.warning(f"only {num_patches} patches per image; a smaller model.patch_size gives more")
     return model
+
+
+def _refuse_too_large(config: TrainConfig, device: torch.device) -> None:
+    """Raise ValueError for a model that this device cannot train, whatever the batch."""
+    shards = read_place().size if config.training.strategy == "fsdp" else 1
+    needed, total = estimate_memory(config, shards), total_memory(device)
+    if needed > total:
+        place = "the device" if device.type == "cuda" else "this machine"
+        raise ValueError(
+            f"a model of {estimate_parameters(config.model):,} parameters needs more than {format_bytes(needed)} to be "
+            f"trained on one image, but {place} has {format_bytes(total)}; a smaller model=, "
+            "model.embedding_dim, model.num_layers or dataset.image_size, or a larger model.patch_size needs less"
+        )
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -255,7 +277,7 @@ def restore(trainer: Trainer, run: Run, split: Split, pruned: bool) -> tuple[Pro
     """
     progress, ended = Progress.of_epoch(1, trainer.device), None
     if run.saved and (state := run.load_last()):
-        progress = trainer.load_state_dict(state)
+        progress = _load_state(trainer, run, state)
         # The same limit ends the run again. Without it, an epoch that was cut short by the time limit continues.
         ended = still_ends(state["ended"], run.config.training, pruned)
     if trainer.micro_batch_reduced:
@@ -273,6 +295,16 @@ def restore(trainer: Trainer, run: Run, split: Split, pruned: bool) -> tuple[Pro
     if not ended:
         run.discard_from(progress.epoch)
     return progress, ended
+
+
+def _load_state(trainer: Trainer, run: Run, state: dict[str, Any]) -> Progress:
+    """Load a checkpoint's state. Raises ValueError, in one sentence, for that of another model."""
+    try:
+        return trainer.load_state_dict(state)
+    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(explain_damage(run.folder / LAST, error)) from error
 
 
 def reload(trainer: Trainer, run: Run, split: Split) -> Progress:

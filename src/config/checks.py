@@ -7,13 +7,16 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
+LARGEST_SIDE = 2**14  # pixels of an image
+
 
 @dataclass(frozen=True)
 class Rule:
     """The values that a key may have.
 
     verb, words: what the message says about others: KEY=VALUE must be at least 1. null: what null does; empty if the
-    key must not be null. example: a value to write, for keys that have none in YAML.
+    key must not be null. example: a value to write, for keys that have none in YAML. most: the largest number, beyond
+    which nothing works, so that only those who exceed it need to know.
     """
 
     allows: Callable[[Any], bool]
@@ -21,6 +24,7 @@ class Rule:
     null: str = ""
     verb: str = "must be"
     example: str = ""
+    most: float = math.inf
 
     def check(self, key: str, value: Any) -> None:
         if value is None:
@@ -28,6 +32,8 @@ class Rule:
             check(bool(self.null), missing)
         elif not self.allows(value):
             words = "finite" if value in (math.inf, -math.inf) else self.words
+            if isinstance(value, int | float) and self.most < value < math.inf:
+                words = f"at most {self.most:,}"
             null = f"; null: {self.null}" if self.null else ""
             raise ValueError(f"{key}={value} {self.verb} {words}{null}")
 
@@ -36,14 +42,14 @@ class Rule:
 Metadata = dict[str, Rule]
 
 
-def at_least(low: float, below: float = math.inf, null: str = "") -> Metadata:
+def at_least(low: float, below: float = math.inf, null: str = "", most: float = math.inf) -> Metadata:
     end = f" and below {below}" if below < math.inf else ""
-    return {"rule": Rule(lambda value: low <= value < below, f"at least {low}{end}", null)}
+    return {"rule": Rule(lambda value: low <= value < below and value <= most, f"at least {low}{end}", null, most=most)}
 
 
-def above(low: float, below: float = math.inf, null: str = "") -> Metadata:
+def above(low: float, below: float = math.inf, null: str = "", most: float = math.inf) -> Metadata:
     end = f" and below {below}" if below < math.inf else ""
-    return {"rule": Rule(lambda value: low < value < below, f"above {low}{end}", null)}
+    return {"rule": Rule(lambda value: low < value < below and value <= most, f"above {low}{end}", null, most=most)}
 
 
 def above_up_to(low: float, high: float, null: str = "") -> Metadata:
@@ -104,9 +110,11 @@ def check_choice(key: str, value: str, allowed: Collection[str]) -> None:
 
 
 def check_device(device: str) -> None:
-    name, _, index = device.partition(":")
-    known = name in ("auto", "cpu", "cuda", "mps") and (not index or index.isdigit())
-    check(known, f"device={device} is not known; allowed: auto, cpu, cuda, cuda:N, mps")
+    known = re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,4})?", device) is not None
+    number = device.partition(":")[2]
+    wanted = f"cuda:{number}" if number.isdigit() else "cuda"
+    meant = f"; did you mean device={wanted}?" if re.match(r"gpu|nvidia|\d", device.lower()) else ""
+    check(known, f"device={device} is not known; allowed: auto, cpu, cuda, cuda:N, mps{meant}")
 
 
 def check_compile(key: str, value: Any) -> None:
@@ -118,8 +126,9 @@ def as_size(key: str, value: Any) -> tuple[int, int] | None:
     if value is None:
         return None
     pair = list(value) if isinstance(value, list | tuple) else [value, value]
-    valid = len(pair) == 2 and all(isinstance(side, int) and side > 0 for side in pair)
+    valid = len(pair) == 2 and all(type(side) is int and side > 0 for side in pair)
     check(valid, f"{key}={value} is not a size; write one number of pixels or [height,width]")
+    check(max(pair) <= LARGEST_SIDE, f"{key}={value} is too large; at most {LARGEST_SIDE} pixels")
     return (pair[0], pair[1])
 
 

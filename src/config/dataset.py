@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from .checks import above, as_size, at_least, check, each, one_of, text
+from .checks import above, as_size, at_least, between, check, each, one_of, text
 from .options import check_option
 
 HANDLE = text(
@@ -22,25 +22,25 @@ class DatasetConfig:
     name: str
     root: str | None
     image_size: Any
-    channels: int | None = field(metadata=at_least(1, null="follows the images"))
+    channels: int | None = field(metadata=at_least(1, most=4096, null="follows the images"))
     resize: str = field(metadata=one_of("crop", "squash"))
     interpolation: str = field(metadata=one_of("bicubic", "bilinear", "nearest"))
-    mean: list[float] | None
-    std: list[float] | None = field(metadata=each(above(0), null="computed from the training images"))
+    mean: list[float] | None = field(metadata=each(between(-1000, 1000), null="computed from the training images"))
+    std: list[float] | None = field(metadata=each(at_least(1e-6, most=1000), null="computed from the training images"))
     axes: str | None = field(metadata=one_of("hwc", "chw", null="the smallest axis holds the channels"))
     pages: str | None = field(metadata=one_of("first", "bands"))
     value_range: list[float] | None
-    max_pixels: int | None = field(metadata=at_least(1))
+    max_pixels: int | None = field(metadata=at_least(1, most=10**12))
     flips: bool
     val_share: float | None = field(metadata=above(0, below=1))
     test_share: float | None = field(metadata=above(0, below=1))
     split: str | None = field(metadata=one_of("stratified", "grouped", "blocks"))
     group_pattern: str | None
-    block_size: int | None = field(metadata=at_least(1))
-    split_seed: int | None = field(metadata=at_least(0))
+    block_size: int | None = field(metadata=at_least(1, most=10**9))
+    split_seed: int | None = field(metadata=at_least(0, below=2**63))
     on_error: str | None = field(metadata=one_of("refuse", "skip"))
     cache: str = field(metadata=one_of("auto", "device", "memory", "disk", "off"))
-    cache_dir: str
+    cache_dir: str = field(metadata=text(example="FOLDER", pattern=".+", form="a folder"))
     variant: str | None = field(metadata=one_of("balanced", "byclass", "bymerge", "letters", "digits", "mnist"))
     table: str | None = field(metadata=text(example="FILE.csv"))
     delimiter: str | None = field(metadata=one_of(*DELIMITERS, null="detected"))
@@ -58,7 +58,7 @@ class DatasetConfig:
         if self.mean is not None:
             check_channels(self, self.channels or len(self.mean))
         levels = self.value_range
-        fits = levels is None or (len(levels) == 2 and levels[0] < levels[1])
+        fits = levels is None or (len(levels) == 2 and -1e30 < levels[0] < levels[1] < 1e30)
         check(fits, f"dataset.value_range={levels} must be two numbers, the smaller first; null: found in the images")
         total = (self.val_share or 0) + (self.test_share or 0)
         check(total < 1, f"dataset.val_share + dataset.test_share = {total:g} leaves nothing to train on")

@@ -77,5 +77,11 @@ def check_option(group: str, config: Any) -> None:
     keys = option_keys(group, config.name) if config.name in list_options(group) else given
     known = ", ".join(sorted(keys))
     for key in given:
+        if (group, key) == ("dataset", "root") and key not in keys:
+            root = config.root
+            raise ValueError(
+                f"dataset.root={root} means nothing for dataset={config.name}; to train on your own images: "
+                f"dataset=image_folder dataset.root={root}"
+            )
         check(key in keys, f"{group}.{key} means nothing for {group}={config.name}; its keys: {known}")
     check_fields(group, config, keys)

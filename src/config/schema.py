@@ -39,21 +39,21 @@ class ModelConfig:
     """
 
     image_size: Any
-    patch_size: int | None = field(metadata=at_least(1, null="follows the image size"))
-    in_channels: int | None = field(metadata=at_least(1, null="follows the data"))
-    num_classes: int | None = field(metadata=at_least(1, null="follows the data"))
-    embedding_dim: int = field(metadata=at_least(1))
-    num_layers: int = field(metadata=at_least(1))
-    num_heads: int = field(metadata=at_least(1))
-    mlp_ratio: float = field(metadata=above(0))
+    patch_size: int | None = field(metadata=at_least(1, most=1024, null="follows the image size"))
+    in_channels: int | None = field(metadata=at_least(1, most=4096, null="follows the data"))
+    num_classes: int | None = field(metadata=at_least(1, most=1_000_000, null="follows the data"))
+    embedding_dim: int = field(metadata=at_least(1, most=65_536))
+    num_layers: int = field(metadata=at_least(1, most=1000))
+    num_heads: int = field(metadata=at_least(1, most=1024))
+    mlp_ratio: float = field(metadata=above(0, most=100))
     qkv_bias: bool
     dropout: float = field(metadata=at_least(0, below=1))
     attention_dropout: float = field(metadata=at_least(0, below=1))
     drop_path: float = field(metadata=at_least(0, below=1))
     pooling: str = field(metadata=one_of("cls", "mean"))
     position_embedding: str = field(metadata=one_of("learned", "sincos2d"))
-    num_registers: int = field(metadata=at_least(0))
-    layer_scale: float | None = field(metadata=above(0, null="no LayerScale"))
+    num_registers: int = field(metadata=at_least(0, most=1000))
+    layer_scale: float | None = field(metadata=at_least(1e-9, null="no LayerScale", most=100))
     qk_norm: bool
     stem: str = field(metadata=one_of("patch", "conv", "overlap"))
     zero_init_head: bool
@@ -67,6 +67,7 @@ class ModelConfig:
             dim % heads == 0,
             f"model.embedding_dim={dim} is not divisible by model.num_heads={heads}; heads that fit: {fitting}",
         )
+        check(int(dim * self.mlp_ratio) > 0, f"model.mlp_ratio={self.mlp_ratio} leaves no neurons in the MLP")
         check(
             self.position_embedding != "sincos2d" or dim % 4 == 0,
             f"model.embedding_dim={dim} is not divisible by 4, which model.position_embedding=sincos2d needs; "
@@ -94,10 +95,10 @@ class ModelConfig:
 @dataclass
 class OptimizerConfig:
     name: str
-    lr: float = field(metadata=above(0))
-    weight_decay: float = field(metadata=at_least(0))
+    lr: float = field(metadata=above(0, most=1e30))
+    weight_decay: float = field(metadata=at_least(0, most=100))
     betas: list[float] | None = field(metadata=pair(at_least(0, below=1)))
-    eps: float | None = field(metadata=above(0))
+    eps: float | None = field(metadata=at_least(1e-16, most=1))
     momentum: float | None = field(metadata=at_least(0, below=1))
     nesterov: bool | None
 
@@ -112,8 +113,8 @@ class OptimizerConfig:
 @dataclass
 class SchedulerConfig:
     name: str
-    warmup_epochs: float | None = field(metadata=at_least(0, null="10 % of the run"))
-    min_lr: float | None = field(metadata=at_least(0))
+    warmup_epochs: float | None = field(metadata=at_least(0, most=1_000_000, null="10 % of the run"))
+    min_lr: float | None = field(metadata=at_least(0, most=100))
     decay_share: float | None = field(metadata=above_up_to(0, 1))
 
     def __post_init__(self) -> None:
@@ -122,14 +123,16 @@ class SchedulerConfig:
 
 @dataclass
 class TrainingConfig:
-    epochs: int | None = field(metadata=at_least(1, null="follows the number of images"))
-    max_minutes: float | None = field(metadata=above(0, null="no limit"))
-    early_stopping: int | None = field(metadata=at_least(1, null="off"))
-    batch_size: int | None = field(metadata=at_least(1, null="follows the size of the data"))
-    micro_batch_size: int | None = field(metadata=at_least(1, null="the whole batch, less when out of memory"))
-    accumulate: int | None = field(metadata=at_least(1, null="1, more when out of memory"))
-    lr: float | None = field(metadata=above(0, null="the optimizer's"))
-    clip_norm: float | None = field(metadata=above(0, null="no clipping"))
+    epochs: int | None = field(metadata=at_least(1, most=1_000_000, null="follows the number of images"))
+    max_minutes: float | None = field(metadata=above(0, most=1_000_000, null="no limit"))
+    early_stopping: int | None = field(metadata=at_least(1, most=1_000_000, null="off"))
+    batch_size: int | None = field(metadata=at_least(1, most=1_000_000, null="follows the size of the data"))
+    micro_batch_size: int | None = field(
+        metadata=at_least(1, most=1_000_000, null="the whole batch, less when out of memory")
+    )
+    accumulate: int | None = field(metadata=at_least(1, most=1_000_000, null="1, more when out of memory"))
+    lr: float | None = field(metadata=above(0, most=1e30, null="the optimizer's"))
+    clip_norm: float | None = field(metadata=at_least(1e-9, null="no clipping", most=1e9))
     label_smoothing: float = field(metadata=at_least(0, below=1))
     patch_dropout: float | None = field(metadata=at_least(0, below=1, null="follows the images"))
     patch_dropout_off_share: float = field(metadata=at_least(0, below=1))
@@ -140,12 +143,12 @@ class TrainingConfig:
     precision: str = field(metadata=one_of("auto", "bf16", "fp16", "float32"))
     kernels: str = field(metadata=one_of("auto", "torch", "onednn"))
     attention: str = field(metadata=one_of("auto", "fused", "whole"))
-    threads: int | None = field(metadata=at_least(1, null="a trial's choice"))
+    threads: int | None = field(metadata=at_least(1, most=1024, null="a trial's choice"))
     compile: Any
     gradient_checkpointing: bool
     deterministic: bool
     strategy: str = field(metadata=one_of("ddp", "fsdp"))
-    checkpoint_minutes: float = field(metadata=above(0))
+    checkpoint_minutes: float = field(metadata=above(0, most=1_000_000))
     profile: bool
     tensorboard: bool
 
@@ -226,13 +229,13 @@ class InferenceConfig:
     output: str | None
     filter: str | None
     sort: str
-    topk: int = field(metadata=at_least(1))
-    batch_size: int = field(metadata=at_least(1))
+    topk: int = field(metadata=at_least(1, most=1_000_000))
+    batch_size: int = field(metadata=at_least(1, most=1_000_000))
     device: str
     precision: str = field(metadata=one_of("auto", "bf16", "fp16", "float32"))
     kernels: str = field(metadata=one_of("auto", "torch", "onednn"))
     attention: str = field(metadata=one_of("auto", "fused", "whole"))
-    threads: int | None = field(metadata=at_least(1, null="a trial's choice"))
+    threads: int | None = field(metadata=at_least(1, most=1024, null="a trial's choice"))
     compile: Any
     roots: list[str]
 

@@ -9,18 +9,18 @@ from .checks import at_least, check, check_fields, one_of
 @dataclass
 class SweepConfig:
     zip: bool
-    random: int | None = field(metadata=at_least(1, null="all combinations"))
+    random: int | None = field(metadata=at_least(1, most=10_000, null="all combinations"))
     file: str | None
     params: dict[str, Any]
-    seed: int
+    seed: int = field(metadata=at_least(0, below=2**63))
     search: str | None = field(metadata=one_of("tpe", "random", null="no search"))
-    trials: int = field(metadata=at_least(1))
+    trials: int = field(metadata=at_least(1, most=10_000))
     pruner: str | None = field(metadata=one_of("median", "hyperband", null="no pruning"))
-    prune_after: int = field(metadata=at_least(1))
+    prune_after: int = field(metadata=at_least(1, most=1_000_000))
     on_error: str = field(metadata=one_of("continue", "stop"))
     isolate: bool
     gpus: Any
-    parallel: int = field(metadata=at_least(1))
+    parallel: int = field(metadata=at_least(1, most=1000))
     only: Any
     new: bool
 

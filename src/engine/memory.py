@@ -1,9 +1,14 @@
-"""Out of memory: the same batch in smaller micro-batches, so that the results stay the same."""
+"""Out of memory: the same batch in smaller micro-batches, and models that cannot fit.
+
+The gradients stay those of the whole batch, except for the masks of dropout, drop path and patch dropout, which are
+drawn for each micro-batch.
+"""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,13 +19,16 @@ from ..data.storage import Images
 from .evaluation import evaluate
 from .trainer import Trainer
 
-# Of MPS and the CPU; a CUDA device raises its own exception.
-_MESSAGES = ("out of memory", "can't allocate memory", "not enough memory")
+# Of MPS and the CPU; a CUDA device raises its own exception. The last two are oneDNN's and the C++ library's.
+_MESSAGES = (
+    *("out of memory", "can't allocate memory", "not enough memory"),
+    *("could not create a primitive", "bad_alloc"),
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or (
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(message in text for message in _MESSAGES)
     )
 
@@ -63,6 +71,37 @@ class OutOfMemory:
                 f"training.micro_batch_size={self._trainer.micro_batch_size}, which does not change the results"
             ) from error
         return self.ran_out
+
+
+# Copies of the weights that each optimizer keeps, such as the two moments of Adam; the others keep one.
+MOMENTS = {"adamw": 2, "adam": 2}
+
+
+def count_parameters(model: Any) -> int:
+    """Return the number of parameters of a model's configuration, but for a few thousand, before it is built."""
+    dim, hidden = model.embedding_dim, int(model.embedding_dim * model.mlp_ratio)
+    height, width = model.image_size
+    tokens = (height // model.patch_size) * (width // model.patch_size)
+    positions = tokens * dim if model.position_embedding == "learned" else 0
+    patches = (model.in_channels or 1) * model.patch_size**2
+    return model.num_layers * (4 * dim**2 + 2 * dim * hidden) + positions + dim * (patches + (model.num_classes or 1))
+
+
+def estimate_memory(config: Any, shards: int) -> int:
+    """Return a lower bound of the bytes that training a configured model on one image takes, before it is built.
+
+    shards: the number of devices that share weights, gradients and moments.
+    """
+    model, training = config.model, config.training
+    height, width = model.image_size
+    tokens = (height // model.patch_size) * (width // model.patch_size) * (1 - (training.patch_dropout or 0.0))
+    hidden = int(model.embedding_dim * model.mlp_ratio)
+    # Of each block and token, in half precision: what its products and norms were computed from.
+    kept = 0 if training.gradient_checkpointing else 2 * (6 * model.embedding_dim + hidden)
+    trained = config.init.freeze is None
+    copies = 1 + trained * (1 + MOMENTS.get(config.optimizer.name, 1)) + (training.ema is not None)
+    activations = trained * model.num_layers * tokens * kept
+    return round(4 * copies * count_parameters(model) / shards + activations)
 
 
 @dataclass
@@ -118,7 +157,7 @@ def _try_steps(trainer: Trainer, split: Split, preprocessing: Preprocessing, num
         first += sum(_time(trainer, partial(_evaluate, trainer, preprocessing, count)) for count in evaluated if count)
         again = _time(trainer, partial(_evaluate, trainer, preprocessing, size))
         return Fit(first, again / size)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         return None

@@ -19,6 +19,20 @@ def available_memory() -> int:
         return free
 
 
+def total_memory(device: torch.device) -> int:
+    """Return the bytes of memory that the device has in all; of a CPU those of the machine, or of the container."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    total = 2**63  # where the system does not report it, nothing is known to be too much
+    with contextlib.suppress(OSError, KeyError, ValueError):
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        total = int(lines["MemTotal"].split()[0]) * 1024
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # of a container: both versions of cgroups
+        with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+            total = min(total, int(Path("/sys/fs/cgroup", name).read_text()))
+    return total
+
+
 def format_bytes(num_bytes: float) -> str:
     """Return a readable size: 512 B, 3.4 MiB, 1.2 GiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):
