@@ -93,6 +93,8 @@ def train(config: TrainConfig, job: Job) -> float:
         control = StepControl(watch, interrupts, limit, run.checkpoint_due, save)
         save()
         interrupts.defer = True
+        if not ended and progress.epoch <= epochs:
+            log.info("epochs    *: the best so far, by validation accuracy; its weights are kept")
         with terminal.TrainingBar(epochs, steps) as bar, StepProfiler(device, run.profile_files()) as profiler:
             while progress.epoch <= epochs and not ended:
                 bar.start_epoch(progress.epoch)

@@ -13,13 +13,14 @@ from .augment.normalize import normalize
 from .data.load import Data
 from .engine.evaluation import Evaluation
 from .engine.trainer import Trainer
-from .machine.disk import write_csv, write_json
+from .machine.disk import short_path, write_csv, write_json
 from .model import VisionTransformer
 from .plots.images import plot_attention, plot_augmentations, plot_predictions
 from .plots.matrix import plot_confusion_matrix
 from .plots.model import plot_patch_filters, plot_position_embeddings
 from .run import files
 from .seeding import generator_for
+from .tables import wilson
 
 NUM_PREDICTIONS, NUM_ATTENTION, NUM_AUGMENTED = 24, 6, 32
 
@@ -27,11 +28,15 @@ NUM_PREDICTIONS, NUM_ATTENTION, NUM_AUGMENTED = 24, 6, 32
 def write_test(folder: Path, result: Evaluation, data: Data, root: str | None) -> dict[str, float]:
     """Write `test/`: metrics (fractions from 0 to 1), tables per class and per image, the confusion matrix.
 
+    accuracy_low and accuracy_high are the ends of its 95 % interval.
     root: image paths are written relative to this folder. Returns the metrics.
     """
     classes = data.classes
     precision, recall, f1 = metrics.macro(result.confusion)
-    summary = {"loss": result.loss, "accuracy": result.accuracy}
+    count = int(result.confusion.sum())
+    low, high = wilson(result.accuracy, count)
+    summary = {"loss": result.loss, "accuracy": result.accuracy, "accuracy_low": low, "accuracy_high": high}
+    summary["images"] = count
     if result.top5_accuracy is not None:
         summary["top5_accuracy"] = result.top5_accuracy
     # The mean accuracy per class, the usual metric of Caltech-101 and other imbalanced sets, is the macro recall.
@@ -50,19 +55,24 @@ def write_test(folder: Path, result: Evaluation, data: Data, root: str | None) -
 
 
 def _list_predictions(result: Evaluation, data: Data, root: str | None) -> list[dict[str, str | int]]:
-    """Return a row per test image, named by its file, or by its position in the split if it has no file."""
+    """Return a row per test image, named by its file, or by its position in the split if it has no file.
+
+    image: the same wherever the data set is; file: the path to open, as seen from the working directory.
+    """
     assert result.predictions is not None and result.confidences is not None
     names = [_name_image(path, root) for path in data.test.files] or [str(i) for i in range(len(data.test))]
-    columns = names, data.test.labels.tolist(), result.predictions.tolist(), result.confidences.tolist()
+    paths = [short_path(path) for path in data.test.files] or [""] * len(data.test)
+    columns = names, paths, data.test.labels.tolist(), result.predictions.tolist(), result.confidences.tolist()
     return [
         {
             "image": name,
+            **({"file": path} if path else {}),
             "class": data.classes[label],
             "predicted": data.classes[predicted],
             "confidence": f"{confidence:.6f}",
             "correct": int(label == predicted),
         }
-        for name, label, predicted, confidence in zip(*columns, strict=True)
+        for name, path, label, predicted, confidence in zip(*columns, strict=True)
     ]
 
 
@@ -96,7 +106,8 @@ def write_figures(folder: Path, model: VisionTransformer, data: Data, batch_size
     parts = images[shown.to(device)].split(batch_size)
     maps = np.concatenate([attention_to_patches(model, part, layers) for part in parts])
     names = [f"layer {layer + 1}" for layer in layers]
-    plot_attention(pictures[shown.numpy()], maps * model.num_tokens, names, folder / files.ATTENTION)
+    outcomes = [(data.classes[labels[i]], data.classes[predicted[i]]) for i in shown.tolist()]
+    plot_attention(pictures[shown.numpy()], maps * model.num_tokens, names, outcomes, folder / files.ATTENTION)
     plot_position_embeddings(*position_similarity(model), folder / files.POSITION_EMBEDDINGS)
     plot_patch_filters(principal_filters(model), folder / files.PATCH_FILTERS)
 

@@ -1,4 +1,4 @@
 """Use a run: `predictor` turns image files into class probabilities, `session` talks to the user in the terminal.
 
-`inputs` finds the files, `output` writes the table.
+`inputs` finds the files, `output` writes the table, `summary` counts what was predicted.
 """

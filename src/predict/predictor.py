@@ -13,16 +13,26 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..augment.normalize import normalize
+from ..config.schema import ModelConfig
 from ..data.decode import map_in_order
+from ..engine.memory import count_parameters
 from ..engine.trial import Trial, Work, choose_kernels, compile_blocks
 from ..machine.devices import autocast, choose_device
 from ..machine.kernels import PRECISIONS, Wanted, choose_precision, suits
-from ..machine.memory import keep_freed_memory
+from ..machine.memory import format_bytes, keep_freed_memory
 from ..model import VisionTransformer
 from ..run.files import BEST
 from ..run.saved import SavedRun
 
 WHATEVER_IS_FASTEST = Wanted()
+
+
+def _refuse_other_size(config: ModelConfig, path: Path) -> None:
+    """Raise ValueError if the file of weights is much smaller than the configured model, before that is built."""
+    parameters = count_parameters(config)
+    there = path.stat().st_size
+    if 4 * parameters > 2 * there + 2**20:
+        raise ValueError(f"{path} has {format_bytes(there)}, but the model of this run has {parameters:,} parameters")
 
 
 class Predictor:
@@ -38,12 +48,15 @@ class Predictor:
         self._wanted = replace(wanted, precision=choose_precision(precision, self.device))
         self.precision = PRECISIONS[self._wanted.precision]
         self._compiled: Trial | None = None  # the trial after which the model was compiled
+        _refuse_other_size(config.model, run.folder / BEST)
         model = VisionTransformer(**asdict(config.model))
         self.model = model.to(self.device).eval()
         try:
             self.model.load_state_dict(load_file(run.folder / BEST))
         except (SafetensorError, RuntimeError) as error:
-            raise ValueError(f"the weights of {run.folder} are damaged or of another model: {error}") from error
+            lines = [line.strip().rstrip(".") for line in str(error).splitlines()[:2]]
+            reason = ": ".join(filter(None, lines))[:200]
+            raise ValueError(f"the weights of {run.folder} are damaged or of another model: {reason}") from error
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:

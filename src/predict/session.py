@@ -19,7 +19,7 @@ from ..config.schema import InferenceConfig
 from ..machine.disk import short_path
 from ..machine.streams import write_error
 from ..run.query import select_runs
-from ..run.saved import SavedRun, best_run, choose_run, find_all_runs, find_runs
+from ..run.saved import SavedRun, best_run, choose_run, find_all_runs, name_others
 from ..signals import Interrupts, name_signal
 from ..tables import Table, format_percent
 
@@ -29,26 +29,28 @@ if TYPE_CHECKING:
 
 NUMBERS = ("no", "parameters", "epochs", "val acc", "test acc", "minutes")
 COLUMNS = ("no", "when", "data set", "model", *NUMBERS[1:], "status")
+SHOWN = 12  # images up to which each one gets its bars
 DROPPED_FIRST = ("minutes", "parameters", "epochs", "model", "when")  # in a terminal that is too narrow for all
 
 
-def list_runs(config: InferenceConfig, everything: bool = False) -> list[SavedRun]:
-    """Print the table of runs that match `filter`, in the order of `sort`; return the runs.
+def list_runs(config: InferenceConfig, everything: bool = False) -> dict[int, SavedRun]:
+    """Print the table of runs that match `filter`, in the order of `sort`; return them by their numbers.
 
-    everything: show runs without weights too, and the folders. Raises FileNotFoundError if there are no runs.
+    everything: show runs without weights too, and the folders. A run has the same number in each table, and in `run=`:
+    its place among all runs, the newest first. Raises FileNotFoundError if there are no runs.
     """
-    if everything:
-        found, problems = find_all_runs(config.roots)
-        for problem in problems:
-            _warn(f"left out: {problem}")
-    else:
-        found = find_runs(config.roots)
+    known, problems = find_all_runs(config.roots)
+    for problem in problems if everything else ():
+        terminal.warn(f"left out: {problem}")
+    found = [run for run in known if everything or run.has_weights()]
     if not found:
         raise FileNotFoundError(f"no runs in {' or '.join(config.roots)}; train one first: python train.py")
-    runs = select_runs(found, config.filter, config.sort)
-    if not runs:
+    chosen = select_runs(found, config.filter, config.sort)
+    if not chosen:
         raise FileNotFoundError(f"filter={config.filter} matches none of {len(found)} run(s); leave it out to see all")
-    rows = [_describe(number, run) for number, run in enumerate(runs, start=1)]
+    numbers = {id(run): number for number, run in enumerate(known, start=1)}
+    runs = {numbers[id(run)]: run for run in chosen}
+    rows = [_describe(number, run) for number, run in runs.items()]
     table = Table((*COLUMNS, "folder"), rows, right=NUMBERS)
     _show_fitting(table if everything else table.pick(range(len(COLUMNS))))
     return runs
@@ -113,7 +115,10 @@ def predict_once(config: InferenceConfig) -> int:
     from .output import open_output
 
     inputs = find_inputs(str(config.input))
-    run = choose_run(config.run or "best", config.roots)
+    run = choose_run(config.run, config.roots)
+    if config.run in ("best", "latest"):
+        for line in name_others(run, config.roots):
+            terminal.warn(line)
     output = None if config.output is None else Path(os.path.expanduser(config.output))
     tally, stopped, add = Tally(), None, None
     with contextlib.ExitStack() as stack:
@@ -121,9 +126,9 @@ def predict_once(config: InferenceConfig) -> int:
             stack.enter_context(Interrupts())  # a signal is raised, in imports too, so that no empty file is left
             add = stack.enter_context(open_output(output))
         predictor = _open(run, config)
-        _warn(inputs.describe_others())
+        terminal.warn(inputs.describe_others())
         try:
-            _predict(predictor, inputs.files, config, tally, add, _warn)
+            _predict(predictor, inputs.files, str(config.input), config, tally, add, terminal.warn)
         except KeyboardInterrupt as error:
             if not tally.predicted:
                 raise
@@ -144,26 +149,27 @@ def predict_once(config: InferenceConfig) -> int:
     return tally.predicted
 
 
-def _warn(line: str) -> None:
-    if line:
-        print(terminal.printable(line), file=sys.stderr)
-
-
 def _predict(
     predictor: "Predictor",
     files: Sequence[Path],
+    wanted: str,
     config: InferenceConfig,
     tally: Tally,
     add: "Add | None",
     report: Callable[[str], None],
 ) -> None:
-    """Predict the files, and show each image or, with `add`, add its row to a table; report: prints a line.
+    """Predict the files, which `wanted` means; show each image or, with `add`, add its row to a table.
+
+    report: prints a line.
 
     A signal ends it between two batches' results, so that each is complete.
     """
     from ..data.read import count_notes
+    from .summary import Summary
 
-    shown = len(files) if add else 0
+    brief = add is None and len(files) > SHOWN  # bars of many images tell nobody anything
+    summary = Summary(predictor.classes, wanted)
+    shown = len(files) if add or brief else 0
     notes = Counter[str]()  # what ambiguous files were taken for
     trial = predictor.choose_computing(config.batch_size, len(files))
     if trial.rates:
@@ -177,8 +183,9 @@ def _predict(
                 tops = [predictor.top(row, config.topk) for row in probabilities]
                 if add:
                     add([_as_row(path, top) for path, top in zip(read, tops, strict=True)])
-                else:
-                    for path, top in zip(read, tops, strict=True):
+                for path, top in zip(read, tops, strict=True):
+                    summary.add(path, *top[0])
+                    if not add and not brief:
                         terminal.show_predictions(str(path), top)
                 tally.predicted += len(read)
                 tally.unreadable += len(errors)
@@ -186,6 +193,11 @@ def _predict(
                 interrupts.release()
                 if add is None and write_error(sys.stdout):
                     break
+        if brief:
+            terminal.show_table(*summary.table())
+            terminal.say("a row for each image: output=FILE.csv")
+        for line in summary.score():
+            terminal.say(line)
     finally:
         for line in count_notes(notes):
             report(line)
@@ -230,18 +242,19 @@ def ask_about_images(config: InferenceConfig) -> None:
         config.run = None
 
 
-def _ask_for_run(runs: list[SavedRun]) -> SavedRun | None:
-    best = best_run(runs)
-    question = f"run 1-{len(runs)} (Enter: {runs.index(best) + 1}, the best on {best.dataset}; q: quit): "
+def _ask_for_run(runs: dict[int, SavedRun]) -> SavedRun | None:
+    best = best_run(list(runs.values()))
+    number = next(number for number, run in runs.items() if run is best)
+    question = f"number of a run (Enter: {number}, the best on {best.dataset}; q: quit): "
     while True:
         answer = terminal.ask(question)
         if answer is None or answer.lower() == "q":
             return None
         if answer == "":
             return best
-        if answer.isdecimal() and 1 <= int(answer) <= len(runs):
-            return runs[int(answer) - 1]
-        terminal.say(f"'{answer}' is not a number from 1 to {len(runs)}")
+        if answer.isdecimal() and int(answer) in runs:
+            return runs[int(answer)]
+        terminal.say(f"'{answer}' is not a number in the table")
 
 
 def _answer(predictor: "Predictor", config: InferenceConfig) -> bool:
@@ -256,13 +269,14 @@ def _answer(predictor: "Predictor", config: InferenceConfig) -> bool:
             return True
         if not answer:
             continue
+        wanted = _unquote(answer)
         try:
-            inputs = find_inputs(_unquote(answer))
+            inputs = find_inputs(wanted)
         except (OSError, ValueError) as error:
             terminal.say(str(error))
             continue
         tally = Tally()
-        _predict(predictor, inputs.files, config, tally, None, terminal.say)
+        _predict(predictor, inputs.files, wanted, config, tally, None, terminal.say)
         if len(inputs.files) + len(inputs.others) > 1:
             if inputs.others:
                 terminal.say(inputs.describe_others())

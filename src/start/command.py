@@ -2,7 +2,6 @@
 
 import os
 import sys
-import tempfile
 from argparse import Namespace
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
@@ -18,16 +17,20 @@ from ..config.overrides import escape, is_quoted, name_key, quote, quote_path, s
 from ..config.recipe import plain_words
 from ..config.schema import TrainConfig
 from ..distributed.torchrun import Place
+from ..machine.disk import short_path
+from ..machine.streams import printable
+from ..run.claim import hold_folder
 from ..run.resume import ROOTS, open_resumable, read_config
 from ..run.saved import SavedRun
-from ..sweep.plan import Plan, Sweep, open_sweep
+from ..sweep.plan import JOB_PROCESS, Plan, Sweep, open_sweep
 from .composer import Composer, open_hydra
 from .expand import expand
 from .flags import list_flags, refuse_dashes, refuse_pairs, split_words
-from .folders import claim_folder, remove_unused
+from .folders import claim_folder, make_rank_folder
 from .plan import plan_sweep
 from .reopen import find_same, merge_typed, reopen_sweep
-from .words import drop_plus, is_none
+from .trust import take_flags
+from .words import drop_plus, explain_word, is_none, refuse_repeated, refuse_secrets
 
 RESUMED_CONFIG = "configuration_of_the_run"  # the name of a resumed run's configuration in Hydra's ConfigStore
 
@@ -75,10 +78,13 @@ def parse_command(argv: list[str], config_name: str, schema: type[Any], place: P
     """
     parser = get_args_parser()
     flags, typed = split_words(argv[1:], parser)
-    refuse_dashes(flags, schema, parser)
+    refuse_dashes(flags, typed, schema, parser)
     arguments = parser.parse_args(flags)
     if arguments.overrides:
-        raise ValueError(f"'{arguments.overrides[0]}' is not of the form key=value")
+        word = arguments.overrides[0]
+        raise ValueError(explain_word(word, argv[argv.index(word, 1) - 1], schema))
+    refuse_repeated(typed)
+    refuse_secrets(typed)
     typed = typed if arguments.config_name else [drop_plus(word) for word in typed]
     modes = [split_override(word)[1].upper() for word in typed if name_key(word) == "hydra.mode"]
     arguments.multirun |= modes[-1:] == ["MULTIRUN"]
@@ -142,9 +148,10 @@ def _reopen_sweep(command: Command, wanted: str) -> tuple[Command, tuple[Path, P
     """Return the command with the overrides that started the sweep instead of `resume=`; and its folder and plan."""
     folder, saved = open_sweep(wanted, Path("multirun"))
     overrides = merge_typed(saved, _drop_resume(command.overrides))
-    flags = ["--multirun", *(_drop_multirun(command.flags) or saved.flags)]
+    flags = take_flags(saved.flags, _drop_multirun(command.flags))
     cwd = saved.cwd if os.path.isdir(saved.cwd) else command.cwd
-    return replace(command, flags=flags, overrides=overrides, cwd=cwd), (folder, saved)
+    words = ["--multirun", *flags]
+    return replace(command, flags=words, overrides=overrides, cwd=cwd), (folder, replace(saved, flags=flags))
 
 
 def _drop_multirun(flags: list[str]) -> list[str]:
@@ -209,7 +216,7 @@ def _check(command: Command, plan: tuple[Path, Plan] | None) -> Command:
             command = replace(command, added=settled.added, folder=folder)
     if command.place.main and plan is None:
         for note in composer.notes:
-            print(f"note      {note}", file=sys.stderr)
+            print(printable(f"note      {note}"), file=sys.stderr)
     return command
 
 
@@ -251,19 +258,25 @@ def _refuse_sweep(overrides: list[str], composer: Composer, shown: bool) -> None
 
 
 def claim(command: Command, cleanup: ExitStack) -> Command:
-    """Make this process's folder if it is new, and return the command with overrides that tell Hydra to use it."""
+    """Take this process's folder, and make it if it is new; return the command with overrides that make Hydra use it.
+
+    No other process can have the folder until the clean-up. Raises ValueError if one has it.
+    """
     if command.folder is None:
         return command
     key = "hydra.run.dir" if command.sweep is None else "hydra.sweep.dir"
-    folder, extra = command.folder, []
+    folder, sweep, extra = command.folder, command.sweep, []
     if not command.place.main:
-        prefix = f"rank-{command.place.rank}-"
-        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)))
-        extra = ["hydra.output_subdir=null"]
+        folder, extra = Path(cleanup.enter_context(make_rank_folder(command.place.rank))), ["hydra.output_subdir=null"]
     elif command.run is not None:
         folder, extra = command.run.folder, ["hydra.output_subdir=null"]
-    elif command.sweep is None or command.sweep.is_new:
-        folder = claim_folder(folder, key, command.overrides)
-        cleanup.callback(remove_unused, folder.absolute())
+        refusal = f"resume={short_path(folder)} is in use by another process; wait for it, or stop it first"
+        cleanup.enter_context(hold_folder(folder, refusal, deep=True))
+    elif sweep is None or sweep.is_new:
+        folder, made = claim_folder(folder, key, command.overrides, cleanup)
+        sweep = sweep and replace(sweep, made=made)
+    elif not os.environ.get(JOB_PROCESS):  # the process that runs the sweep has it
+        refusal = f"another process is running the sweep {short_path(folder)}; wait for it, or type sweep.new=true"
+        cleanup.enter_context(hold_folder(folder.absolute(), refusal))
     words = [*command.overrides, f"{key}={quote(str(folder))}", *extra]
-    return replace(command, folder=folder, overrides=words)
+    return replace(command, folder=folder, sweep=sweep, overrides=words)

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import version
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
@@ -80,6 +81,12 @@ class Composer:
     def _compose(self, words: list[str]) -> DictConfig:
         try:
             cfg = self._hydra.compose_config(self._config_name, words, RunMode.RUN, from_shell=False)
+        except RecursionError:
+            raise ValueError("the files of the configuration name each other in a circle: see their defaults") from None
+        except TypeError as error:  # of a list where the name of an option belongs
+            raise ValueError(f"{' '.join(words)}: an option is one name, not a list or a number ({error})") from error
+        except yaml.MarkedYAMLError as error:
+            raise ValueError(self._explain_yaml(error)) from error
         except KeyError as error:  # the only one that Hydra does not explain
             raise ValueError(f"hydra.job.env_copy: the environment has no variable {error}") from error
         # As for a job, so that `${hydra:runtime.cwd}` has a value.
@@ -92,6 +99,18 @@ class Composer:
                 with read_write(runtime):
                     runtime.output_dir = os.path.abspath(folder)
         return cfg
+
+    def _explain_yaml(self, error: yaml.MarkedYAMLError) -> str:
+        """Return which file is not YAML, and where: Hydra's error does not say it."""
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        roots = [found.path for found in self._hydra.config_loader.get_search_path().get_path()]
+        for root in (Path(str(path).removeprefix("file://")) for path in roots if path):
+            for path in sorted(root.rglob("*.yaml")):
+                try:
+                    yaml.safe_load(path.read_text(encoding="utf-8"))
+                except (yaml.YAMLError, OSError, ValueError):
+                    return f"{path}, line {line}, is not valid YAML: {error.problem}"
+        return f"line {line} of a file of the configuration is not valid YAML: {error.problem}"
 
     def check(self, words: list[str]) -> tuple[Any, Settled]:
         """Return the checked configuration, and what Hydra composed."""

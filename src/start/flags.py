@@ -21,13 +21,16 @@ def split_words(words: list[str], parser: ArgumentParser) -> tuple[list[str], li
     return flags, overrides
 
 
-def refuse_dashes(flags: list[str], schema: type[Any], parser: ArgumentParser) -> None:
-    """Raise ValueError for a setting typed with dashes, as in other tools; flags of Hydra may be abbreviated."""
+def refuse_dashes(flags: list[str], typed: list[str], schema: type[Any], parser: ArgumentParser) -> None:
+    """Raise ValueError for a setting typed with dashes, as in other tools; flags of Hydra may be abbreviated.
+
+    typed: the overrides, which may stand after such a flag.
+    """
     options = list(parser._option_string_actions)
     for flag in flags:
         name = flag.split("=", 1)[0]
         if name.startswith("--") and not any(option.startswith(name) for option in options):
-            raise ValueError(explain_flag(flag, schema))
+            raise ValueError(explain_flag(flag, schema, typed))
 
 
 def refuse_pairs(arguments: Namespace) -> None:

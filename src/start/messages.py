@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -21,7 +21,9 @@ from omegaconf.errors import (
 from ..config.compose import USER_ERRORS
 from ..config.keys import list_keys, suggest_keys
 from ..config.options import CONFIGS
-from .words import accepts_null, is_none
+from ..config.overrides import quote
+from ..machine.streams import printable
+from .words import accepts_null, explain_folder, is_none
 
 # Launcher plugins used by configs/hydra/launcher/, and the arguments of pip that install them.
 LAUNCHERS = {
@@ -30,6 +32,7 @@ LAUNCHERS = {
 }
 # Options of earlier versions, and their replacements.
 REPLACED = {"hydra/launcher/processes": "sweep.isolate=true sweep.parallel=2"}
+INTRODUCING = ("set", "opt", "opts", "options", "override", "overrides", "cfg_options", "config_override")
 KINDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -41,13 +44,17 @@ def wants_traceback() -> bool:
 def format_error(error: Exception) -> str:
     """Return the report of a job's error: a line for what a user can fix, a traceback for a bug."""
     full = wants_traceback() or not isinstance(error, USER_ERRORS)
-    return "".join(traceback.format_exception(error)) if full else f"error: {error}\n"
+    if full:
+        return printable("".join(traceback.format_exception(error)), own_lines=True)
+    return printable(f"error: {error}\n")
 
 
-def explain_flag(flag: str, schema: type) -> str:
-    """Return what to type instead of a setting with dashes, such as --epochs=5 or --epochs."""
+def explain_flag(flag: str, schema: type, typed: Sequence[str] = ()) -> str:
+    """Return what to type instead of a setting with dashes, such as --epochs=5 or --epochs; typed: all overrides."""
     name, _, value = flag.lstrip("-").partition("=")
     name = name.replace("-", "_")
+    if name in INTRODUCING and typed:
+        return f"{flag} is not an option; settings are typed without it: {' '.join(typed)}"
     key = name if name in list_keys(schema) else (suggest_keys(name, schema) or [name])[0]
     return f"{flag} is not an option; settings are typed without dashes: {key}={value or 'VALUE'}"
 
@@ -70,6 +77,13 @@ def _explain(error: BaseException, schema: type, configs: Path) -> str:
             return f"'{cause.override}' is not of the form key=value"
         if isinstance(cause, OverrideParseException) and str(cause.override).endswith("=~"):
             return f"{cause.override}: nothing is written as null; write {str(cause.override)[:-1]}null"
+        if isinstance(cause, OverrideParseException):
+            key, _, value = str(cause.override).partition("=")
+            kind = _name_kind(key.lstrip("+"), schema)
+            quotes = f'; put it in quotes: "{key}={quote(value)}"' if kind == "text" else ""
+            return (
+                f"{cause.override} cannot be read: {value} is not {kind}, or a bracket or quote is not closed{quotes}"
+            )
     for cause in causes:
         if isinstance(cause, OmegaConfBaseException) and (text := _explain_value(cause, schema, where)):
             return text
@@ -134,6 +148,8 @@ def _explain_option(error: MissingConfigException) -> str:
         folders = re.findall(r"path=(?:file://)?(/.*)", str(error))
         where = [folder for folder in folders if Path(folder) != CONFIGS]
         return f"{name}.yaml is not in {' or '.join(folders)}" if where else f"configs/{name}.yaml does not exist"
+    if folder := explain_folder(group, name):
+        return folder
     available = list(error.options or [])
     near = difflib.get_close_matches(name, available, n=1)
     hint = f" Did you mean {group}={near[0]}?" if near else ""
