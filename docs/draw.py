@@ -2,7 +2,7 @@
 
 vit.png, floors.png and positions.png are drawn here, the last one from the run's weights; the run's own pictures are
 copied as run_*.png. Those there now are of `python train.py dataset.image_size=32`, whose 8 x 8 patches show more than
-the 4 x 4 of the default run. Not made here: curves.png, of the default run, and sweep.png, of a sweep.
+the 4 x 4 of the default run. Not made here: sweep.png, of a sweep.
 The photo is china.jpg of scikit-learn, by danielbuechele, CC BY 2.0.
 """
 

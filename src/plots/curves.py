@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .letters import INK, text
+from .letters import INK, MUTED, text
 from .style import (
     EMA,
     PALETTE,
@@ -26,6 +26,10 @@ from .style import (
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 DOTTED_EPOCHS = 12  # up to this many, each epoch gets a marker: a line through one point is invisible
+CAPTION = (
+    "Good: both losses fall. A validation loss that rises while the training loss falls is overfitting: more "
+    "augmentation or fewer epochs. Training images are augmented, so that they may look harder."
+)
 WIDTH, HEIGHT = 5.4, 3.2  # of a panel in a comparison, in inches
 
 
@@ -55,8 +59,8 @@ def _draw_curves(metrics: dict[str, list[float]]) -> Figure:
     exponent = _exponent(columns["lr"])
     columns["lr"] = columns["lr"] / 10.0**exponent
     unit = f" (×10{str(exponent).translate(SUPERSCRIPTS)})" if exponent else ""
-    figure = Figure((12, 3.3), dpi=100, facecolor="white")
-    panels = [add_panel(figure, (left, 0.14, 0.275, 0.72)) for left in (0.04, 0.375, 0.71)]
+    figure = Figure((12, 3.5), dpi=100, facecolor="white")
+    panels = [add_panel(figure, (left, 0.19, 0.275, 0.68)) for left in (0.04, 0.375, 0.71)]
     for axes, title in zip(panels, ("Loss", "Accuracy (%)", "Learning rate" + unit), strict=True):
         axes.text(0, 1.05, title, transform=axes.transAxes, **text(11, weight="bold"))
     for axes, metric in zip(panels, ("loss", "acc"), strict=False):
@@ -71,6 +75,7 @@ def _draw_curves(metrics: dict[str, list[float]]) -> Figure:
     _mark_best(panels[1], columns["epoch"], columns[f"{kept}_acc"], columns[f"{kept}_loss"], color)
     _draw_line(panels[2], columns, "lr", INK)
     panels[2].set_ylim(bottom=0)
+    figure.text(0.04, 0.01, CAPTION, **text(8.5, MUTED, va="bottom"))
     return figure
 
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from .letters import INK, MUTED, label, text
-from .style import RIGHT, WRONG, Bytes, Floats, add_bar, known, save
+from .style import RIGHT, WRONG, Bytes, Floats, add_bar, known, save, write_caption
 
 
 def plot_predictions(
@@ -28,26 +28,31 @@ def plot_augmentations(images: Bytes, targets: list[list[tuple[str, float]]], pa
     save(_draw_augmentations(images, targets), path, crop=True)
 
 
-def plot_attention(images: Bytes, maps: Floats, layer_names: list[str], path: Path) -> None:
+def plot_attention(
+    images: Bytes, maps: Floats, layer_names: list[str], outcomes: list[tuple[str, str]], path: Path
+) -> None:
     """Draw images (n, H, W, C), each next to its attention to the patches, maps (n, L, rows, columns).
 
     Maps are in multiples of uniform attention and have one color scale, so that they can be compared. What gets less
-    than uniform attention stays uncolored. The least and the greatest value are written below each map.
+    than uniform attention stays uncolored. The least and the greatest value are written below each map. outcomes: the
+    true and the predicted class of each image, written below it.
     """
-    save(_draw_attention(images, maps, layer_names), path, crop=True)
+    save(_draw_attention(images, maps, layer_names, outcomes), path, crop=True)
 
 
 def _draw_predictions(images: Bytes, true: list[str], predicted: list[str], confidences: list[float]) -> Figure:
     rows = math.ceil(len(images) / 8)
     figure, grid = _new_grid(rows, math.ceil(len(images) / rows), images.shape[1:3], gap=0.42)
     for index, (name, guess, confidence) in enumerate(zip(true, predicted, confidences, strict=True)):
-        axes, (color, sign) = grid.flat[index], (RIGHT, "✓") if name == guess else (WRONG, "✗")
+        axes = grid.flat[index]
         _show_image(axes, images[index])
-        axes.spines[:].set(visible=True, color=color, linewidth=2)
-        outcome = f"{sign} {label(guess, 9.3)} ({100 * confidence:.0f} %)"
-        for drop, line, tint in ((4, outcome, color), (16, f"true: {label(name, 12)}", MUTED)):
-            style = text(8.5, tint, ha="center", va="top")
-            axes.annotate(line, (0.5, 0), (0, -drop), "axes fraction", "offset points", **style)
+        axes.spines[:].set(visible=True, color=RIGHT if name == guess else WRONG, linewidth=2)
+        _write_outcome(axes, name, f"{label(guess, 9.3)} ({100 * confidence:.0f} %)", name == guess)
+    write_caption(
+        grid[-1, 0],
+        "Test images from all classes, with the predicted class, its probability, and the true class. Good: the wrong "
+        "ones are hard for people, too, and have low probabilities.",
+    )
     return figure
 
 
@@ -61,16 +66,22 @@ def _draw_augmentations(images: Bytes, targets: list[list[tuple[str, float]]]) -
             caption = label(name, 12) if len(target) == 1 else f"{label(name, 9.3)} ({100 * share:.0f} %)"
             style = text(8.5, MUTED if line else INK, ha="center", va="top")
             axes.annotate(caption, (0.5, 0), (0, -4 - 12 * line), "axes fraction", "offset points", **style)
+    write_caption(
+        grid[-1, 0],
+        "Training images as the model sees them, with their labels. Good: you still recognize every class; if not, "
+        "choose a weaker augmentation.",
+    )
     return figure
 
 
-def _draw_attention(images: Bytes, maps: Floats, layer_names: list[str]) -> Figure:
+def _draw_attention(images: Bytes, maps: Floats, layer_names: list[str], outcomes: list[tuple[str, str]]) -> Figure:
     height, width = images.shape[1:3]
-    figure, grid = _new_grid(len(images), 1 + len(layer_names), (height, width), gap=0.22)
+    figure, grid = _new_grid(len(images), 1 + len(layer_names), (height, width), gap=0.4)
     maps = known(maps)
     scale = LogNorm(1, max(2.0, maps.max()))  # logarithmic, because a few patches may get a hundred times the others
-    for row, image, layers in zip(grid, images, maps, strict=True):
+    for row, image, layers, (true, guess) in zip(grid, images, maps, outcomes, strict=True):
         _show_image(row[0], image)
+        _write_outcome(row[0], true, label(guess, 12), true == guess)
         grey = 60 + 0.75 * _as_picture(image).mean(axis=-1, keepdims=True)
         for axes, attention in zip(row[1:], layers, strict=True):
             heat = np.asarray(scale(attention.clip(1)))  # 0 to 1
@@ -89,7 +100,21 @@ def _draw_attention(images: Bytes, maps: Floats, layer_names: list[str]) -> Figu
     bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     bar.ax.yaxis.set_minor_locator(NullLocator())
+    write_caption(
+        grid[-1, 0],
+        "How much the model takes from each patch, layer by layer; below each map the least and the greatest multiple "
+        "of an equal share. Good: late layers look at the object. One bright patch in the background, the same in all "
+        "images, is a place where the model keeps notes, not what it looks at.",
+    )
     return figure
+
+
+def _write_outcome(axes: Axes, true: str, guess: str, right: bool) -> None:
+    """Write below an image what was predicted and, in a second line, what is true."""
+    outcome = f"{'✓' if right else '✗'} {guess}"
+    for drop, line, tint in ((4, outcome, RIGHT if right else WRONG), (16, f"true: {label(true, 12)}", MUTED)):
+        style = text(8.5, tint, ha="center", va="top")
+        axes.annotate(line, (0.5, 0), (0, -drop), "axes fraction", "offset points", **style)
 
 
 def _new_grid(rows: int, columns: int, shape: tuple[int, ...], gap: float) -> tuple[Figure, NDArray[Any]]:

@@ -42,8 +42,19 @@ def shorten(name: str, width: float) -> str:
     letters = _drawable(name)
     if measure(letters) <= width:
         return letters
+    if (words := letters.split()) and len(words) > 2 and (kept := _drop_words(words, width)):
+        return kept
     half = (width - _advance("…")) / 2
     return _fitting(letters, half).rstrip() + "…" + _fitting(letters[::-1], half)[::-1].lstrip()
+
+
+def _drop_words(words: list[str], width: float) -> str:
+    """Return the words without some in the middle, so that no number is cut; "" if the ends alone do not fit."""
+    for count in range(len(words) - 1, 1, -1):
+        kept = " ".join([*words[: count // 2], "…", *words[len(words) - (count - count // 2) :]])
+        if measure(kept) <= width:
+            return kept
+    return ""
 
 
 def tell_apart(names: list[str], width: float, cut: Callable[[str, float], str] = label) -> list[str]:

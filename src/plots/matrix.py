@@ -8,10 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from .letters import INK, MUTED, measure, tell_apart, text
-from .style import GRID, Counts, Floats, add_bar, new_canvas, save
+from .letters import INK, MUTED, label, measure, tell_apart, text
+from .style import GRID, Counts, Floats, add_bar, new_canvas, save, write_caption
 
 COUNTED_CLASSES = 20  # up to this many classes, cells show their counts
+NAMED_PAIRS = 5  # of confused classes, in the caption
 NAMED_CLASSES = 150  # beyond this, the figure stops growing and labels only every second, third … class
 
 
@@ -46,7 +47,21 @@ def _draw_confusion_matrix(confusion: Counts, classes: list[str]) -> Figure:
     bar = add_bar(axes, image, side, "share of the true class", size)
     bar.set_ticks([0, 0.01, 0.05, 0.1, 0.25, 0.5, 1])
     bar.set_ticklabels(["0 %", "1 %", "5 %", "10 %", "25 %", "50 %", "100 %"])
+    write_caption(axes, f"Good: color on the diagonal only. {_list_confusions(confusion, classes)}")
     return figure
+
+
+def _list_confusions(confusion: Counts, classes: list[str]) -> str:
+    """Return a sentence with the pairs of classes that are confused most, which a large matrix hides."""
+    wrong = np.where(np.eye(len(classes), dtype=bool), 0, confusion)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:NAMED_PAIRS]
+    pairs = [(int(place) // len(classes), int(place) % len(classes)) for place in order]
+    named = [
+        f"{label(classes[true], 12)} taken for {label(classes[guess], 12)} ({wrong[true, guess]})"
+        for true, guess in pairs
+        if wrong[true, guess]
+    ]
+    return f"Most often: {', '.join(named)}." if named else "No image was confused."
 
 
 def _name_classes(axes: Axes, classes: list[str], points: float) -> None:

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from .letters import MUTED, text
-from .style import TINY, Floats, add_bar, known, new_canvas, save
+from .style import TINY, Floats, add_bar, known, new_canvas, save, write_caption
 
 MAPS_PER_SIDE = 8
 GAP = 5  # pixels between the tiles of a mosaic; a tile has about 50
@@ -53,6 +53,12 @@ def _draw_position_embeddings(similarity: Floats, norms: Floats) -> Figure:
         axes.set_ylabel("patch row", **text(9, MUTED))
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
+    write_caption(
+        left,
+        "Left: a small map for each patch, of how alike its embedding is to those of all patches. Good: the brightest "
+        "spot is the patch itself, and its row and column are brighter than the rest: the model has learned where "
+        "patches are. Right: norms that are almost equal are usual.",
+    )
     return figure
 
 
@@ -74,6 +80,12 @@ def _draw_patch_filters(filters: Floats) -> Figure:
     for index in range(num):  # frames, because white weights would merge with the page
         corner = lefts[index % columns] - size[1] / 2, tops[index // columns] - size[0] / 2
         axes.add_patch(Rectangle(corner, size[1], size[0], fill=False, ec=MUTED, lw=0.6, clip_on=False))
+    axes.set_title("Patch filters", loc="left", pad=8, **text(11, weight="bold"))
+    write_caption(
+        axes,
+        "What the first layer looks for in a patch, the most used patterns first. Good: smooth edges, spots, colors; "
+        "noise means too few images or epochs.",
+    )
     return figure
 
 

@@ -111,8 +111,10 @@ def spell(value: Any) -> str:
 
 def tick(value: Any, width: float = NAME_WIDTH) -> str:
     """Return a value's tick label."""
-    number = f"{value:.4g}".replace("e-0", "e-").replace("e+0", "e") if isinstance(value, float) else spell(value)
-    return shorten(number, width)
+    if not isinstance(value, float):
+        return shorten(spell(value), width)
+    numbers = [f"{value:.{digits}g}".replace("e-0", "e-").replace("e+0", "e") for digits in (4, 3, 2, 1)]
+    return next((number for number in numbers if measure(number) <= width), numbers[-1])
 
 
 def _is_number(value: Any) -> bool:

@@ -8,11 +8,25 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from .letters import MUTED, shorten, tell_apart, text
-from .style import TRAIN, VAL, Floats, add_legend, add_panel, finite, known, new_page, save, write_instead, write_title
+from .style import (
+    TRAIN,
+    VAL,
+    Floats,
+    add_legend,
+    add_panel,
+    finite,
+    known,
+    new_page,
+    save,
+    write_caption,
+    write_instead,
+    write_title,
+)
 
 WIDTH, HEIGHT = 6.4, 3.2  # inches
 BAR = 0.3  # inches from one bar to the next
 KEY_WIDTH = 26.0  # ems
+RELIABLE = 30  # finished trials, from which on an estimate of importances says more than noise
 
 
 def plot_search_history(values: list[float | None], pruned: list[bool], path: Path) -> None:
@@ -23,9 +37,12 @@ def plot_search_history(values: list[float | None], pruned: list[bool], path: Pa
     save(_draw_search_history(values, pruned), path, crop=True)
 
 
-def plot_importances(importances: dict[str, float], path: Path) -> None:
-    """Draw the share of each setting in the differences between trials, from 0 to 1, largest on top."""
-    save(_draw_importances(importances), path, crop=True)
+def plot_importances(importances: dict[str, float], num_trials: int, path: Path) -> None:
+    """Draw the share of each setting in the differences between trials, from 0 to 1, largest on top.
+
+    num_trials: from which it was estimated; few are said to be few.
+    """
+    save(_draw_importances(importances, num_trials), path, crop=True)
 
 
 def _draw_search_history(values: list[float | None], pruned: list[bool]) -> Figure:
@@ -67,12 +84,15 @@ def _draw_best_so_far(axes: Axes, percents: Floats) -> str:
     return f"best {percents[best]:.2f} %, trial {best}"
 
 
-def _draw_importances(importances: dict[str, float]) -> Figure:
+def _draw_importances(importances: dict[str, float], num_trials: int) -> Figure:
     keys = sorted(importances, key=lambda key: -known(np.array(importances[key])))
     shares = known(np.array([importances[key] for key in keys]))
     figure, (box,) = new_page((0, 0, WIDTH, BAR * max(len(keys), 2)))
     axes = add_panel(figure, box, "")
-    write_title(axes, "Importance of each setting")
+    doubt = f": too few to rely on, {RELIABLE} tell more" if num_trials < RELIABLE else ""
+    write_title(
+        axes, "Importance of each setting", f"from {num_trials} finished trials{doubt}", VAL if doubt else MUTED
+    )
     axes.grid(False)
     axes.spines["bottom"].set_visible(False)
     axes.set_xticks([])
@@ -86,4 +106,9 @@ def _draw_importances(importances: dict[str, float]) -> Figure:
     axes.set(xlim=(0, 1), ylim=(len(keys) - 0.5, -0.5))
     axes.set_yticks(rows, labels=tell_apart(keys, KEY_WIDTH, shorten), **text(9))
     axes.tick_params(length=0)
+    write_caption(
+        axes,
+        "The share of each setting in the differences in accuracy between the trials, estimated by fANOVA (Hutter et "
+        "al., ICML 2014). It holds for the values that were searched, and says nothing about which of them is best.",
+    )
     return figure

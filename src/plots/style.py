@@ -14,6 +14,7 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
 from .letters import INK, MUTED, measure, shorten, tell_apart, text
@@ -64,6 +65,26 @@ def write_title(axes: Axes, title: str, note: str = "", color: str = MUTED) -> N
     axes.annotate(title, (0, 1), (0, 10), **place, **text(11, weight="bold"))
     if note:
         axes.annotate(note, (1, 1), (0, 10), **place, **text(9, color, ha="right"))
+
+
+def write_caption(axes: Axes, caption: str, points: float = 8.0) -> None:
+    """Write below a figure, at its left end, what is seen and what would be good; `save(crop=True)` makes room."""
+    figure: Any = axes.figure
+    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()  # both in inches
+    lines = _wrap(caption, max(72 * (box.x1 - box.x0), 180) / 8.5)
+    corner = box.x0 / width, box.y0 / height
+    below = figure.transFigure + ScaledTranslation(0, -points / 72, figure.dpi_scale_trans)
+    figure.text(*corner, "\n".join(lines), transform=below, linespacing=1.35, **text(8.5, MUTED, va="top"))
+
+
+def _wrap(caption: str, width: float) -> list[str]:
+    """Return the text in lines of at most that width, in ems."""
+    lines = [""]
+    for word in caption.split():
+        if lines[-1] and measure(f"{lines[-1]} {word}") > width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines
 
 
 def write_instead(axes: Axes, message: str) -> None:
