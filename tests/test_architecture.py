@@ -128,7 +128,7 @@ def test_a_typo_is_answered_without_the_heavy_libraries() -> None:
 
 def test_help_and_completion_name_the_groups() -> None:
     help_text = subprocess.run([sys.executable, "train.py", "--help"], cwd=ROOT, capture_output=True, text=True).stdout
-    assert "dataset: caltech101, cifar10, cifar100, csv, digits" in help_text and "num_layers: 4" in help_text
+    assert "dataset: caltech101, cifar10, cifar100, csv, digits" in help_text and "model.num_layers=9" in help_text
     result = subprocess.run(
         [sys.executable, "train.py", "-sc", "query=bash"],
         cwd=ROOT,

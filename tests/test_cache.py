@@ -17,6 +17,7 @@ import torch
 from helpers import COLORS, compose, make_picture, pixels_of
 from PIL import Image
 
+import src.data.read as files
 from src.augment.boxes import draw_resized_crops
 from src.data.batches import iterate_batches
 from src.data.cache import BUILDING, INDEX, Cache
@@ -274,16 +275,16 @@ def test_a_file_that_can_be_read_again_is(photos: Path, monkeypatch: pytest.Monk
     whole = load(photos)
     broken: list[Path] = []
     shutil.rmtree(photos.parent / "cache")
-    read = Path.read_bytes
+    read = files.read_regular
 
-    def fail_once(path: Path) -> bytes:
+    def fail_once(path: Path, limit: float) -> bytes:
         if not broken:
             broken.append(path)
             raise OSError(errno.EMFILE, "Too many open files")
-        return read(path)
+        return read(path, limit)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "read_bytes", fail_once)
+        patched.setattr(files, "read_regular", fail_once)
         assert len(load(photos, "dataset.on_error=skip").train) == len(whole.train) - 1
     assert equal(whole, load(photos))
 

@@ -80,7 +80,7 @@ BAD = {
     "training.lr=-1": "training.lr=-1.0 must be above 0",
     "training.lr=nan": "training.lr=nan must be above 0; null: the optimizer's",
     "training.lr=inf": "training.lr=inf must be finite",
-    "training.clip_norm=0": "training.clip_norm=0.0 must be above 0; null: no clipping",
+    "training.clip_norm=0": "training.clip_norm=0.0 must be at least 1e-09; null: no clipping",
     "training.ema=1": "training.ema=1.0 must be above 0 and below 1; null: no averaging",
     "scheduler=wsd scheduler.decay_share=0": "scheduler.decay_share=0.0 must be above 0 and at most 1",
     "optimizer.betas=null": "optimizer.betas must not be null",
@@ -112,7 +112,7 @@ BAD = {
     "dataset.cache=ram": "dataset.cache=ram is not known; allowed: auto, device, memory, disk, off",
     "dataset.val_size=0.2": "dataset.val_size is not a key. Did you mean dataset.val_share?",
     "dataset.val_share=null": "dataset.val_share must not be null",
-    "model.layer_scale=nan": "model.layer_scale=nan must be above 0; null: no LayerScale",
+    "model.layer_scale=nan": "model.layer_scale=nan must be at least 1e-09; null: no LayerScale",
     "model.stem=conv model.patch_size=1": "model.stem=conv has no effect with model.patch_size=1; patch sizes that fit",
     "model.image_size=9 model.patch_size=3 model.stem=conv": "model.patch_size=3 is not a power of two, which model.s",
     "--epochs=5": "--epochs=5 is not an option; settings are typed without dashes: training.epochs=5",
@@ -232,7 +232,7 @@ def test_splits_and_sources_that_cannot_be_are_refused_by_key(option: str, overr
     ("statistics", "message"),
     [
         (["dataset.mean=[0.4,0.4,0.4]", "dataset.std=[0.2,0.2,0.2]"], "must have one number for each of 1 channel"),
-        (["dataset.mean=[0.5]", "dataset.std=[0.0]"], "dataset.std=[0.0] must be numbers, each above 0"),
+        (["dataset.mean=[0.5]", "dataset.std=[0.0]"], "dataset.std=[0.0] must be numbers, each at least 1e-06"),
         (["dataset.mean=[0.5]"], "dataset.mean and dataset.std go together"),
     ],
 )

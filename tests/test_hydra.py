@@ -77,7 +77,8 @@ def test_a_sweep_with_files_of_ones_own_is_continued_from_another_folder(
     assert f"python train.py --multirun --config-dir {own} experiment=photos" in (folder / "sweep.md").read_text()
     (own.parent / "there").mkdir()
     monkeypatch.chdir(own.parent / "there")
-    code, again = run_cli(monkeypatch, "-m", f"resume={folder}")
+    assert run_cli(monkeypatch, "-m", f"resume={folder}")[0] == 1, "a folder of files is not taken from sweep.json"
+    code, again = run_cli(monkeypatch, "-m", f"resume={folder}", "--config-dir", str(own))
     assert code == 0
     for before, after in zip(calls, again, strict=True):
         assert before[0] == after[0]

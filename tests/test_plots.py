@@ -25,7 +25,9 @@ PICTURES = {
     "curves": lambda path: curves.plot_curves(metrics(3), path),
     "confusion_matrix": lambda path: matrix.plot_confusion_matrix(np.eye(3, dtype=int), list("abc"), path),
     "predictions": lambda path: pictures.plot_predictions(images(2), ["a", "b"], ["a", "c"], [0.9, 0.4], path),
-    "attention": lambda path: pictures.plot_attention(images(2), RNG.random((2, 1, 4, 4)), ["layer 1"], path),
+    "attention": lambda path: pictures.plot_attention(
+        images(2), RNG.random((2, 1, 4, 4)), ["layer 1"], [("a", "a"), ("a", "b")], path
+    ),
     "position_embeddings": lambda path: model.plot_position_embeddings(RANDOM, RANDOM[0], path),
     "patch_filters": lambda path: model.plot_patch_filters(RNG.normal(size=(5, 2, 2, 1)), path),
 }  # fmt: skip
@@ -213,7 +215,8 @@ def test_any_class_name_is_drawn_as_it_is_spelled_and_without_a_warning(name: st
     classes = [name, "other"]
     matrix.plot_confusion_matrix(np.eye(2, dtype=int), classes, tmp_path / "matrix.png")
     pictures.plot_predictions(images(2), classes, classes[::-1], [1, 0.5], tmp_path / "predictions.png")
-    pictures.plot_attention(images(1), np.ones((1, 1, 2, 2)), [name], tmp_path / "attention.png")
+    outcomes = [(name, name)]
+    pictures.plot_attention(images(1), np.ones((1, 1, 2, 2)), [name], outcomes, tmp_path / "attention.png")
     figure = matrix._draw_confusion_matrix(np.eye(2, dtype=int), classes)
     label = figure.axes[0].get_yticklabels()[0]
     assert label.get_parse_math() is False
@@ -274,7 +277,7 @@ def test_images_of_any_number_of_channels_become_pictures(channels: int) -> None
 
 def test_attention_maps_have_one_scale_from_uniform_attention_to_the_greatest() -> None:
     maps = np.array([[[[0.5, 1.0], [4.0, 16.0]], [[0.97, 1.03], [1, 1]], [[np.nan, np.inf], [0, 2]]]])
-    figure = pictures._draw_attention(images(1, 32, 3), maps, ["layer 1", "layer 2", "layer 3"])
+    figure = pictures._draw_attention(images(1, 32, 3), maps, ["layer 1", "layer 2", "layer 3"], [("cat", "dog")])
     tiles, (bar,) = figure.axes, figure.axes[-1].child_axes
     assert [axes.get_title() for axes in tiles] == ["image", "layer 1", "layer 2", "layer 3"]
     heats = np.array([pixels(axes, 1) for axes in tiles[1:]])

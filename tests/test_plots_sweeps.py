@@ -87,9 +87,9 @@ FIGURES = {
     "search": lambda: search._draw_search_history([0.5, None, 0.7, 0.9, NAN], [False, False, False, True, False]),
     "search of nothing": lambda: search._draw_search_history([], []),
     "search without values": lambda: search._draw_search_history([None, None], [True, False]),
-    "importances": lambda: search._draw_importances({CROP: 0.7, "x" * 90: 0.3, "y": NAN}),
-    "one importance": lambda: search._draw_importances({"training.lr": 1.0}),
-    "no importances": lambda: search._draw_importances({}),
+    "importances": lambda: search._draw_importances({CROP: 0.7, "x" * 90: 0.3, "y": NAN}, 5),
+    "one importance": lambda: search._draw_importances({"training.lr": 1.0}, 200),
+    "no importances": lambda: search._draw_importances({}, 0),
 }
 
 
@@ -165,7 +165,7 @@ def test_each_picture_is_the_only_file_it_leaves(tmp_path: Path) -> None:
     sweeps.plot_sweep({"lr": [1e-3, 1e-2]}, [[0.5], []], jobs(2), ("1 job", 0), tmp_path / "sweep.png")
     curves.plot_comparison({"a": metrics([0.5])}, tmp_path / "comparison.png")
     search.plot_search_history([0.5, None], [False, True], tmp_path / "history.png")
-    search.plot_importances({"lr": 1.0}, tmp_path / "importances.png")
+    search.plot_importances({"lr": 1.0}, 30, tmp_path / "importances.png")
     names = ["comparison.png", "history.png", "importances.png", "sweep.png"]
     assert sorted(file.name for file in tmp_path.iterdir()) == names
     for name in names:
@@ -415,7 +415,7 @@ def test_the_best_so_far_ignores_pruned_trials_and_those_without_a_value() -> No
 
 
 def test_importances_stand_in_their_order_with_their_numbers() -> None:
-    figure = search._draw_importances({"small": 0.05, CROP: 0.7, "unknown": NAN, "middle": 0.25})
+    figure = search._draw_importances({"small": 0.05, CROP: 0.7, "unknown": NAN, "middle": 0.25}, 12)
     axes = figure.axes[0]
     assert ticks(axes, "y") == [CROP, "middle", "small", "unknown"]
     assert axes.yaxis_inverted(), "the first is on top"

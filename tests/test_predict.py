@@ -332,10 +332,10 @@ def test_answers_can_be_piped_in(place: Path) -> None:
     result = infer_in_a_process(place, answers=answers)
     assert result.returncode == 0, result.stderr
     for sentence in (
-        "'7' is not a number from 1 to 1",
+        "'7' is not a number in the table",
         "there is no file or folder nowhere.png",
         "left out: pictures/broken.png: not an image",
-        "'x' is not a number from 1 to 1",
+        "'x' is not a number in the table",
     ):
         assert sentence in result.stdout
     assert result.stdout.count("pictures/deep/red.JPG\n") == 2 and result.stdout.count("%") > 12

@@ -192,5 +192,5 @@ def test_the_choice_of_a_run_offers_usable_ones_only_in_the_order_asked_for(runs
     place = runs[0].folder.parents[1]
     result = infer(place, "sort=val_acc", answers="q\n")
     numbers = [line.split()[0] for line in result.stdout.splitlines()[1:4]]
-    assert numbers == ["1", "2", "3"] and "95.00%" in result.stdout.splitlines()[1]
-    assert "run 1-3 (Enter: 3, the best on cifar10; q: quit)" in result.stdout, "that of the newest usable run"
+    assert numbers == ["3", "4", "2"] and "95.00%" in result.stdout.splitlines()[1], "as in the table of all"
+    assert "number of a run (Enter: 2, the best on cifar10; q: quit)" in result.stdout, "that of the newest usable run"

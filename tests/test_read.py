@@ -15,7 +15,7 @@ from helpers import compose, make_picture, pixels_of
 from odd_inputs import encode, on_white
 from PIL import Image, ImageOps
 
-from src.data import read, tiff
+from src.data import ends, read, tiff
 from src.data.decode import fit_to_pictures
 from src.data.images import Preprocessing
 from src.data.levels import find_value_range
@@ -40,11 +40,11 @@ def test_a_good_webp_is_read_whatever_it_ends_in_and_a_cut_one_is_refused() -> N
     content = encode(on_white(PICTURE), "WEBP")
     assert not any(content[-64:]), "an even area at the end"
     whole = parse(content)
-    assert whole.notes == [read.ENDS_IN_ZEROS]
+    assert whole.notes == [ends.ENDS_IN_ZEROS]
     expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
     for extra in (b"", bytes(1000), b"trailing"):
         picture = parse(content + extra)
-        assert picture.notes == [read.ENDS_IN_ZEROS] and np.array_equal(np.asarray(picture.pixels), expected)
+        assert picture.notes == [ends.ENDS_IN_ZEROS] and np.array_equal(np.asarray(picture.pixels), expected)
     tagged = encode(PICTURE, "WEBP", exif=odd_inputs.sideways(), icc_profile=bytes(300))
     assert parse(tagged + bytes(77)).notes == [] and parse(tagged).height == 40
     for end in (20, len(content) // 2, len(content) - 1):

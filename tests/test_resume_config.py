@@ -51,8 +51,8 @@ def edit_saved(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
 
 
 def digest(folder: Path) -> dict[str, str]:
-    """Return every file and folder below `folder` with a hash of its bytes."""
-    paths = sorted(folder.rglob("*"))
+    """Return every file and folder below `folder`, but for the lock, with a hash of its bytes."""
+    paths = sorted(path for path in folder.rglob("*") if path.name != ".lock")
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "" for path in paths}
 
 
@@ -565,7 +565,7 @@ def test_resume_completes(line: str, offered: str) -> None:
 
 def test_help_shows_resume() -> None:
     shown = subprocess.run([sys.executable, "train.py", "--help"], cwd=ROOT, capture_output=True, text=True).stdout
-    assert "\nresume: null\n" in shown
+    assert "\nresume=latest " in shown
 
 
 @pytest.mark.parametrize(

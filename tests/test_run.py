@@ -69,7 +69,10 @@ def test_status_and_test_results_agree(photo_run: SavedRun) -> None:
     assert status["status"] == "finished" and status["error"] is None and status["epoch"] == 2
     assert status["best_val_acc"] == max(float(row["val_acc"]) for row in rows)
     assert status["test_acc"] == test["accuracy"]
-    assert list(test) == ["loss", "accuracy", "mean_class_accuracy", "macro_precision", "macro_recall", "macro_f1"]
+    interval = ["accuracy_low", "accuracy_high", "images"]
+    means = ["mean_class_accuracy", "macro_precision", "macro_recall", "macro_f1"]
+    assert list(test) == ["loss", "accuracy", *interval, *means]
+    assert 0 < test["accuracy_low"] < test["accuracy"] <= test["accuracy_high"] <= 1
     per_class = list(csv.DictReader((photo_run.folder / "test/per_class.csv").read_text().splitlines()))
     assert [row["class"] for row in per_class] == ["blue", "green", "red"]
     assert np.mean([float(row["f1"]) for row in per_class]) == pytest.approx(test["macro_f1"])
@@ -79,7 +82,8 @@ def test_predictions_are_kept_for_each_test_image_by_its_path_below_the_root(pho
     rows = list(csv.DictReader((photo_run.folder / "test/predictions.csv").read_text().splitlines()))
     test = json.loads((photo_run.folder / "test/metrics.json").read_text())
     root = Path(str(load_config(photo_run.folder / "config.yaml").dataset.root))
-    assert list(rows[0]) == ["image", "class", "predicted", "confidence", "correct"]
+    assert list(rows[0]) == ["image", "file", "class", "predicted", "confidence", "correct"]
+    assert all(Path(row["file"]).samefile(root / row["image"]) for row in rows), "as it can be opened from here"
     assert all((root / row["image"]).is_file() and row["image"].split("/")[0] == row["class"] for row in rows)
     assert len({row["image"] for row in rows}) == len(rows)
     assert [row["correct"] for row in rows] == [str(int(row["class"] == row["predicted"])) for row in rows]

@@ -170,7 +170,7 @@ def test_an_invalid_combination_is_a_failed_job_and_the_search_continues(monkeyp
         (["sweep.search=tpe", "seed=0,1"], "seed=0,1: a search trains each job once; type one seed"),
         (
             ["sweep.search=tpe", "model.dropout=interval(0,2)"],
-            "model.dropout=2.0 must be at least 0 and below 1\nin the job model.dropout=2.0",
+            "model.dropout=2.0 must be at least 0 and below 1\n  in the job model.dropout=2.0",
         ),
     ],
 )
