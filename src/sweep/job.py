@@ -33,7 +33,8 @@ def run_planned_job(sweep: Sweep, cfg: DictConfig) -> str:
     """Run the job that Hydra composed, unless it is done or another process runs it; return its status."""
     assert sweep.run_job is not None
     make_streams_safe()  # of a launcher's worker
-    if os.getppid() == sweep.pid and not os.environ.get(JOB_PROCESS):
+    is_worker = os.getppid() == sweep.pid and not os.environ.get(JOB_PROCESS)
+    if is_worker:
         end_with_parent()  # joblib's workers would wait forever for one that was killed
     if not sweep.place.main:  # works in a temporary folder, and follows the main process
         sweep.run_job(cfg, sweep.plan.jobs[HydraConfig.get().job.num].overrides)
@@ -51,6 +52,8 @@ def run_planned_job(sweep: Sweep, cfg: DictConfig) -> str:
         _prepare(state, cfg)
         refresh_ledger(sweep, redraw_after=None)
         status = _run(sweep, state, cfg)
+        if is_worker and os.getppid() != sweep.pid:  # the signal of its end has stopped the job, which is saved
+            os._exit(1)
         if status == "failed" and sweep.settings.on_error == "stop":
             (sweep.folder / SWEEP_STOP).touch()
         return status
