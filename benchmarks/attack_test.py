@@ -9,6 +9,7 @@ same seed gives the same cases; `--show` prints what was refused, and how.
 import argparse
 import contextlib
 import io
+import itertools
 import json
 import os
 import random
@@ -69,34 +70,13 @@ VALUES = (
     *("inf", "-inf", "nan", "-1", "0", "1e308", "1e-300", "1000000000", "99999999999999999999", "2.5", "true", "null"),
     *("None", "", "''", "'", '"', "[]", "[1,2", "{}", "{a:1}", "[[1]]", "[inf]", "a,b", "1,2,3", "range(0,100000000)"),
     *("glob(*)", "choice()", "choice(1,2)", "interval(0,1)", "tag(log,interval(0,1))", "sort(3,1)", "int(2.7)"),
-    *(
-        "${oc.env:HOME}",
-        "${model.num_heads}",
-        "${x",
-        "$x",
-        "???",
-        "../..",
-        "/dev/zero",
-        "/",
-        "~",
-        "é",
-        "\x1b[31mred",
-        "a\nb",
-    ),
+    *("${oc.env:HOME}", "${model.num_heads}", "${x", "$x", "???", "../..", "/dev/zero", "/", "~", "é"),
+    *("\x1b[31mred", "a\nb"),
     *("=", "==", "=~", "a b", "a=b", "https://example.org/x", "gpu", "cpu:5", "mps:3", "2", "yes", "[0.5,0.5,0.5]"),
 )
 FLAGS = (
-    "--multirun",
-    "--cfg",
-    "job",
-    "--help",
-    "--resolve",
-    "--info",
-    "--epochs=5",
-    "--set",
-    "-c",
-    "--config-dir",
-    "x",
+    *("--multirun", "--cfg", "job", "--help", "--resolve", "--info"),
+    *("--epochs=5", "--set", "-c", "--config-dir", "x"),
 )
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
@@ -185,9 +165,8 @@ def attack_config(chosen: random.Random) -> None:
     """A recipe in a folder of configurations, with random values, damaged, or naming itself."""
     lines = ["# @package _global_", "defaults:", "  - _self_"]
     if chosen.random() < 0.2:
-        lines.insert(
-            2, f"  - {chosen.choice(['mine', 'override /model: mine', 'override /dataset: ../x', '/mine', '7'])}"
-        )
+        default = chosen.choice(["mine", "override /model: mine", "override /dataset: ../x", "/mine", "7"])
+        lines.insert(2, f"  - {default}")
     for _ in range(chosen.randint(1, 4)):
         group, _, key = chosen.choice([key for key in list_keys(TrainConfig) if "." in key]).partition(".")
         lines += [f"{group}:", f"  {key}: {chosen.choice(VALUES)}"]
@@ -219,9 +198,7 @@ def attack_image(chosen: random.Random) -> None:
     how = chosen.choice(["cut", "zeros", "bytes", "claim", "array", "irregular"])
     path = Path(f"x.{kind.lower()}")
     if how == "irregular":
-        chosen.choice(
-            [lambda: os.mkfifo(path), lambda: path.symlink_to("/dev/zero"), path.mkdir, lambda: sparse(path)]
-        )()
+        make_irregular(path, chosen)
     elif how == "array":
         path = Path("x.npy")
         shape = tuple(chosen.choice([0, 1, 3, 40, 10**6, 2**40, -1]) for _ in range(chosen.randint(0, 4)))
@@ -249,9 +226,14 @@ def attack_image(chosen: random.Random) -> None:
     assert not lost, f"a {kind} with {how} was taken for whole"
 
 
-def sparse(path: Path) -> None:
-    with path.open("wb") as file:
-        file.truncate(40 * 2**30)
+def make_irregular(path: Path, chosen: random.Random) -> None:
+    """Put something there that cannot be read to its end: a pipe, a device, a folder, or 40 GB of zeros."""
+
+    def make_sparse() -> None:
+        with path.open("wb") as file:
+            file.truncate(40 * 2**30)
+
+    chosen.choice([lambda: os.mkfifo(path), lambda: path.symlink_to("/dev/zero"), path.mkdir, make_sparse])()
 
 
 def odd_json(chosen: random.Random) -> Any:
@@ -285,19 +267,15 @@ def damage_file(path: Path, chosen: random.Random) -> None:
         path.write_text(damage_text(content.decode(), chosen), encoding="utf-8")
     elif how == "bomb":
         lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
-        lines += [
-            f"{new}: &{new} [{', '.join(f'*{old}' for _ in range(9))}]"
-            for old, new in zip("abcdefgh", "bcdefghi", strict=True)
-        ]
+        for old, new in itertools.pairwise("abcdefghi"):
+            lines.append(f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]")
         path.write_text("\n".join(lines))
     elif how == "deep":
         path.write_text("[" * chosen.choice([50, 100_000]))
     elif how in ("irregular", "gone"):
         path.unlink()
         if how == "irregular":
-            chosen.choice(
-                [lambda: os.mkfifo(path), lambda: path.symlink_to("/dev/zero"), path.mkdir, lambda: sparse(path)]
-            )()
+            make_irregular(path, chosen)
     else:
         damaged = bytearray(content)
         for _ in range(chosen.randint(1, 40)):
@@ -342,9 +320,8 @@ def attack_sweep(chosen: random.Random) -> None:
     elif kind == "job":
         chosen.choice(plan["jobs"])["overrides"].append(word)
     elif kind == "folder":
-        chosen.choice(plan["jobs"])["folder"] = chosen.choice(
-            ["../../..", "/tmp/x", ".hydra", "", "a/../../b", "\0", "."]
-        )
+        folders = ["../../..", "/tmp/x", ".hydra", "", "a/../../b", "\0", "."]
+        chosen.choice(plan["jobs"])["folder"] = chosen.choice(folders)
     elif kind == "json":
         plan = put_odd(plan, chosen)
     path.write_text(json.dumps(plan))
