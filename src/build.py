@@ -18,8 +18,7 @@ from .distributed.models import wrap_model
 from .distributed.torchrun import read_place
 from .distributed.world import World, join_world, local_device
 from .engine.evaluation import count_gflops
-from .engine.memory import count_parameters as estimate_parameters
-from .engine.memory import estimate_memory, is_out_of_memory
+from .engine.memory import estimate_memory, estimate_parameters, is_out_of_memory
 from .engine.trainer import Progress, Trainer, balanced_weights
 from .engine.trial import Work, choose_kernels, compile_blocks, use_kernels
 from .machine.devices import choose_algorithms, choose_device

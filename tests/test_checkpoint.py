@@ -219,6 +219,18 @@ def test_a_disk_that_fills_up_within_torchs_writer_is_still_called_full(
     assert read_run(tmp_path).status == "failed" and not list((tmp_path / "checkpoints").iterdir())
 
 
+def test_a_disk_that_fills_up_while_a_picture_is_drawn_is_explained_as_well(tmp_path: Path) -> None:
+    """Whoever draws knows nothing of runs, and raises the bare error: [Errno 28] No space left on device."""
+    picture = tmp_path / "figures" / "predictions.png"
+    words = f"cannot write {picture}: No space left on device; the last .* is from epoch 1, step 7; free .*resume="
+    with pytest.raises(OSError, match=words) as caught, make_run(tmp_path) as run:
+        run.save_last(STATE)
+        run.wait()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(picture))
+    assert isinstance(caught.value.__cause__, OSError)
+    assert read_run(tmp_path).status == "failed" and "predictions.png: No space" in read_status(tmp_path)["error"]
+
+
 def test_a_folder_that_is_gone_is_told_and_not_made_again(tmp_path: Path) -> None:
     import shutil
 

@@ -27,7 +27,7 @@ class AugmentationConfig:
     posterize: float = field(metadata=PROBABILITY)
     posterize_bits: int = field(metadata=between(1, 8))
     solarize: float = field(metadata=PROBABILITY)
-    solarize_threshold: float = field(metadata=at_least(0, most=255))
+    solarize_threshold: float = field(metadata=between(0, 255))
     equalize: float = field(metadata=PROBABILITY)
     autocontrast: float = field(metadata=PROBABILITY)
     sharpness: float = field(metadata=PROBABILITY)

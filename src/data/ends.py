@@ -40,6 +40,7 @@ def _has_png_end(content: bytes) -> bool:
 
 def _check_jpeg(content: bytes) -> None:
     scan, blocks, bits = _read_jpeg(content)
+    # The last of these marks: in a progressive file, the bytes between scans may look like one.
     end = content.rfind(b"\xff\xd9", scan)
     if end < 0:
         raise OSError("image file is truncated: the end of the JPEG is missing")

@@ -77,7 +77,7 @@ class OutOfMemory:
 MOMENTS = {"adamw": 2, "adam": 2}
 
 
-def count_parameters(model: Any) -> int:
+def estimate_parameters(model: Any) -> int:
     """Return the number of parameters of a model's configuration, but for a few thousand, before it is built."""
     dim, hidden = model.embedding_dim, int(model.embedding_dim * model.mlp_ratio)
     height, width = model.image_size
@@ -101,7 +101,7 @@ def estimate_memory(config: Any, shards: int) -> int:
     trained = config.init.freeze is None
     copies = 1 + trained * (1 + MOMENTS.get(config.optimizer.name, 1)) + (training.ema is not None)
     activations = trained * model.num_layers * tokens * kept
-    return round(4 * copies * count_parameters(model) / shards + activations)
+    return round(4 * copies * estimate_parameters(model) / shards + activations)
 
 
 @dataclass

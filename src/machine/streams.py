@@ -31,7 +31,7 @@ def printable(text: str, own_lines: bool = False) -> str:
 
 def printable_cell(text: str) -> str:
     """Return such text on one line, for a table or between other words."""
-    return printable(text).replace("\n", "\\n")
+    return printable(text, own_lines=True).replace("\n", "\\n")
 
 
 def make_streams_safe() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..augment.normalize import normalize
 from ..config.schema import ModelConfig
 from ..data.decode import map_in_order
-from ..engine.memory import count_parameters
+from ..engine.memory import estimate_parameters
 from ..engine.trial import Trial, Work, choose_kernels, compile_blocks
 from ..machine.devices import autocast, choose_device
 from ..machine.kernels import PRECISIONS, Wanted, choose_precision, suits
@@ -29,7 +29,7 @@ WHATEVER_IS_FASTEST = Wanted()
 
 def _refuse_other_size(config: ModelConfig, path: Path) -> None:
     """Raise ValueError if the file of weights is much smaller than the configured model, before that is built."""
-    parameters = count_parameters(config)
+    parameters = estimate_parameters(config)
     there = path.stat().st_size
     if 4 * parameters > 2 * there + 2**20:
         raise ValueError(f"{path} has {format_bytes(there)}, but the model of this run has {parameters:,} parameters")

@@ -94,7 +94,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def explain_damage(path: Path, error: Exception) -> str:
     """Return what is wrong with a checkpoint, and what to do."""
-    lines = [line.strip() for line in re.split(r"\n|\. ", str(error) or type(error).__name__)]
+    words = f"it has no {error.args[0]}" if isinstance(error, KeyError) and error.args else str(error)
+    lines = [line.strip() for line in re.split(r"\n|\. ", words or type(error).__name__)]
     reason = " ".join(lines[: 1 + lines[0].endswith(":")]).rstrip(".:")
     return (
         f"{path} is damaged: {reason}; delete it, and resume=… starts the run over in that folder, from the first epoch"

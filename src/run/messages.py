@@ -13,11 +13,15 @@ def resume_command(folder: Path) -> str:
     return f"{name_launcher(read_place())} train.py resume={shlex.quote(short_path(folder))}"
 
 
+def is_full_disk(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def explain_write_error(error: OSError, path: Path, folder: Path, checkpoint: str) -> str:
     """Return which file could not be written, and how to continue; checkpoint: a clause about the last one."""
     if not folder.is_dir():
         return f"the folder of the run, {folder}, is gone: it was moved or deleted while the run used it"
-    remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "fix this"
+    remedy = "free some space" if is_full_disk(error) else "fix this"
     return (
         f"cannot write {path}: {error.strerror or error}; {checkpoint}; "
         f"{remedy} and continue with: {resume_command(folder)}"

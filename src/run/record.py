@@ -25,7 +25,7 @@ from .history import History
 from .job import Job
 from .limits import find_end
 from .log import LogFile, log
-from .messages import explain_write_error, list_next_steps, resume_command
+from .messages import explain_write_error, is_full_disk, list_next_steps, resume_command
 from .resume import open_resumable, read_config
 from .saved import SavedRun, read_any
 from .weights import BEST_FACTS, read_best, write_best
@@ -126,10 +126,14 @@ class Run:
     ) -> None:
         """Record how the run ended. An error while doing so is raised only if there was none before."""
         end = error
+        if isinstance(error, OSError) and is_full_disk(error):  # from a writer that knows nothing of runs, as a picture
+            path = Path(error.filename or self.folder)
+            end = OSError(explain_write_error(error, path, self.folder, self._last.content))
+            end.__cause__ = error
         try:
             self.wait()
         except (OSError, KeyboardInterrupt) as failure:  # a second Ctrl-C does not wait for the checkpoint
-            end = error or failure
+            end = end or failure
             if error is not None and isinstance(failure, OSError):
                 self._log(logging.WARNING, str(failure))
         try:

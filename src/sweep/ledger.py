@@ -42,8 +42,8 @@ def find_best(states: Sequence[JobState]) -> tuple[JobState | None, str]:
     ranked = [state for state in rank_jobs(groups[0] if groups else states) if state.val_acc is not None]
     why = "by validation accuracy"
     if groups:
-        mean_ = describe_mean(_list_finished(groups[0], "best_val_acc"))
-        why = f"of those whose settings have the best mean over seeds, {mean_}"
+        means = describe_mean(_list_finished(groups[0], "best_val_acc"))
+        why = f"of those whose settings have the best mean over seeds, {means}"
     return (ranked[0] if ranked else None), why
 
 
