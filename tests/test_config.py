@@ -132,6 +132,7 @@ BAD = {
     "~training.profile": "~training.profile would remove a key that each run has; leave ~training.profile out",
     "~model": "~model would remove a key that each run has; leave ~model out",
     "model=null": "model=null chooses nothing; model can be: auto, vit_base, vit_large, vit_micro, vit_nano, vit_small",
+    "sweep=5": "sweep=5: sweep has keys of its own, such as sweep.zip and sweep.new; set one of them",
     "hydra.mode=SWEEP": "hydra.mode=SWEEP is not of its type",
     "--multirun --info": "--multirun and --info exclude each other; type only one",
     "--resolve": "--resolve has no effect without --cfg",

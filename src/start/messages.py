@@ -118,6 +118,8 @@ def _explain_value(error: OmegaConfBaseException, schema: type, where: str) -> s
     value = getattr(error, "value", None)
     if value is None:
         return f"{key} must not be null{where}"
+    if inner := [inner for inner in list_keys(schema) if inner.startswith(f"{key}.")]:
+        return f"{key}={value}: {key} has keys of its own, such as {inner[0]} and {inner[-1]}; set one of them{where}"
     hint = "; nothing is written as null" if is_none(value) and accepts_null(key, schema) else ""
     return f"{key}={value} is not {_name_kind(key, schema)}{hint}{where}"
 
