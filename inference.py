@@ -40,8 +40,15 @@ def compare(config: InferenceConfig) -> None:
     compare_runs(config)
 
 
+def serve(config: InferenceConfig) -> None:
+    """Show all of this, and training, as a page in the browser, until Ctrl-C."""
+    from src.web.serve import serve as serve_page
+
+    serve_page(config)
+
+
 # Each has a file in configs/task/.
-TASKS = {"interactive": ask, "list": show, "predict": predict, "compare": compare}
+TASKS = {"interactive": ask, "list": show, "predict": predict, "compare": compare, "serve": serve}
 
 
 def infer(config: InferenceConfig, job: Job) -> None:

@@ -7,14 +7,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import hydra
 import numpy as np
 import pytest
 import torch
+from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
 from src import evaluate
-from src.config.compose import compose_config
-from src.config.schema import TrainConfig
+from src.config.compose import CONFIGS, compose_config, to_config
+from src.config.schema import InferenceConfig, TrainConfig
 from src.data.load import Split
 from src.data.storage import Images
 from src.plots import curves, search, sweeps
@@ -37,6 +39,18 @@ def compose(*overrides: str) -> TrainConfig:
 @functools.cache
 def _compose(here: str, *overrides: str) -> TrainConfig:
     return compose_config(f"dataset.cache_dir='{CACHE.name}'", *overrides)
+
+
+def compose_inference(*overrides: str) -> InferenceConfig:
+    """Compose and check a configuration of inference.py as the command line does."""
+    return copy.deepcopy(_compose_inference(*overrides))
+
+
+@functools.cache
+def _compose_inference(*overrides: str) -> InferenceConfig:
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3", job_name="compose"):
+        return to_config(InferenceConfig, hydra.compose("inference", list(overrides)), list(overrides))
 
 
 def replace_pictures(patch: pytest.MonkeyPatch) -> None:

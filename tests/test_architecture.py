@@ -17,7 +17,7 @@ LAYERS = {
     1: {"data", "optim", "plots", "terminal", "tables", "trackers"},
     2: {"engine", "run", "pretrained"},
     3: {"predict", "evaluate", "sweep", "compare", "build"},
-    4: {"start"},
+    4: {"start", "web"},
 }
 FLOOR = {module: floor for floor, modules in LAYERS.items() for module in modules}
 # What these may import besides the standard library and the rooms below them.
@@ -35,6 +35,7 @@ LIBRARIES = {
     "tables": set(),
     "trackers": {"torch"},
     "start": {"hydra", "omegaconf", "yaml"},
+    "web": {"fastapi", "starlette", "uvicorn", "jinja2", "python_multipart", "numpy", "PIL"},
 }
 
 

@@ -6,15 +6,14 @@ import json
 import statistics
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from math import comb
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-from helpers import compose
+from helpers import compose, compose_inference
 from PIL import Image
 from test_predict import infer
 from test_run import save_fake_run
@@ -26,9 +25,8 @@ from src.compare.mcnemar import adjust, compare_with_best, exact_p
 from src.compare.report import Section, split_columns
 from src.compare.tables import find_differences, list_differences, list_groups
 from src.config.compose import dump_config
-from src.config.schema import InferenceConfig, TaskConfig
+from src.config.schema import InferenceConfig
 from src.machine.disk import write_csv, write_json
-from src.machine.kernels import Wanted
 from src.tables import Table
 
 NUM_IMAGES = 40
@@ -67,9 +65,8 @@ def write_predictions(folder: Path, right: Sequence[int], count: int = NUM_IMAGE
 
 
 def ask(run: str | Path | None = None, **values: object) -> InferenceConfig:
-    given: dict[str, Any] = {"input": None, "output": None, "filter": None, "sort": "started", "topk": 5}
-    given |= {"batch_size": 64, "device": "auto", "roots": ["outputs", "multirun"], **asdict(Wanted()), **values}
-    return InferenceConfig(task=TaskConfig("compare"), run=None if run is None else str(run), **given)
+    given = compose_inference("task=compare")
+    return replace(given, run=None if run is None else str(run), **values)  # type: ignore[arg-type]
 
 
 def labels(run: str | Path | None, **values: object) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import compose, make_folder, photo_overrides, train_run
+from helpers import compose, compose_inference, make_folder, photo_overrides, train_run
 
 from src.config.schema import TrainConfig
 from src.data.images import Preprocessing
@@ -365,14 +365,12 @@ DAMAGES: list[tuple[str, Any]] = [
 @pytest.mark.parametrize("fact", [f'"best_val_acc": {10**400}', '"started": {"a": 1}', '"epoch": []', '"root": [3]'])
 def test_facts_of_a_wrong_kind_are_unknown(fact: str, work: Path) -> None:
     from inference import infer
-    from src.config.schema import InferenceConfig, TaskConfig
 
     path = next(iter(sorted((work / "outputs").rglob("status.json"))))
     path.write_text(f'{{"status": "finished", {fact}}}')
     (run,) = [run for run in find_all_runs(["outputs"])[0] if run.folder.resolve() == path.parent.resolve()]
     assert run.val_acc is None and run.started == "" and run.number("epoch") is None and isinstance(run.dataset, str)
-    rest = (None, None, None, None, "started", 5, 64, "cpu", "auto", "auto", "auto", None, False, ["outputs"])
-    infer(InferenceConfig(TaskConfig("list"), *rest), None)  # type: ignore[arg-type]
+    infer(compose_inference("task=list"), None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("name", "text"), DAMAGES, ids=[f"{name}-{place}" for place, (name, _) in enumerate(DAMAGES)])

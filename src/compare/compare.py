@@ -23,12 +23,7 @@ def compare_runs(config: InferenceConfig) -> None:
     """
     entries, left_out = choose_entries(config)
     comparisons, problems = compare_with_best(entries)
-    sections = [
-        _describe_differences(entries),
-        _describe_numbers(entries, left_out),
-        *_describe_groups(entries),
-        _describe_comparisons(entries[0], comparisons, problems),
-    ]
+    sections = describe_comparison(entries, left_out, comparisons, problems)
     report.show(sections)
     folder = Path(os.path.expanduser(config.output or "comparison"))
     title = f"Comparison of {len(entries)} runs"
@@ -36,6 +31,18 @@ def compare_runs(config: InferenceConfig) -> None:
     names = ", ".join((report.MARKDOWN, report.CSV, report.PICTURE))
     best = f" (of the {MAX_CURVES} best)" if len(entries) > MAX_CURVES else ""
     terminal.show_pairs([("written", f"{short_path(folder.absolute())}: {names}{best}")])
+
+
+def describe_comparison(
+    entries: Sequence[Entry], left_out: Sequence[str], comparisons: Sequence[Comparison], problems: Sequence[str]
+) -> list[Section]:
+    """Return what is said about the runs; comparisons, problems: what `compare_with_best` has found."""
+    return [
+        _describe_differences(entries),
+        _describe_numbers(entries, left_out),
+        *_describe_groups(entries),
+        _describe_comparisons(entries[0], comparisons, problems),
+    ]
 
 
 def _describe_differences(entries: Sequence[Entry]) -> Section:
@@ -84,10 +91,10 @@ def _describe_comparisons(best: Entry, comparisons: Sequence[Comparison], proble
             "these trained models and says nothing about other seeds (Dietterich 1998).",
         )
         headings = ["only A right", "only B right", "acc A", "acc B", "p", "p (Holm)"]
-        table = Table(["run B", *headings], [_describe_comparison(test) for test in comparisons], right=headings)
+        table = Table(["run B", *headings], [_describe_pair(test) for test in comparisons], right=headings)
     return Section("Image by image", sentences, table)
 
 
-def _describe_comparison(test: Comparison) -> list[str]:
+def _describe_pair(test: Comparison) -> list[str]:
     accuracies = [format_percent(accuracy) for accuracy in (test.accuracy_a, test.accuracy_b)]
     return [test.entry.label, str(test.only_a), str(test.only_b), *accuracies, f"{test.p:.2g}", f"{test.p_holm:.2g}"]

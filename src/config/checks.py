@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 LARGEST_SIDE = 2**14  # pixels of an image
+SWITCHES = {
+    **dict.fromkeys(("true", "yes", "y", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "n", "off", "0"), False),
+}
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,7 @@ class Rule:
 
     verb, words: what the message says about others: KEY=VALUE must be at least 1. null: what null does; empty if the
     key must not be null. example: a value to write, for keys that have none in YAML. most: the largest number, beyond
-    which nothing works, so that only those who exceed it need to know.
+    which nothing works, so that only those who exceed it need to know. low, choices: for forms, what `words` says.
     """
 
     allows: Callable[[Any], bool]
@@ -25,6 +29,8 @@ class Rule:
     verb: str = "must be"
     example: str = ""
     most: float = math.inf
+    low: float = -math.inf
+    choices: tuple[str, ...] = ()
 
     def check(self, key: str, value: Any) -> None:
         if value is None:
@@ -44,16 +50,22 @@ Metadata = dict[str, Rule]
 
 def at_least(low: float, below: float = math.inf, null: str = "", most: float = math.inf) -> Metadata:
     end = f" and below {below}" if below < math.inf else ""
-    return {"rule": Rule(lambda value: low <= value < below and value <= most, f"at least {low}{end}", null, most=most)}
+    return {
+        "rule": Rule(
+            lambda value: low <= value < below and value <= most, f"at least {low}{end}", null, most=most, low=low
+        )
+    }
 
 
 def above(low: float, below: float = math.inf, null: str = "", most: float = math.inf) -> Metadata:
     end = f" and below {below}" if below < math.inf else ""
-    return {"rule": Rule(lambda value: low < value < below and value <= most, f"above {low}{end}", null, most=most)}
+    return {
+        "rule": Rule(lambda value: low < value < below and value <= most, f"above {low}{end}", null, most=most, low=low)
+    }
 
 
 def above_up_to(low: float, high: float, null: str = "") -> Metadata:
-    return {"rule": Rule(lambda value: low < value <= high, f"above {low} and at most {high}", null)}
+    return {"rule": Rule(lambda value: low < value <= high, f"above {low} and at most {high}", null, low=low)}
 
 
 def between(low: float, high: float, what: str = "", null: str = "") -> Metadata:
@@ -62,7 +74,11 @@ def between(low: float, high: float, what: str = "", null: str = "") -> Metadata
 
 
 def one_of(*choices: str, null: str = "") -> Metadata:
-    return {"rule": Rule(lambda value: value in choices, ", ".join(choices), null, "is not known; allowed:")}
+    return {
+        "rule": Rule(
+            lambda value: value in choices, ", ".join(choices), null, "is not known; allowed:", choices=choices
+        )
+    }
 
 
 def each(item: Metadata, null: str = "") -> Metadata:
@@ -119,6 +135,21 @@ def check_device(device: str) -> None:
 
 def check_compile(key: str, value: Any) -> None:
     check(value == "auto" or isinstance(value, bool), f"{key}={value} is not known; allowed: auto, true, false")
+
+
+def read_switch(value: Any) -> bool | None:
+    """Return what a value means where YAML has true or false; None if it is neither."""
+    return SWITCHES.get(str(value).lower())
+
+
+def as_check(value: Any) -> bool | str:
+    """Return `check` as true, false or a folder. Raises ValueError for what is hardly meant as a folder."""
+    switch = read_switch(value)
+    if switch is not None:
+        return switch
+    slip = re.fullmatch(r"[-+]?\d+(\.\d*)?|none|", str(value), re.IGNORECASE)
+    check(slip is None, f"check={value} is neither true nor false; a folder of that name is typed check=./{value}")
+    return str(value)
 
 
 def as_size(key: str, value: Any) -> tuple[int, int] | None:

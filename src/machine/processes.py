@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +46,25 @@ def is_alive(pid: Any, started: Any = None) -> bool:
     except (OSError, OverflowError):
         return False
     return True
+
+
+def runs_program(pid: int, name: str) -> bool:
+    """Return whether a process on this machine was started with a file of this name among its arguments."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:  # no such process, or a system without /proc
+        listed = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, check=False)
+        words = listed.stdout.split()
+    return any(os.path.basename(word) == name.encode() for word in words)
+
+
+def holds_lock(pid: int, path: Path) -> bool | None:
+    """Return whether a process has locked a file; None if the system does not tell. Linux lists locks by inode."""
+    try:
+        inode = path.stat().st_ino
+        lines = Path("/proc/locks").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    locks = [line.split() for line in lines]
+    held = {(int(lock[4]), lock[5].rpartition(":")[2]) for lock in locks if len(lock) > 5 and lock[4].isdecimal()}
+    return (pid, str(inode)) in held if held else None

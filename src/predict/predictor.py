@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -15,6 +16,7 @@ from torch import Tensor
 from ..augment.normalize import normalize
 from ..config.schema import ModelConfig
 from ..data.decode import map_in_order
+from ..engine.attention import attention_to_patches
 from ..engine.memory import estimate_parameters
 from ..engine.trial import Trial, Work, choose_kernels, compile_blocks
 from ..machine.devices import autocast, choose_device
@@ -58,6 +60,10 @@ class Predictor:
             reason = ": ".join(filter(None, lines))[:200]
             raise ValueError(f"the weights of {run.folder} are damaged or of another model: {reason}") from error
 
+    def stack(self, pixels: Sequence[np.ndarray]) -> Tensor:
+        """Return preprocessed pixels (H,W,C) of several images as one tensor (n,C,H,W)."""
+        return torch.from_numpy(np.stack(pixels).transpose(0, 3, 1, 2).copy())
+
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
         """Return probabilities (n,K) float32 on the CPU for preprocessed uint8 images (n,C,H,W)."""
@@ -65,6 +71,13 @@ class Predictor:
         with autocast(self.device, self.precision):
             logits = self.model(inputs)
         return logits.float().softmax(1).cpu()
+
+    @torch.no_grad()
+    def attend(self, images: Tensor) -> Tensor:
+        """Return where the last layer looks in preprocessed images (n,C,H,W): (n, rows, columns), 1 if everywhere."""
+        inputs = normalize(images.to(self.device), self.preprocessing.mean, self.preprocessing.std)
+        maps = attention_to_patches(self.model, inputs, [len(self.model.blocks) - 1])
+        return maps[:, 0] * self.model.num_tokens
 
     def predict_files(
         self, files: Sequence[Path], batch_size: int, notes: Counter[str] | None = None

@@ -1,0 +1,134 @@
+"""Pictures of test images, addressed by run and place in the split, never by path; decoded as training decodes them."""
+
+import io
+import os
+import threading
+from collections import OrderedDict
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..config.schema import TrainConfig
+from ..data.images import Preprocessing
+from ..data.read import Reading, parse_image, read_content
+from ..data.sources import load_source
+from ..data.splits import carve_splits
+from ..run.saved import SavedRun
+from .errors import PageError
+from .results import Tested
+
+HELD = 2  # data sets in memory whose images come in one file
+LARGEST = 1024  # pixels of a side
+
+
+class TestImages:
+    """The test images of runs. roots: the folders below which files may be shown."""
+
+    def __init__(self, roots: list[Path], max_pixels: int) -> None:
+        self._roots, self._max_pixels = roots, max_pixels
+        self._arrays: OrderedDict[Path, np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, run: SavedRun, tested: Tested, size: int) -> bytes:
+        """Return a PNG of an image, its longer side of about so many pixels. Raises PageError if it cannot be shown."""
+        picture = self.open(run, tested, min(size, LARGEST))
+        if max(picture.size) < size:  # single pixels stay visible
+            factor = max(1, min(size, 256) // max(picture.size))
+            picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+        picture.thumbnail((size, size))
+        return encode(picture)
+
+    def open(self, run: SavedRun, tested: Tested, min_side: int) -> Image.Image:
+        """Return the picture of an image, as it is before preprocessing."""
+        config, _, look = self._load(run)
+        if not tested.file:
+            return to_picture(self._take(run, config, tested.index))
+        path = self._allow(Path(tested.file))
+        reading = self.limit(look.reading)
+        try:
+            return to_picture(parse_image(read_content(path, reading), path, reading, min_side).pixels)
+        except (OSError, ValueError, MemoryError) as error:
+            raise PageError(str(error) or "the picture does not fit into memory", 404) from error
+
+    def pixels(self, run: SavedRun, tested: Tested) -> np.ndarray:
+        """Return the pixels (H,W,C) that the model gets of an image."""
+        config, _, look = self._load(run)
+        look = replace(look, max_pixels=min(look.max_pixels, self._max_pixels))
+        try:
+            if not tested.file:
+                return look.pixels(self._take(run, config, tested.index))
+            path = self._allow(Path(tested.file))
+            return look.parse(read_content(path, look.reading), path)[0]
+        except (OSError, ValueError) as error:
+            raise PageError(str(error), 404) from error
+
+    def limit(self, reading: Reading) -> Reading:
+        """Return how files are read, with our limit of pixels: that of a run may be a stranger's."""
+        return replace(reading, max_pixels=min(reading.max_pixels, self._max_pixels))
+
+    def _load(self, run: SavedRun) -> tuple[TrainConfig, list[str], Preprocessing]:
+        try:
+            return run.load()
+        except ValueError as error:
+            raise PageError(str(error), 409) from error
+
+    def _allow(self, path: Path) -> Path:
+        """Return the path of an image. Raises PageError for one outside the folders that may be shown."""
+        resolved = path.expanduser().absolute().resolve()
+        if not any(resolved.is_relative_to(root) for root in self._roots):
+            raise PageError(
+                f"{path} is not below serve.roots, so it is not shown; start the page with serve.roots=[FOLDER,…]",
+                403,
+                "serve.roots",
+            )
+        if not resolved.is_file():
+            raise PageError(f"the image {path} is gone: it was moved or deleted after the test", 404)
+        return resolved
+
+    def _take(self, run: SavedRun, config: TrainConfig, index: int) -> np.ndarray:
+        """Return an image of a data set whose images come in one file."""
+        with self._lock:
+            if run.folder not in self._arrays:
+                self._arrays[run.folder] = self._load_array(config)
+            self._arrays.move_to_end(run.folder)
+            while len(self._arrays) > HELD:
+                self._arrays.popitem(last=False)
+            images = self._arrays[run.folder]
+        if index >= len(images):
+            raise PageError("the data set has changed since the test: it has no such image", 404)
+        return images[index]
+
+    def _load_array(self, config: TrainConfig) -> np.ndarray:
+        root = config.dataset.root
+        if root is not None:  # opening a data set that is not there would download it
+            resolved = Path(os.path.expanduser(root)).absolute().resolve()
+            if not any(resolved.is_relative_to(allowed) for allowed in self._roots):
+                raise PageError(f"dataset.root={root} is not below serve.roots, so it is not shown", 403, "serve.roots")
+            if not resolved.is_dir() or not any(resolved.iterdir()):
+                raise PageError(f"the images are gone: there is nothing in dataset.root={root}", 404)
+        try:
+            source = load_source(config.dataset)
+            carve_splits(source, config.dataset)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise PageError(f"the images cannot be read: {error}", 404) from error
+        items = source.splits["test"][0]
+        if not isinstance(items, np.ndarray):
+            raise PageError("the test results do not name their files; they were written by an older version", 404)
+        return items
+
+
+def to_picture(pixels: Image.Image | np.ndarray) -> Image.Image:
+    """Return a picture in mode L or RGB: of other numbers of channels the first three, or the first one."""
+    if isinstance(pixels, np.ndarray):
+        array = pixels if pixels.ndim == 2 else pixels[..., : 3 if pixels.shape[2] >= 3 else 1].squeeze()
+        pixels = Image.fromarray(np.ascontiguousarray(array))
+    return pixels if pixels.mode in ("L", "RGB") else pixels.convert("RGB")
+
+
+def encode(picture: Image.Image) -> bytes:
+    """Return a PNG."""
+    file = io.BytesIO()
+    picture.save(file, "PNG", compress_level=1)
+    return file.getvalue()

@@ -1,0 +1,89 @@
+"""Start the page: one address, printed once, and a browser that opens it."""
+
+import contextlib
+import secrets
+import socket
+import threading
+import webbrowser
+from collections.abc import Iterator
+
+from .. import terminal
+from ..config.schema import InferenceConfig
+from ..config.serve import LOCAL, ServeConfig
+
+INSTALL = "task=serve needs FastAPI: pip install -r requirements-web.txt"
+
+
+def serve(config: InferenceConfig) -> None:
+    """Serve the page until Ctrl-C. Raises ValueError if its libraries are missing or the port is taken."""
+    try:
+        import fastapi  # noqa: F401
+        import jinja2  # noqa: F401
+        import python_multipart  # noqa: F401
+        import uvicorn
+    except ImportError as error:
+        raise ValueError(f"{INSTALL} ({error.name} is missing)") from error
+    from .app import build_app
+
+    settings = config.serve
+    with _bind(settings) as listener:
+        port = listener.getsockname()[1]
+        token = "" if settings.local or settings.token == "off" else secrets.token_urlsafe(24)
+        app = build_app(config, _list_hosts(settings), token)
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3, server_header=False)
+        )
+        address = f"http://{_shown_host(settings)}:{port}/{f'?token={token}' if token else ''}"
+        _announce(settings, address)
+        if settings.open_browser:
+            threading.Thread(target=_open_browser, args=(server, address), daemon=True).start()
+        terminal.console.quiet = True  # what tasks show of their progress has no place here
+        try:
+            server.run(sockets=[listener])
+        finally:
+            terminal.console.quiet = False
+            terminal.say("the page has ended; what it has started goes on training")
+
+
+@contextlib.contextmanager
+def _bind(settings: ServeConfig) -> Iterator[socket.socket]:
+    """Yield a socket that listens. Raises ValueError if that is not possible."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((settings.host, settings.port))
+            listener.listen(256)
+        except OSError as error:
+            where = f"serve.host={settings.host} serve.port={settings.port}"
+            taken = f"serve.port={settings.port + 1} is another one, serve.port=0 takes any free one"
+            raise ValueError(f"{where} cannot be used: {error.strerror or error}; {taken}") from error
+        yield listener
+
+
+def _list_hosts(settings: ServeConfig) -> set[str] | None:
+    """Return the names by which the page may be called; with a token, or for predictions only, any."""
+    return {LOCAL, "localhost"} if settings.local else None
+
+
+def _shown_host(settings: ServeConfig) -> str:
+    return socket.gethostname() if settings.host == "0.0.0.0" else settings.host
+
+
+def _announce(settings: ServeConfig, address: str) -> None:
+    terminal.say(f"page      {address}")
+    if not settings.local:
+        who = "this token" if settings.token == "auto" else "no token"
+        does = (
+            "see your runs and predict" if settings.read_only else "see your runs, and start programs on this machine"
+        )
+        terminal.warn(f"warning   others can reach this address: whoever has {who} can {does}")
+    terminal.say("Ctrl-C ends the page; training goes on without it")
+
+
+def _open_browser(server: object, address: str) -> None:
+    """Open the page once the server answers."""
+    started = threading.Event()
+    while not getattr(server, "started", False):
+        started.wait(0.05)
+    with contextlib.suppress(webbrowser.Error):
+        webbrowser.open(address)

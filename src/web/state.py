@@ -1,0 +1,40 @@
+"""What the answers share. All of it can be built again from the folders: nothing is lost when the page ends."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+from ..config.schema import InferenceConfig
+from ..data.images import Preprocessing
+from ..run.files import PREPROCESSING
+from ..run.saved import SavedRun
+from .errors import PageError
+from .folders import open_roots
+from .images import TestImages
+from .index import FileCache, RunIndex
+from .jobs import Jobs
+from .predictions import Predictions
+from .reports import Reports
+
+
+class State:
+    def __init__(self, config: InferenceConfig) -> None:
+        self.config = config
+        self.roots = open_roots(config.serve.roots)
+        self.index = RunIndex(config.roots)
+        self.images = TestImages(self.roots, config.serve.max_pixels)
+        self.predictions = Predictions(config)
+        self.jobs = Jobs(self.index, self.roots)
+        self.reports = Reports(self.jobs)
+        self.decoders = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
+        self._looks = FileCache(lambda folder: SavedRun(folder, "", {}).load()[2], (PREPROCESSING,), most=16)
+
+    def open_look(self, run: SavedRun) -> Preprocessing:
+        """Return how a run wants its images. Raises PageError if it is damaged."""
+        try:
+            return self._looks(run.folder)
+        except ValueError as error:
+            raise PageError(str(error), 409) from error
+
+    def close(self) -> None:
+        self.reports.close()
+        self.decoders.shutdown(wait=False, cancel_futures=True)
