@@ -14,7 +14,7 @@ from ..compare.mcnemar import compare_with_best
 from ..config.schema import InferenceConfig
 from ..run.files import SWEEP_PICTURE
 from ..run.saved import SavedRun
-from ..sweep.ledger import continue_command, find_best, rank_jobs, tabulate_jobs, tabulate_means
+from ..sweep.ledger import continue_command, find_best, rank_jobs, tabulate_means
 from ..tables import Table
 from .errors import PageError
 from .index import RunIndex, SavedSweep, make_id
@@ -53,16 +53,20 @@ def describe_sweep(index: RunIndex, sweep: SavedSweep) -> dict[str, Any]:
     """Return what the page of a sweep shows: its ranking as in sweep.md."""
     ranked, swept = rank_jobs(sweep.states), sweep.plan.list_swept()
     best, why = find_best(sweep.states)
-    tables = {"Means over seeds": tabulate_means(ranked, swept), "Jobs": tabulate_jobs(ranked, swept)}
+    means = tabulate_means(ranked, swept)
     picture = sweep.folder / SWEEP_PICTURE
     words = [*sweep.plan.flags, *sweep.plan.overrides, *sweep.plan.hydra]
     return {
         **index.describe_sweep(sweep),
         "command": f"python train.py --multirun {shlex.join(words)}",
         "resume_command": continue_command(Path(os.path.abspath(sweep.folder)), sweep.plan),
-        "tables": [{"heading": name, **to_json(table)} for name, table in tables.items() if table],
+        "tables": [{"heading": "Means over seeds", **to_json(means)}] if means else [],
         "runs": [
-            {**index.describe(state.run, None, sweep.folder), "job": state.number, "settings": state.planned.texts()}
+            {
+                **index.describe(state.run, None, sweep.folder),
+                "job": state.number,
+                "settings": {key: text for key, text in state.planned.texts().items() if key in swept},
+            }
             for state in ranked
         ],
         "errors": [f"job {state.number}: {state.error}" for state in ranked if state.error],

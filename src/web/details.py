@@ -64,6 +64,7 @@ def describe_details(run: SavedRun) -> dict[str, Any]:
         else str(environment.get("command") or ""),
         "resume_command": resume_command(run.folder),
         "predict_command": f"python inference.py run={shlex.quote(short_path(run.folder))} input=IMAGE",
+        "words": [word for word in environment.get("overrides") or [] if isinstance(word, str)],
         "test": _read_test(run),
         "per_class": _read_per_class(run),
         "figures": [
@@ -167,6 +168,8 @@ def _compose(*choices: str) -> dict[str, Any]:
 
 
 def _differs(value: Any, default: Any) -> bool:
+    if default == "???":  # a key that must be typed, or that the option does not have
+        return value is not None
     if isinstance(value, float | int) and isinstance(default, float | int) and not isinstance(value, bool):
         return not math.isclose(value, default, rel_tol=1e-9)
     return _show(value) != _show(default)

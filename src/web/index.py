@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from ..config.compose import read_values
 from ..machine.disk import short_path
 from ..run.files import CONFIG, METRICS, STATUS, SWEEP
 from ..run.query import select_runs
@@ -308,5 +309,8 @@ def _seconds_left(run: SavedRun) -> float | None:
     epoch, epochs, seconds = (run.number(name) for name in ("epoch", "epochs", "seconds"))
     if not epoch or not epochs or not seconds:
         return None
-    since = max(0.0, time.time() - run.last_write())
-    return max(0.0, seconds / epoch * (epochs - epoch) - since)
+    left = seconds / epoch * (epochs - epoch)
+    with contextlib.suppress(Exception):  # yaml raises various types
+        limit = read_values(run.folder / CONFIG).get("training.max_minutes")
+        left = left if limit is None else min(left, 60 * limit - seconds)
+    return max(0.0, left - max(0.0, time.time() - run.last_write()))

@@ -49,6 +49,12 @@ class Start:
     run: str | None = None  # the id of its run, once it has one
 
     @property
+    def sweep(self) -> Path | None:
+        """The folder of its sweep, None for a single run."""
+        words = [word.partition("=")[2] for word in self.words if word.startswith(("hydra.sweep.dir=", "resume="))]
+        return Path(words[0]) if words and self.words[0] == "--multirun" else None
+
+    @property
     def command(self) -> str:
         return shlex.join(["python", "train.py", *self.words])
 
@@ -67,21 +73,19 @@ class Jobs:
         self._index, self._roots = index, roots
         self._starts: dict[str, Start] = {}
         self._lock = threading.Lock()
+        self._checks = threading.Semaphore(2)  # processes at once
 
     def check(self, words: Sequence[str]) -> str:
         """Return the command of these words. Raises PageError with what the command line says against them."""
         self.check_words(words)
+        command = [sys.executable, str(TRAIN), *words, "--cfg", "job"]
         try:
-            done = subprocess.run(
-                [sys.executable, str(TRAIN), *words, "--cfg", "job"],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=CHECK_SECONDS,
-            )
+            with self._checks:
+                done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=CHECK_SECONDS)
         except subprocess.TimeoutExpired as error:
             raise PageError("checking the settings takes more than a minute; is the disk slow?", 503) from error
         if done.returncode:
-            raise explain_output(done.stderr.decode("utf-8", "replace"))
+            raise explain_output(done.stderr.decode("utf-8", "replace"), words)
         return shlex.join(["python", "train.py", *words])
 
     def check_words(self, words: Sequence[str]) -> None:
@@ -100,7 +104,7 @@ class Jobs:
             if key in PATH_KEYS and "pattern" not in key and value not in ("", "null"):
                 plain = value[1:-1] if is_quoted(value) else value
                 if key != "init.weights" or os.sep in plain:
-                    allow(plain, [*self._roots, Path.cwd()], key)
+                    allow(plain, self._roots, key)
 
     def start(self, words: Sequence[str], queue: bool) -> Start:
         """Start training, or let it follow what runs now. Raises PageError if the settings are wrong."""
@@ -126,9 +130,8 @@ class Jobs:
             if folder.name.startswith(QUEUE) and self._index.read_sweep(folder).running:
                 return folder
         for start in reversed(self._starts.values()):
-            given = [word.partition("=")[2] for word in start.words if word.startswith("hydra.sweep.dir=")]
-            if given and start.process.poll() is None:
-                return Path(given[0])
+            if start.sweep is not None and start.process.poll() is None:
+                return start.sweep
         now = datetime.now()
         return Path("multirun") / f"{now:%Y-%m-%d}" / f"{QUEUE}-{now:%H-%M-%S}"
 
@@ -168,17 +171,19 @@ class Jobs:
         code = start.process.poll()
         if start.run is None:
             start.run = self._find_run(start)
+        sweep = self._find_sweep(start)
         output, error, key = start.read(), None, None
         if code not in (None, 0) and start.run is None:
-            problem = explain_output(output)
+            problem = explain_output(output, start.words)
             error, key = problem.message, problem.key
         return {
             "id": start.id,
             "command": start.command,
-            "state": "ended" if code is not None else "training" if start.run else "starting",
+            "state": "ended" if code is not None else "training" if start.run or sweep else "starting",
             "output": output,
             "code": code,
             "run": start.run,
+            "sweep": sweep,
             "error": error,
             "key": key,
         }
@@ -192,6 +197,18 @@ class Jobs:
             if resumed and str(run.folder) == resumed[0] and start.process.poll() is not None:
                 return make_id(run.folder)
         return None
+
+    def _find_sweep(self, start: Start) -> str | None:
+        """Return the id of the sweep that a process runs or has added to, once it is there."""
+        if start.sweep is None:
+            return None
+        wanted = make_id(start.sweep)
+        return wanted if wanted in self._index.find().folders else None
+
+    def close(self) -> None:
+        """Forget the processes, which go on."""
+        while self._starts:
+            self._starts.popitem()[1].output.close()
 
     def stop(self, run: SavedRun) -> str:
         """Ask a run to save and stop, as Ctrl-C does. Raises PageError if its process is not there, or not ours."""
@@ -225,10 +242,10 @@ def _suggest(key: str) -> str:
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
-def explain_output(output: str) -> PageError:
+def explain_output(output: str, words: Sequence[str]) -> PageError:
     """Return the error that a process has printed last, with the key that it names."""
     lines = [line for line in output.splitlines() if line.strip()]
     starts = [place for place, line in enumerate(lines) if line.startswith("error: ")]
     told = "\n".join(lines[starts[-1] :]) if starts else "\n".join(lines[-3:])
     message = printable(told.removeprefix("error: ").strip(), own_lines=True) or "it ended without saying why"
-    return PageError(message, 400, find_key(message))
+    return PageError(message, 400, find_key(message, words))

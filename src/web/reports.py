@@ -26,6 +26,7 @@ class Report:
     """A report that is written into a temporary folder, which is gone when the page ends."""
 
     folder: "tempfile.TemporaryDirectory[str]"
+    words: list[str]
     process: subprocess.Popen
     output: BinaryIO
     id: str = field(default_factory=lambda: os.urandom(6).hex())
@@ -56,7 +57,7 @@ class Reports:
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-        report = Report(folder, process, output)
+        report = Report(folder, list(words), process, output)
         with self._lock:
             self._reports[report.id] = report
             while len(self._reports) > MOST:
@@ -70,7 +71,7 @@ class Reports:
         size = os.fstat(report.output.fileno()).st_size
         content = os.pread(report.output.fileno(), OUTPUT, max(0, size - OUTPUT))
         output = printable(content.decode("utf-8", "replace"), own_lines=True)
-        problem = explain_output(output) if code else None
+        problem = explain_output(output, report.words) if code else None
         done = code == 0
         names = [name for name in PICTURES if done and (Path(report.folder.name) / name).is_file()]
         return {

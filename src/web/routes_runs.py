@@ -1,9 +1,11 @@
 """Runs, sweeps, comparisons: what is in their folders."""
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, Response
+from starlette.concurrency import run_in_threadpool
 
 from ..run.files import SWEEP_PICTURE
 from ..run.saved import SavedRun
@@ -58,7 +60,7 @@ def get_run(request: Request, run: str) -> dict[str, Any]:
     return show_run(state_of(request), run)
 
 
-@router.get("/runs/{run}/metrics", summary="The epochs after number `since`")
+@router.get("/runs/{run}/metrics", summary="The epochs after a number")
 def get_metrics(request: Request, run: str, since: int = 0) -> dict[str, Any]:
     state = state_of(request)
     found = state.index.open_run(run)
@@ -107,11 +109,14 @@ def get_image(request: Request, run: str, index: int, size: Annotated[int, Query
 
 
 @router.get("/runs/{run}/explain/test/{index}", summary="A test image: what the model saw, where it looked, its answer")
-def explain_image(request: Request, run: str, index: int, topk: Annotated[int, Query(ge=1)] = 5) -> dict[str, Any]:
+async def explain_image(
+    request: Request, run: str, index: int, topk: Annotated[int, Query(ge=1)] = 5
+) -> dict[str, Any]:
     state = state_of(request)
-    found, tested = open_tested(state, run, index)
-    pixels = state.images.pixels(found, tested)
-    answer = state.predictions.ask(found, pixels, topk, attention=True).result()
+    found, tested = await run_in_threadpool(open_tested, state, run, index)
+    pixels = await run_in_threadpool(state.images.pixels, found, tested)
+    # Without a thread that waits: slow predictions must not take all of those that answer pages.
+    answer = await asyncio.wrap_future(state.predictions.ask(found, pixels, topk, attention=True))
     return {**describe_result(tested.image, pixels, [], answer).to_json(), "class_true": tested.true}
 
 

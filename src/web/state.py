@@ -37,4 +37,5 @@ class State:
 
     def close(self) -> None:
         self.reports.close()
+        self.jobs.close()
         self.decoders.shutdown(wait=False, cancel_futures=True)
