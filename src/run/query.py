@@ -4,11 +4,13 @@ Configurations are read only if a condition or the order uses one of their keys.
 """
 
 import difflib
+import functools
 import operator
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from ..config.compose import flatten, load_config, read_values
@@ -153,10 +155,16 @@ class _Values:
         """Return a run's configuration, with the current defaults for keys added since; {} if it is damaged."""
         path = run.folder / CONFIG
         try:
-            values = read_values(path)
+            values = _read_values(path, path.stat().st_mtime_ns)
             return values if self._keys <= values.keys() else flatten(asdict(load_config(path)))
         except Exception:  # yaml and the schema raise various types
             return {}
+
+
+@functools.lru_cache(maxsize=4096)
+def _read_values(path: Path, changed: int) -> dict[str, Any]:
+    """Read a configuration again only if it has changed: the page asks for the same table every few seconds."""
+    return read_values(path)
 
 
 def _sort(runs: list[SavedRun], name: str, reverse: bool, values: _Values) -> list[SavedRun]:

@@ -8,9 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..compare.choose import choose_entries
-from ..compare.compare import describe_comparison
-from ..compare.mcnemar import compare_with_best
 from ..config.schema import InferenceConfig
 from ..run.files import SWEEP_PICTURE
 from ..run.saved import SavedRun
@@ -24,6 +21,11 @@ CURVES = 20  # in one chart
 
 def compare(config: InferenceConfig, runs: Sequence[SavedRun]) -> dict[str, Any]:
     """Return what `task=compare` prints about these runs, and their curves. Raises PageError for fewer than two."""
+    # It draws curves in the terminal's version, so it imports matplotlib, which the first page does not wait for.
+    from ..compare.choose import choose_entries
+    from ..compare.compare import describe_comparison
+    from ..compare.mcnemar import compare_with_best
+
     wanted = "[" + ",".join(str(run.folder) for run in runs) + "]"
     task = replace(config.task, name="compare")
     try:

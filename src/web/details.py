@@ -19,7 +19,6 @@ from ..run import files
 from ..run.messages import resume_command
 from ..run.saved import SavedRun
 from ..run.validate import as_number
-from ..tables import format_percent
 from .index import make_id
 
 LOG_BYTES = 2**25  # of a log that is read
@@ -191,10 +190,10 @@ def _read_test(run: SavedRun) -> list[dict[str, Any]] | None:
         value = as_number(found.get(key))
         if value is None:
             continue
-        text = f"{value:,.0f}" if key == "images" else f"{value:.4f}" if key == "loss" else format_percent(value)
+        text = f"{value:,.0f}" if key == "images" else f"{value:.4f}" if key == "loss" else f"{100 * value:.2f} %"
         low, high = as_number(found.get("accuracy_low")), as_number(found.get("accuracy_high"))
         if key == "accuracy" and low is not None and high is not None:
-            text = f"{text} ({100 * low:.1f}–{100 * high:.1f} %, 95 % interval)"
+            text = f"{100 * value:.2f} % ({100 * low:.1f}–{100 * high:.1f}, 95 % interval)"
         rows.append({"name": name, "value": value, "text": text})
     return rows or None
 

@@ -14,6 +14,7 @@ from .details import compose_defaults
 
 CHOICES = ("dataset", "model", "experiment", "optimizer", "scheduler", "augmentation")
 LEFT_OUT = ("sweep", "resume", "check")  # sections and keys that mean nothing for one new run
+FIXED = ("training", "init", "")  # sections whose defaults do not depend on the chosen options
 SIZES = ("model.image_size", "dataset.image_size")
 TYPES = {int: "int", float: "float", bool: "bool", str: "text"}
 
@@ -53,16 +54,17 @@ def _describe(key: str, kind: Any, rule: Rule | None, default: Any) -> dict[str,
     plain = next((part for part in get_args(kind) if part is not type(None)), kind) if _is_union(kind) else kind
     name = TYPES.get(plain, "list" if typing.get_origin(plain) is list else "text")
     choices = list(rule.choices) if rule and rule.choices else None
+    section = key.rpartition(".")[0]
     return {
         "key": key,
-        "section": key.rpartition(".")[0] or "run",
+        "section": section or "run",
         "type": "choice" if choices else "size" if key in SIZES else name,
         "choices": choices,
         "low": rule.low if rule and math.isfinite(rule.low) else None,
         "high": rule.most if rule and math.isfinite(rule.most) else None,
         "nullable": nullable,
         "null": rule.null if rule else "",
-        "default": default if default != "???" else None,
+        "default": default if section in FIXED and default != "???" else None,
         "help": read_comments().get(key, ""),
     }
 

@@ -1,6 +1,5 @@
 """Pictures of test images, addressed by run and place in the split, never by path; decoded as training decodes them."""
 
-import io
 import os
 import threading
 from collections import OrderedDict
@@ -17,6 +16,7 @@ from ..data.sources import load_source
 from ..data.splits import carve_splits
 from ..run.saved import SavedRun
 from .errors import PageError
+from .pictures import encode, to_picture
 from .results import Tested
 
 HELD = 2  # data sets in memory whose images come in one file
@@ -117,18 +117,3 @@ class TestImages:
         if not isinstance(items, np.ndarray):
             raise PageError("the test results do not name their files; they were written by an older version", 404)
         return items
-
-
-def to_picture(pixels: Image.Image | np.ndarray) -> Image.Image:
-    """Return a picture in mode L or RGB: of other numbers of channels the first three, or the first one."""
-    if isinstance(pixels, np.ndarray):
-        array = pixels if pixels.ndim == 2 else pixels[..., : 3 if pixels.shape[2] >= 3 else 1].squeeze()
-        pixels = Image.fromarray(np.ascontiguousarray(array))
-    return pixels if pixels.mode in ("L", "RGB") else pixels.convert("RGB")
-
-
-def encode(picture: Image.Image) -> bytes:
-    """Return a PNG."""
-    file = io.BytesIO()
-    picture.save(file, "PNG", compress_level=1)
-    return file.getvalue()

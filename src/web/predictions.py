@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..config.schema import InferenceConfig
-from ..data.images import Preprocessing
-from ..data.read import count_notes
-from ..machine.kernels import Wanted
 from ..run.files import BEST
 from ..run.saved import SavedRun
 from .errors import PageError
-from .images import encode, to_picture
+from .pictures import encode, to_picture
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # they import torch, which the table of runs does not need
+    from ..data.images import Preprocessing
     from ..predict.predictor import Predictor
 
 LOADED = 2  # models in memory
@@ -119,6 +117,7 @@ class Predictions:
 
     def _load(self, run: SavedRun) -> "Predictor":
         """Return the predictor of a run, whose weights may have changed since the last time."""
+        from ..machine.kernels import Wanted
         from ..predict.predictor import Predictor
 
         try:
@@ -138,8 +137,10 @@ class Predictions:
         return self._open[key]
 
 
-def read_upload(content: bytes, name: str, look: Preprocessing, max_pixels: int) -> tuple[np.ndarray, list[str]]:
+def read_upload(content: bytes, name: str, look: "Preprocessing", max_pixels: int) -> tuple[np.ndarray, list[str]]:
     """Return the pixels (H,W,C) of an uploaded file, read as training reads files, and notes. Raises OSError."""
+    from ..data.read import count_notes
+
     look = replace(look, max_pixels=min(look.max_pixels, max_pixels))
     pixels, picture = look.parse(content, Path(name))
     return pixels, count_notes(Counter(picture.notes))

@@ -2,18 +2,22 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from ..config.schema import InferenceConfig
-from ..data.images import Preprocessing
 from ..run.files import PREPROCESSING
 from ..run.saved import SavedRun
 from .errors import PageError
 from .folders import open_roots
-from .images import TestImages
 from .index import FileCache, RunIndex
 from .jobs import Jobs
 from .predictions import Predictions
 from .reports import Reports
+
+if TYPE_CHECKING:  # they import torch, which the first page does not wait for
+    from ..data.images import Preprocessing
+    from .images import TestImages
 
 
 class State:
@@ -21,14 +25,19 @@ class State:
         self.config = config
         self.roots = open_roots(config.serve.roots)
         self.index = RunIndex(config.roots)
-        self.images = TestImages(self.roots, config.serve.max_pixels)
         self.predictions = Predictions(config)
         self.jobs = Jobs(self.index, self.roots)
         self.reports = Reports(self.jobs)
         self.decoders = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
         self._looks = FileCache(lambda folder: SavedRun(folder, "", {}).load()[2], (PREPROCESSING,), most=16)
 
-    def open_look(self, run: SavedRun) -> Preprocessing:
+    @cached_property
+    def images(self) -> "TestImages":
+        from .images import TestImages
+
+        return TestImages(self.roots, self.config.serve.max_pixels)
+
+    def open_look(self, run: SavedRun) -> "Preprocessing":
         """Return how a run wants its images. Raises PageError if it is damaged."""
         try:
             return self._looks(run.folder)

@@ -29,7 +29,7 @@ function cellButton(run, classes, truth, guess, number, total) {
   const kind = truth === guess ? "heat" : "miss";
   // Two ranges, in each of which the text has enough contrast.
   const strong = share >= 0.5;
-  const part = strong ? 100 : 10 + 50 * share;
+  const part = (classes.length <= COUNTED ? 10 : 30) + 50 * share; // small cells need more color to be seen
   button.style.backgroundColor = strong ? `var(--${kind}-strong)` : `color-mix(in srgb, var(--${kind}) ${part}%, var(--surface))`;
   button.style.color = strong ? "#fff" : "var(--ink)";
   return button;

@@ -119,7 +119,9 @@ function buildFields() {
     for (const [name, list] of sections) {
       const part = find("all-fields").querySelector(`[data-section="${name}"]`);
       for (const field of list) field.element.classList.toggle("other", text !== "" && !field.matches(text));
-      part.open = text !== "" && list.some((field) => field.matches(text));
+      const found = list.some((field) => field.matches(text));
+      part.hidden = !found;
+      part.open = text !== "" && found;
     }
   });
 }
