@@ -62,9 +62,9 @@ FLOORS: list[tuple[str, str, tuple[str, str], list[list[tuple[str, str]]]]] = [
     ),
     (
         "L4",
-        "command line\nto jobs",
+        "from people\nto jobs",
         (PALE_PURPLE, PURPLE),
-        [[("start/", "command lines, errors for people, resuming, planning a sweep")]],
+        [[("start/", "command lines, errors, resuming, planning a sweep"), ("web/", "the page and its API")]],
     ),
     (
         "L3",

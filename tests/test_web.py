@@ -23,6 +23,7 @@ from test_run import save_fake_run
 
 from src.config.comments import read_comments
 from src.config.keys import list_keys
+from src.config.overrides import quote_path
 from src.config.schema import TrainConfig
 from src.machine.disk import read_csv, read_object, write_csv, write_json
 from src.machine.processes import start_time
@@ -259,10 +260,10 @@ def test_runs_are_named_by_best_latest_and_number(client: Any) -> None:
     assert missing.status_code == 404 and missing.json()["error"].startswith("there is no run nothing")
 
 
-def test_fifty_requests_at_once_get_their_own_answers(client: Any) -> None:
-    contents = [picture_bytes(color, seed) for seed in range(17) for color in COLORS][:50]
+def test_two_hundred_requests_at_once_get_their_own_answers(client: Any) -> None:
+    contents = [picture_bytes(color, seed) for seed in range(67) for color in COLORS][:200]
     alone = [predict(client, content).json()["results"][0] for content in contents[:6]]
-    with ThreadPoolExecutor(50) as pool:
+    with ThreadPoolExecutor(200) as pool:
         answers = list(pool.map(lambda content: predict(client, content), contents))
     assert {answer.status_code for answer in answers} == {200}
     for one, answer in zip(alone, answers[:6], strict=True):
@@ -431,6 +432,7 @@ def test_only_values_of_our_keys_reach_the_command_line(client: Any, monkeypatch
         ("dataset.root=/etc", "dataset.root"),
         ("dataset.cache_dir=/var/tmp", "dataset.cache_dir"),
         ("model.depth=3", "model.depth"),
+        ("sweep.parallel=1000", "sweep.parallel"),
         ("model.num_layers=3\nseed=1", None),
     ):
         for address in ("/api/check", "/api/start", "/api/reports", f"/api/runs/{id_of('photos')}/resume"):
@@ -452,7 +454,7 @@ def test_a_run_that_names_the_process_of_another_program_does_not_stop_it(
         write_json(folder / files.STATUS, read_run(folder).facts | facts)
         with open_client() as client:
             answer = client.post(f"/api/runs/{make_id(Path('outputs/a'))}/stop", json={})
-        assert answer.status_code == 409 and "not the one that trains this run" in answer.json()["error"]
+        assert answer.status_code == 409 and "it was not stopped" in answer.json()["error"]
         assert process.poll() is None
         process.communicate(b"\n")
     assert process.returncode == 0
@@ -593,6 +595,19 @@ def test_a_port_in_use_is_answered_with_another_one(place: Path) -> None:
     assert done.returncode == 1 and f"serve.port={port}" in done.stderr and "serve.port=0" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("[~,/data]", ["~", "/data"]),
+        ("/data", ["/data"]),
+        ("[/my photos,/a=b]", ["/my photos", "/a=b"]),
+        ("['~',.]", ["~", "."]),
+    ],
+)
+def test_folders_are_typed_as_they_are(typed: str, meant: list[str]) -> None:
+    assert compose_inference("task=serve", quote_path(f"serve.roots={typed}")).serve.roots == meant
+
+
 def test_settings_that_would_let_everyone_in_are_refused(place: Path) -> None:
     done = infer(place, "task=serve", "serve.host=0.0.0.0", "serve.token=off")
     assert done.returncode == 1 and "serve.read_only=true" in done.stderr
@@ -605,3 +620,9 @@ def test_an_error_of_the_command_line_is_told_with_its_key() -> None:
     assert isinstance(problem, PageError) and problem.key == "training.lr"
     assert problem.message == "training.lr=x is not a number\n  in the job training.lr=x"
     assert json.dumps(jobs_module.explain_output("", []).message)
+
+
+def test_the_first_page_does_not_wait_for_torch_or_matplotlib() -> None:
+    code = "import sys, src.web.app; print(*{'torch', 'torchvision', 'matplotlib', 'sklearn'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=jobs_module.TRAIN.parent, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.strip() == ""

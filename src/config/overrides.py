@@ -5,11 +5,15 @@ import os
 import re
 from typing import Any
 
+from .checks import read_switch
+
 # Their values are taken literally, without Hydra's grammar: paths, a regular expression, conditions.
 PATH_KEYS = (
     *("dataset.root", "dataset.table", "dataset.cache_dir", "dataset.subfolder", "dataset.group_pattern"),
-    *("input", "output", "run", "filter", "resume", "init.weights", "sweep.file"),
+    *("input", "output", "run", "filter", "resume", "init.weights", "sweep.file", "sweep.after"),
+    "check",  # a path, unless it is true or false
 )
+PATH_LISTS = ("roots", "serve.roots")  # [~,/data] or one folder, taken literally, too
 
 
 def escape(value: Any) -> Any:
@@ -44,10 +48,22 @@ def quote_path(argument: str, multirun: bool = False) -> str:
     With `multirun`, commas separate values, unless a file with the whole name exists.
     """
     key, equals, value = argument.partition("=")
+    if key.lstrip("+") in PATH_LISTS and value and not re.search("['\"]", value):
+        items = value[1:-1].split(",") if value[0] == "[" and value[-1] == "]" else [value]
+        return f"{key}=[{','.join(quote(item.strip()) for item in items if item.strip())}]"
     if key.lstrip("+") not in PATH_KEYS or not equals or value.lower() in ("", "null", "none") or is_quoted(value):
         return argument
+    if key.lstrip("+") == "check" and (switch := read_switch(value)) is not None:
+        return f"{key}={type_value(switch)}"
     values = value.split(",") if multirun and not os.path.exists(os.path.expanduser(value)) else [value]
     return f"{key}=" + ",".join(quote(item) for item in values)
+
+
+def unquote_path(word: str) -> str:
+    """Return an override as it was typed before `quote_path`."""
+    key, _, value = word.partition("=")
+    plain = value[1:-1]
+    return f"{key}={plain}" if key in PATH_KEYS and value == quote(plain) else word
 
 
 def is_quoted(value: str) -> bool:

@@ -58,13 +58,15 @@ def runs_program(pid: int, name: str) -> bool:
     return any(os.path.basename(word) == name.encode() for word in words)
 
 
-def holds_lock(pid: int, path: Path) -> bool | None:
-    """Return whether a process has locked a file; None if the system does not tell. Linux lists locks by inode."""
+def find_holder(path: Path) -> int | None:
+    """Return the process that has locked a file, 0 if none has; None if the system does not tell: only Linux does."""
     try:
-        inode = path.stat().st_ino
         lines = Path("/proc/locks").read_text(encoding="ascii", errors="replace").splitlines()
+        wanted = str(path.stat().st_ino)
+    except FileNotFoundError:
+        return 0 if os.path.exists("/proc/locks") else None
     except OSError:
         return None
     locks = [line.split() for line in lines]
-    held = {(int(lock[4]), lock[5].rpartition(":")[2]) for lock in locks if len(lock) > 5 and lock[4].isdecimal()}
-    return (pid, str(inode)) in held if held else None
+    holders = [int(lock[4]) for lock in locks if len(lock) > 5 and lock[5].rpartition(":")[2] == wanted]
+    return next((pid for pid in holders if pid > 0), 0)

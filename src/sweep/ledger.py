@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock
 
 from .. import terminal
+from ..config.overrides import unquote_path
 from ..distributed.torchrun import name_launcher, read_place
 from ..machine.disk import short_path, write_csv, write_text
 from ..run.files import LEDGER_LOCK, SWEEP_PICTURE, SWEEP_REPORT, SWEEP_TABLE
@@ -95,7 +96,7 @@ def _build_row(state: JobState, rank: int, sweep: Path) -> dict[str, Any]:
 
 
 def _build_page(sweep: Path, plan: Plan, ranked: Sequence[JobState]) -> str:
-    command = f"python train.py --multirun {shlex.join([*plan.flags, *plan.overrides, *plan.hydra])}"
+    command = describe_command(plan)
     swept = plan.list_swept()
     tables = [tabulate_means(ranked, swept), tabulate_jobs(ranked, swept)]
     errors = [f"- job {state.number}: {escape_markdown(state.error)}" for state in ranked if state.error]
@@ -106,6 +107,12 @@ def _build_page(sweep: Path, plan: Plan, ranked: Sequence[JobState]) -> str:
     if best is not None:
         blocks.append(f"Best: `{best.folder.relative_to(sweep)}`, {why}.")
     return "\n\n".join([*blocks, f"![settings and validation curves]({SWEEP_PICTURE})"]) + "\n"
+
+
+def describe_command(plan: Plan) -> str:
+    """Return the command that has started a sweep."""
+    words = [*plan.flags, *map(unquote_path, plan.overrides), *plan.hydra]
+    return f"python train.py --multirun {shlex.join(words)}"
 
 
 def tabulate_jobs(ranked: Sequence[JobState], swept: Sequence[str]) -> Table:

@@ -2,7 +2,6 @@
 
 import math
 import os
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from ..config.schema import InferenceConfig
 from ..run.files import SWEEP_PICTURE
 from ..run.saved import SavedRun
-from ..sweep.ledger import continue_command, find_best, rank_jobs, tabulate_means
+from ..sweep.ledger import continue_command, describe_command, find_best, rank_jobs, tabulate_means
 from ..tables import Table
 from .errors import PageError
 from .index import RunIndex, SavedSweep, make_id
@@ -57,10 +56,9 @@ def describe_sweep(index: RunIndex, sweep: SavedSweep) -> dict[str, Any]:
     best, why = find_best(sweep.states)
     means = tabulate_means(ranked, swept)
     picture = sweep.folder / SWEEP_PICTURE
-    words = [*sweep.plan.flags, *sweep.plan.overrides, *sweep.plan.hydra]
     return {
         **index.describe_sweep(sweep),
-        "command": f"python train.py --multirun {shlex.join(words)}",
+        "command": describe_command(sweep.plan),
         "resume_command": continue_command(Path(os.path.abspath(sweep.folder)), sweep.plan),
         "tables": [{"heading": "Means over seeds", **to_json(means)}] if means else [],
         "runs": [

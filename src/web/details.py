@@ -53,7 +53,7 @@ def describe_details(run: SavedRun) -> dict[str, Any]:
     environment = run.environment()
     return {
         "input": _read_input(run),
-        "classes": _read_classes(run),
+        "classes": read_classes(run),
         "config": _read_config(run, environment),
         "environment": [
             {"key": key, "value": _show(value)} for key, value in environment.items() if value not in (None, [], {})
@@ -124,7 +124,8 @@ def _read_input(run: SavedRun) -> dict[str, int] | None:
     return {"height": size[0], "width": size[1], "channels": channels}
 
 
-def _read_classes(run: SavedRun) -> list[str] | None:
+def read_classes(run: SavedRun) -> list[str] | None:
+    """Return the names of the classes, None if they cannot be read."""
     try:
         names = json.loads(read_regular(run.folder / files.CLASSES, 2**26).decode("utf-8", "replace"))
     except (OSError, ValueError, RecursionError):

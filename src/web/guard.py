@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -65,6 +66,8 @@ class Guard:
                 return
             self._check_token(scope, headers)
             await self._pass_on(scope, headers, receive, send_safely)
+        except ClientDisconnect:  # nobody waits for the answer
+            return
         except PageError as error:
             answer = JSONResponse({"error": error.message, "key": error.key}, error.status)
             await answer(scope, receive, send_safely)

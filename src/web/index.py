@@ -12,7 +12,8 @@ from typing import Any, Generic, TypeVar
 
 from ..config.compose import read_values
 from ..machine.disk import short_path
-from ..run.files import CONFIG, METRICS, STATUS, SWEEP
+from ..machine.processes import find_holder
+from ..run.files import CONFIG, LOCK, METRICS, STATUS, SWEEP
 from ..run.query import select_runs
 from ..run.saved import SavedRun, best_run, read_run
 from ..sweep.ledger import count_states
@@ -67,16 +68,21 @@ class SavedSweep:
     states: list[JobState]
 
     @property
-    def running(self) -> bool:
-        return any(state.status == "running" for state in self.states)
-
-    @property
     def status(self) -> str:
-        """What the table shows: that of its jobs, the most important one."""
+        """What the table shows: that of its jobs, the most important one; waiting if it has begun none yet."""
         found = {state.status for state in self.states}
+        if "running" in found:
+            return "running"
         if self.states and all(state.done for state in self.states):
             return "finished"
-        return next((status for status in ("running", "failed", "killed") if status in found), "stopped")
+        if find_holder(self.folder / LOCK):
+            return "waiting"
+        return next((status for status in ("failed", "killed") if status in found), "stopped")
+
+    @property
+    def active(self) -> bool:
+        """Whether a process runs it."""
+        return self.status in ("running", "waiting")
 
     @property
     def best(self) -> SavedRun | None:
@@ -261,6 +267,7 @@ class RunIndex:
 
     def describe_sweep(self, sweep: SavedSweep) -> dict[str, Any]:
         best = sweep.best
+        running = [state for state in sweep.states if state.status == "running"]
         names = dict.fromkeys(state.run.dataset for state in sweep.states if state.run.dataset)
         return {
             "id": make_id(sweep.folder),
@@ -272,8 +279,8 @@ class RunIndex:
             "jobs": len(sweep.states),
             "val_acc": None if best is None else best.val_acc,
             "dataset": ", ".join(names),
-            "stoppable": sweep.running and any(state.run.is_local() for state in sweep.states),
-            "resumable": not sweep.running and any(not state.done for state in sweep.states),
+            "stoppable": sweep.active and all(state.run.is_local() for state in running),
+            "resumable": not sweep.active and any(not state.done for state in sweep.states),
         }
 
 

@@ -21,9 +21,9 @@ from ..config.compose import CONFIGS
 from ..config.keys import list_keys
 from ..config.overrides import PATH_KEYS, is_quoted, split_override
 from ..config.schema import TrainConfig
-from ..machine.processes import holds_lock, runs_program
+from ..machine.processes import find_holder, runs_program
 from ..machine.streams import printable
-from ..run.files import LOCK, SWEEP_STOP
+from ..run.files import LOCK
 from ..run.saved import SavedRun
 from .errors import PageError, find_key
 from .folders import allow
@@ -97,7 +97,7 @@ class Jobs:
             key, value = split_override(word)
             if "=" not in word or word.startswith(("-", "~")) or not word.isprintable():
                 raise PageError(f"{word} is not of the form key=value", key=key if key in keys else None)
-            if key not in keys or key in ("resume", "check"):
+            if key not in keys or key in ("resume", "check") or key.startswith("sweep."):
                 raise PageError(f"{key} is not a key that can be set here{_suggest(key)}", key=key)
             if "${" in value:
                 raise PageError(f"{key} takes a value, not a reference such as ${{…}}", key=key)
@@ -127,7 +127,7 @@ class Jobs:
     def _find_queue(self) -> Path:
         """Return the folder of the queue that is at work, or of a new one."""
         for folder in sorted(self._index.find().sweeps, reverse=True):
-            if folder.name.startswith(QUEUE) and self._index.read_sweep(folder).running:
+            if folder.name.startswith(QUEUE) and self._index.read_sweep(folder).active:
                 return folder
         for start in reversed(self._starts.values()):
             if start.sweep is not None and start.process.poll() is None:
@@ -218,21 +218,28 @@ class Jobs:
         if not run.is_local():
             raise PageError(f"the run is on another machine, {run.facts.get('host')}; stop it there", 409)
         # The file that names the process may be a stranger's.
-        if holds_lock(pid, run.folder / LOCK) is False or not runs_program(pid, "train.py"):
+        if find_holder(run.folder / LOCK) not in (pid, None):
             raise PageError(f"process {pid} is not the one that trains this run, so it was not stopped", 409)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
+        _terminate(pid)
         return "it saves after this step and stops; Resume continues it from there"
 
     def stop_sweep(self, sweep: SavedSweep) -> str:
-        """Ask all running jobs of a sweep to stop, and the sweep to begin no other."""
-        running = [state.run for state in sweep.states if state.status == "running"]
-        if not running:
-            raise PageError("no job of the sweep is running", 409)
-        (sweep.folder / SWEEP_STOP).touch()
-        for run in running:
-            self.stop(run)
+        """Ask the process of a sweep to stop, which passes it on to its jobs. Raises PageError if it is not there."""
+        pid = find_holder(sweep.folder / LOCK)
+        if pid is None:  # not told by this system: its first running job is in the same process, or a child of it
+            pid = next((state.facts.get("pid") for state in sweep.states if state.status == "running"), 0)
+        if not pid:
+            raise PageError("the sweep is not running on this machine", 409)
+        _terminate(pid)
         return "its jobs save after this step and stop; Resume continues the sweep"
+
+
+def _terminate(pid: int) -> None:
+    """Ask a process to save and end. Raises PageError for one that does not train."""
+    if not runs_program(pid, "train.py"):
+        raise PageError(f"process {pid} does not train, so it was not stopped", 409)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
 
 
 def _suggest(key: str) -> str:

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from ..run.files import SWEEP_PICTURE
 from ..run.saved import SavedRun
 from . import compare, results
-from .details import describe_details, find_file, read_log, read_metrics
+from .details import describe_details, find_file, read_classes, read_log, read_metrics
 from .errors import PageError
 from .predictions import describe_result
 from .state import State
@@ -75,7 +75,7 @@ def get_log(request: Request, run: str, lines: Annotated[int, Query(ge=1, le=10_
 @router.get("/runs/{run}/confusion", summary="The confusion matrix of the test images")
 def get_confusion(request: Request, run: str) -> dict[str, Any]:
     found = state_of(request).index.open_run(run)
-    return results.count_confusion(results.read_tested(found), describe_details(found)["classes"] or [])
+    return results.count_confusion(results.read_tested(found), read_classes(found) or [])
 
 
 @router.get("/runs/{run}/predictions", summary="The test images, by class and by right or wrong")

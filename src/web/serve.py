@@ -1,6 +1,7 @@
 """Start the page: one address, printed once, and a browser that opens it."""
 
 import contextlib
+import errno
 import secrets
 import socket
 import threading
@@ -54,10 +55,21 @@ def _bind(settings: ServeConfig) -> Iterator[socket.socket]:
             listener.bind((settings.host, settings.port))
             listener.listen(256)
         except OSError as error:
-            where = f"serve.host={settings.host} serve.port={settings.port}"
-            taken = f"serve.port={settings.port + 1} is another one, serve.port=0 takes any free one"
-            raise ValueError(f"{where} cannot be used: {error.strerror or error}; {taken}") from error
+            raise ValueError(_explain(settings, error)) from error
         yield listener
+
+
+def _explain(settings: ServeConfig, error: OSError) -> str:
+    """Return why the page cannot listen, and what to type instead."""
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return (
+            f"serve.host={settings.host} is not an address of this machine; {LOCAL}: for this machine only, 0.0.0.0: "
+            "for others, too"
+        )
+    taken = ", perhaps by another page" if error.errno == errno.EADDRINUSE else ""
+    return (
+        f"serve.port={settings.port} cannot be used ({error.strerror or error}{taken}); serve.port=0 takes any free one"
+    )
 
 
 def _list_hosts(settings: ServeConfig) -> set[str] | None:
@@ -74,7 +86,7 @@ def _announce(settings: ServeConfig, address: str) -> None:
     if not settings.local:
         who = "this token" if settings.token == "auto" else "no token"
         does = (
-            "see your runs and predict" if settings.read_only else "see your runs, and start programs on this machine"
+            "see your runs and predict" if settings.read_only else "see your runs, and start training on this machine"
         )
         terminal.warn(f"warning   others can reach this address: whoever has {who} can {does}")
     terminal.say("Ctrl-C ends the page; training goes on without it")

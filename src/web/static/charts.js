@@ -23,6 +23,7 @@ export class Chart {
     this.data = [[]];
     this.chart = null;
     dark.addEventListener("change", () => this.build());
+    this.build();
     new ResizeObserver(() => this.resize()).observe(this.plot);
   }
 
@@ -39,7 +40,9 @@ export class Chart {
   build() {
     if (this.chart) this.chart.destroy();
     this.chart = null;
-    if (!this.labels.length || !this.plot.clientWidth) return;
+    const empty = !this.labels.length || !this.data[0].length;
+    fill(this.plot, empty ? h("p", { class: "hint" }, "No epoch is done yet.") : null);
+    if (empty || !this.plot.clientWidth) return;
     const axis = () => ({ stroke: color("--muted"), grid: { stroke: color("--line"), width: 1 }, ticks: { stroke: color("--line") } });
     const show = (_, value) => (value === null || value === undefined ? "–" : this.format(value));
     const options = {
@@ -57,6 +60,26 @@ export class Chart {
       }))],
     };
     this.chart = new uPlot(options, this.data, this.plot);
+    if (this.labels.length > 1) this.openLegend();
+  }
+
+  /** Let the keyboard hide and show lines too; uPlot itself listens to clicks on the legend. */
+  openLegend() {
+    this.plot.querySelectorAll(".u-series").forEach((row, place) => {
+      if (place === 0) return; // the epoch
+      const label = row.querySelector(".u-label");
+      const tell = () => label.setAttribute("aria-pressed", String(this.chart.series[place].show));
+      label.tabIndex = 0;
+      label.setAttribute("role", "button");
+      label.title = "Hide or show this line";
+      label.addEventListener("keydown", (event) => {
+        if (event.key !== "Enter" && event.key !== " ") return;
+        event.preventDefault();
+        label.click();
+      });
+      row.addEventListener("click", () => setTimeout(tell));
+      tell();
+    });
   }
 
   resize() {

@@ -30,7 +30,8 @@ export function folderInput(id, onChange) {
     try {
       const found = await get("/api/folders", { path: input.value });
       if (number !== asked) return;
-      folders = found.folders;
+      // What is typed may be half a name: then the folder above is the one that is listed.
+      folders = found.parent && input.value.endsWith("/") ? [{ name: "../ (up)", path: found.parent }, ...found.folders] : found.folders;
       chosen = -1;
       const inside = found.folders.length;
       note.textContent = found.error ?? (input.value && found.path ? describe(found, inside) : "");

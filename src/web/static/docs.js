@@ -10,6 +10,14 @@ function describeParameter(parameter) {
   return h("li", {}, h("code", {}, parameter.name), ` (${parameter.in}, ${kind}${standard}${parameter.required ? ", required" : ""}) ${parameter.description ?? ""}`);
 }
 
+/** Return the fields of a JSON body: name, type, default. */
+function describeBody(operation, schemas) {
+  const reference = operation.requestBody?.content?.["application/json"]?.schema?.$ref;
+  const schema = reference ? schemas[reference.split("/").pop()] : null;
+  return Object.entries(schema?.properties ?? {}).map(([name, field]) =>
+    describeParameter({ name, in: "body", schema: field, required: schema.required?.includes(name), description: field.description }));
+}
+
 function example(method, path, operation) {
   const url = `${location.origin}${path.replaceAll(/\{(\w+)(:path)?\}/g, (_, name) => name.toUpperCase())}`;
   if (method === "get") return `curl '${url}'`;
@@ -20,7 +28,8 @@ function example(method, path, operation) {
   return `curl -H 'Content-Type: application/json' -d '{"words": ["model=vit_nano", "training.epochs=5"]}' '${url}'`;
 }
 
-function draw(path, method, operation) {
+function draw(path, method, operation, schemas) {
+  const inputs = [...(operation.parameters ?? []).map(describeParameter), ...describeBody(operation, schemas)];
   const result = h("pre", { class: "log short", tabindex: "0", "aria-label": "Answer", hidden: true });
   const simple = method === "get" && !path.includes("{") && operation.responses["200"]?.content?.["application/json"] && !operation.parameters?.some((parameter) => parameter.required);
   const attempt = h("button", { type: "button", class: "small" }, "Try it");
@@ -33,18 +42,18 @@ function draw(path, method, operation) {
     }
   });
   return h("div", { class: "operation" }, h("h3", {}, h("span", { class: "method" }, method.toUpperCase()), h("code", {}, path)), h("p", {}, operation.summary),
-    operation.parameters?.length ? h("ul", {}, operation.parameters.map(describeParameter)) : null,
+    inputs.length ? h("ul", {}, inputs) : null,
     copyable(example(method, path, operation)), simple ? attempt : null, result);
 }
 
 async function load() {
   try {
-    const { paths } = await get("/openapi.json");
+    const { paths, components } = await get("/openapi.json");
     const groups = new Map();
     for (const [path, operations] of Object.entries(paths)) {
       for (const [method, operation] of Object.entries(operations)) {
         const name = operation.tags?.[0] ?? "other";
-        groups.set(name, [...(groups.get(name) ?? []), draw(path, method, operation)]);
+        groups.set(name, [...(groups.get(name) ?? []), draw(path, method, operation, components?.schemas ?? {})]);
       }
     }
     const titles = { predict: "Predict", runs: "Runs", train: "Train" };

@@ -23,6 +23,18 @@ export function fill(element, ...children) {
   element.replaceChildren(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
 }
 
+const shown = new WeakMap();
+
+/** Replace what an element holds by build(), if these facts differ from last time: focus and selected text stay. */
+export function refill(element, facts, build) {
+  const stamp = JSON.stringify(facts);
+  if (shown.get(element) === stamp) return;
+  shown.set(element, stamp);
+  const focused = element.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
+  fill(element, build());
+  if (focused) element.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+}
+
 /** Return the data that the server has put into the page, so that it need not be asked for again. */
 export function initial() {
   const element = find("initial");
@@ -32,7 +44,14 @@ export function initial() {
 export const percent = (share) => (share === null || share === undefined ? "" : `${(100 * share).toFixed(2)} %`);
 export const count = (number) => (number === null || number === undefined ? "" : Math.round(number).toLocaleString("en-US"));
 export const plural = (number, word) => `${count(number)} ${word}${number === 1 ? "" : "s"}`;
-export const moment = (text) => (text ? text.slice(0, 16).replace("T", " ") : "");
+
+/** Return a moment in the time zone of the reader, as 2026-11-28 20:47. */
+export function moment(text) {
+  const time = new Date(text ?? "");
+  if (Number.isNaN(time.getTime())) return "";
+  const two = (number) => String(number).padStart(2, "0");
+  return `${time.getFullYear()}-${two(time.getMonth() + 1)}-${two(time.getDate())} ${two(time.getHours())}:${two(time.getMinutes())}`;
+}
 
 export function minutes(value) {
   if (value === null || value === undefined) return "";
@@ -53,7 +72,7 @@ export function bytes(size) {
   return `${unit && size < 10 ? size.toFixed(1) : Math.round(size)} ${units[unit]}`;
 }
 
-const SYMBOLS = { running: "●", finished: "✓", stopped: "■", failed: "✗", killed: "✗", pending: "○", pruned: "✂" };
+const SYMBOLS = { running: "●", finished: "✓", stopped: "■", failed: "✗", killed: "✗", pending: "○", waiting: "○", pruned: "✂" };
 
 /** Return a status as a symbol and a word: never by color alone. */
 export function badge(status) {
@@ -109,18 +128,26 @@ export function showProblem(element, text, field = null) {
   if (field && text) field.setAttribute("aria-invalid", "true");
 }
 
-let dialog = null;
+let dialogs = 0;
 
-/** Open a dialog with a heading; Escape and the button close it, and the focus goes back. */
+function closeDialogs() {
+  // From the top one down: so the focus ends where it was before the first one.
+  for (const dialog of [...document.querySelectorAll("dialog[open]")].reverse()) dialog.close();
+}
+
+/** Open a dialog with a heading, over one that is open, to which it has a way back; Escape and Close end them all. */
 export function openDialog(title, ...content) {
-  if (!dialog) {
-    dialog = h("dialog", { "aria-labelledby": "dialog-title" });
-    dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
-    document.body.append(dialog);
-  }
-  dialog.onkeydown = null;
-  const close = h("button", { type: "button", on: { click: () => dialog.close() } }, "Close");
-  fill(dialog, h("div", { class: "head" }, h("h2", { id: "dialog-title" }, title), close), content);
-  if (!dialog.open) dialog.showModal();
-  return dialog;
+  const below = document.querySelector("dialog[open]");
+  const id = `dialog-${(dialogs += 1)}`;
+  const heading = h("h2", { id }, title);
+  const body = h("div", {}, content);
+  const dialog = h("dialog", { "aria-labelledby": id, tabindex: "-1" });
+  const back = below ? h("button", { type: "button", on: { click: () => dialog.close() } }, "Back") : null;
+  dialog.append(h("div", { class: "head" }, heading, h("div", { class: "row" }, back, h("button", { type: "button", on: { click: closeDialogs } }, "Close"))), body);
+  dialog.addEventListener("click", (event) => { if (event.target === dialog) closeDialogs(); });
+  dialog.addEventListener("cancel", (event) => { event.preventDefault(); closeDialogs(); });
+  dialog.addEventListener("close", () => dialog.remove());
+  document.body.append(dialog);
+  dialog.showModal();
+  return { dialog, heading, body };
 }

@@ -13,7 +13,7 @@ export class Field {
     this.problem = h("p", { class: "error", id: `${id}-error`, hidden: true });
     const help = [description.help, description.null && !description.help.includes("null:") ? `empty: ${description.null}` : ""].filter(Boolean).join("; ");
     this.element = h("div", { class: "field" }, h("label", { for: id }, label), this.input,
-      h("span", { class: "hint", id: `${id}-help` }, help), this.problem);
+      this.problem, h("span", { class: "hint", id: `${id}-help` }, help));
     this.input.setAttribute("aria-describedby", `${id}-help ${id}-error`);
   }
 
@@ -63,6 +63,12 @@ export function groupField(group, options, first, onChange, label = group) {
   field.input.addEventListener("input", explain);
   field.explain = explain;
   return field;
+}
+
+/** Return the words of a line as a shell splits it; quotes keep spaces together. */
+export function splitWords(line) {
+  const found = line.match(/(?:[^\s'"]|'[^']*'?|"[^"]*"?)+/g) ?? [];
+  return found.map((word) => word.replaceAll(/'([^']*)'?|"([^"]*)"?/g, (_, single, double) => single ?? double));
 }
 
 /** Return a word as a shell takes it. */

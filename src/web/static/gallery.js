@@ -1,7 +1,7 @@
 // Test images: in a grid, filtered and in pages; and one of them with what the model saw and where it looked.
 
 import { get } from "./api.js";
-import { fill, h, openDialog, percent, say } from "./dom.js";
+import { fill, h, openDialog, percent, plural, say } from "./dom.js";
 
 const pictureOf = (run, index, size) => `/api/runs/${run}/images/test/${index}?size=${size}`;
 
@@ -74,34 +74,60 @@ export function opacitySlider(overlay) {
   return h("label", { class: "row hint" }, "attention", input);
 }
 
-async function openImage(run, rows, place) {
-  const row = rows[place];
-  const seen = h("div", {}, h("p", { class: "hint" }, "computing …"));
-  const step = (by) => {
-    const next = place + by;
-    return h("button", { type: "button", disabled: next < 0 || next >= rows.length, on: { click: () => openImage(run, rows, next) } }, by < 0 ? "← Previous" : "Next →");
+/** Open an image; the buttons and the arrow keys go to those beside it. */
+function openImage(run, rows, first) {
+  let place = first;
+  const step = (by, label) => h("button", { type: "button", on: { click: () => go(by) } }, label);
+  const [back, forth] = [step(-1, "← Previous"), step(1, "Next →")];
+  const content = h("div");
+  const { dialog, heading } = openDialog("", content, h("div", { class: "row" }, back, forth, h("span", { class: "hint" }, "or the arrow keys")));
+  const draw = () => {
+    heading.textContent = rows[place].image;
+    fill(content, describeImage(run, rows[place]));
+    [back.disabled, forth.disabled] = [place === 0, place === rows.length - 1];
+    // A disabled button swallows the arrow keys.
+    if (document.activeElement.disabled || !dialog.contains(document.activeElement)) dialog.focus();
   };
-  const whole = h("img", { src: pictureOf(run, row.index, 512), alt: `Test image ${row.image}`, width: "320", height: "320" });
-  whole.addEventListener("error", async () => {
+  const go = (by) => {
+    if (!rows[place + by]) return;
+    place += by;
+    draw();
+  };
+  dialog.addEventListener("keydown", (event) => {
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (by && event.target.type !== "range") go(by);
+  });
+  draw();
+}
+
+/** Return an image, whether it is right, and, once they are computed, where the model looked and its answer. */
+function describeImage(run, row) {
+  const picture = h("figure", {}, openPicture(run, row), h("figcaption", {}, "the test image"));
+  const seen = h("div", { class: "seen" }, h("p", { class: "hint" }, "Computing …"));
+  explain(run, row, seen);
+  const verdict = row.correct ? h("p", { class: "right-answer" }, `✓ right: ${row.class}`) : h("p", { class: "wrong-answer" }, `✗ true ${row.class}, predicted ${row.predicted}`);
+  return [verdict, h("div", { class: "pair" }, picture, seen)];
+}
+
+function openPicture(run, row) {
+  const picture = h("img", { src: pictureOf(run, row.index, 512), alt: `Test image ${row.image}`, width: "320", height: "320" });
+  picture.addEventListener("error", async () => {
     try {
       await get(`/api/runs/${run}/images/test/${row.index}`);
-    } catch (error) {
-      whole.replaceWith(h("p", { class: "error" }, error.message));
+    } catch (error) { // the sentence that an <img> does not show
+      picture.replaceWith(h("p", { class: "error" }, error.message));
     }
   });
-  const verdict = row.correct ? h("p", { class: "right-answer" }, `✓ right: ${row.class}`) : h("p", { class: "wrong-answer" }, `✗ it is ${row.class}, the model says ${row.predicted}`);
-  const dialog = openDialog(row.image, verdict, h("div", { class: "pair" }, h("figure", {}, whole, h("figcaption", {}, "the test image")), seen),
-    h("div", { class: "row" }, step(-1), step(1), h("span", { class: "hint" }, "or the arrow keys")));
-  dialog.onkeydown = (event) => {
-    const next = place + { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (event.target.type !== "range" && rows[next]) openImage(run, rows, next);
-  };
+  return picture;
+}
+
+async function explain(run, row, element) {
   try {
     const result = await get(`/api/runs/${run}/explain/test/${row.index}`);
     const overlay = attentionCanvas(result);
-    fill(seen, h("figure", {}, overlay.canvas, h("figcaption", {}, "what the model saw, bright where it looked (last layer)")), opacitySlider(overlay), bars(result.top));
+    fill(element, h("figure", {}, overlay.canvas, h("figcaption", {}, "what the model saw, bright where it looked (last layer)")), opacitySlider(overlay), bars(result.top));
   } catch (error) {
-    fill(seen, h("p", { class: "error" }, error.message));
+    fill(element, h("p", { class: "error" }, error.message));
   }
 }
 
@@ -109,6 +135,7 @@ async function openImage(run, rows, place) {
 export function browser(run, classes) {
   const state = { true: "", predicted: "", correct: "false", order: "confident", page: 1, size: 48 };
   const images = h("div");
+  const shown = h("p", { role: "status" });
   const pages = h("div", { class: "row" });
   const choose = (name, label, options) => {
     const select = h("select", { "aria-label": label }, options.map(([value, text]) => h("option", { value, selected: state[name] === value }, text)));
@@ -119,9 +146,10 @@ export function browser(run, classes) {
   async function load() {
     try {
       const found = await get(`/api/runs/${run}/predictions`, state);
+      shown.textContent = plural(found.total, "image");
       fill(images, found.total ? grid(run, found.rows) : h("p", {}, "No image matches."));
       const turn = (label, to) => h("button", { type: "button", disabled: to < 1 || to > found.pages, on: { click: () => { state.page = to; load(); } } }, label);
-      fill(pages, `${found.total} images`, found.pages > 1 ? [turn("Previous", found.page - 1), `page ${found.page} of ${found.pages}`, turn("Next", found.page + 1)] : null);
+      fill(pages, found.pages > 1 ? [turn("Previous", found.page - 1), `page ${found.page} of ${found.pages}`, turn("Next", found.page + 1)] : null);
     } catch (error) {
       fill(images, h("p", { class: "error" }, error.message));
     }
@@ -129,5 +157,5 @@ export function browser(run, classes) {
   load();
   return h("div", {}, h("div", { class: "row" },
     choose("correct", "show", [["", "all"], ["false", "wrong ones"], ["true", "right ones"]]), choose("true", "true class", named), choose("predicted", "predicted", named),
-    choose("order", "order", [["confident", "most confident first"], ["unsure", "least confident first"]])), pages, images);
+    choose("order", "order", [["confident", "most confident first"], ["unsure", "least confident first"]])), shown, images, pages);
 }

@@ -15,9 +15,13 @@ export function confusionMatrix(run, matrix) {
   if (list.length) list[0].button.tabIndex = 0;
   const body = classes.length <= COUNTED ? smallTable(classes, buttons) : plane(classes, list);
   const axis = "Rows: the true class. Columns: what the model says. A cell opens its images.";
-  const element = h("div", { class: "matrix", role: "group", "aria-label": "Confusion matrix" }, h("p", { class: "axis" }, axis), body);
+  const said = h("p", { class: "hint said", "aria-hidden": "true" }, axis); // screen readers get the labels of the cells
+  const element = h("div", { class: "matrix", role: "group", "aria-label": `Confusion matrix. ${axis}` }, body);
   element.addEventListener("keydown", (event) => move(event, list));
-  return element;
+  for (const name of ["focusin", "mouseover"]) {
+    element.addEventListener(name, (event) => { said.textContent = event.target.closest("button")?.title ?? axis; });
+  }
+  return h("div", {}, said, element);
 }
 
 function cellButton(run, classes, truth, guess, number, total) {
@@ -27,6 +31,7 @@ function cellButton(run, classes, truth, guess, number, total) {
   const button = h("button", { type: "button", tabindex: "-1", title, "aria-label": title, on: { click: open } });
   if (classes.length <= COUNTED) button.textContent = number;
   const kind = truth === guess ? "heat" : "miss";
+  button.classList.add(kind);
   // Two ranges, in each of which the text has enough contrast.
   const strong = share >= 0.5;
   const part = (classes.length <= COUNTED ? 10 : 30) + 50 * share; // small cells need more color to be seen

@@ -5,6 +5,8 @@ import { copyable, fill, find, h, percent, plural, say, table } from "./dom.js";
 import { attentionCanvas, bars, opacitySlider } from "./gallery.js";
 
 const GROUP = 8; // images in a request
+const PAUSE = 2000; // milliseconds before a busy server is asked again
+const TRIES = 5;
 const results = [];
 let busy = Promise.resolve();
 
@@ -41,34 +43,51 @@ function add(files) {
 }
 
 async function predictAll(files) {
-  const query = { run: find("run").value || "best", attention: find("attention").checked };
+  const query = { run: find("run").value || "best", topk: 5, attention: find("attention").checked };
   for (let first = 0; first < files.length; first += GROUP) {
     find("progress").textContent = `predicting ${first + 1} to ${Math.min(files.length, first + GROUP)} of ${plural(files.length, "image")} …`;
-    const group = files.slice(first, first + GROUP);
-    const form = new FormData();
-    for (const file of group) form.append("files", file, file.name);
-    try {
-      const answer = await upload(address("/api/predict", query), form);
-      answer.results.forEach((result) => show(result, answer.run));
-    } catch (error) {
-      if (error.status !== 422) say(error.message, true);
-      for (const file of group) show({ file: file.name, error: error.message, top: [], notes: [] }, null);
-    }
+    await predictGroup(files.slice(first, first + GROUP), query);
   }
   find("progress").textContent = "";
   drawTable();
 }
 
+/** Predict some images in one request; if none of them can be read, each alone, to tell what is wrong with each. */
+async function predictGroup(files, query) {
+  try {
+    const answer = await send(files, query);
+    answer.results.forEach((result) => show(result, answer.run));
+  } catch (error) {
+    if ([413, 422].includes(error.status) && files.length > 1) {
+      for (const file of files) await predictGroup([file], query);
+    } else {
+      for (const file of files) show({ file: file.name, error: error.message, top: [], notes: [] }, null);
+    }
+  }
+}
+
+async function send(files, query, tries = TRIES) {
+  const form = new FormData();
+  for (const file of files) form.append("files", file, file.name);
+  try {
+    return await upload(address("/api/predict", query), form);
+  } catch (error) {
+    if (![429, 503].includes(error.status) || tries <= 1) throw error;
+    await new Promise((done) => setTimeout(done, PAUSE));
+    return send(files, query, tries - 1);
+  }
+}
+
 function show(result, run) {
   results.push({ ...result, run });
-  const card = h("article", { class: "card" }, h("h3", {}, result.file));
+  const card = h("article", { class: "card" }, h("h2", {}, result.file));
   if (result.error) card.append(h("p", { class: "error" }, result.error));
   else {
     if (result.attention) {
       const overlay = attentionCanvas(result);
       card.append(h("figure", {}, overlay.canvas), opacitySlider(overlay));
     }
-    card.append(bars(result.top), ...result.notes.map((note) => h("p", { class: "hint" }, note)), h("p", { class: "hint" }, `by ${run.text}`));
+    card.append(bars(result.top), ...result.notes.map((note) => h("p", { class: "hint" }, note)), h("p", { class: "hint" }, "by ", h("a", { href: `/runs/${run.id}` }, run.text)));
   }
   find("results").prepend(card);
 }
@@ -120,6 +139,7 @@ window.addEventListener("paste", (event) => {
 
 const video = find("video");
 const shutter = find("shutter");
+let taken = 0;
 find("camera").addEventListener("click", async () => {
   if (!navigator.mediaDevices) {
     say("A browser gives the camera to pages of this machine (127.0.0.1) or with https only.", true);
@@ -135,12 +155,15 @@ find("camera").addEventListener("click", async () => {
 find("take").addEventListener("click", () => {
   const canvas = h("canvas", { width: String(video.videoWidth), height: String(video.videoHeight) });
   canvas.getContext("2d").drawImage(video, 0, 0);
-  canvas.toBlob((blob) => add([new File([blob], `camera_${results.length + 1}.jpg`, { type: "image/jpeg" })]), "image/jpeg", 0.95);
+  const name = `camera_${(taken += 1)}.jpg`;
+  canvas.toBlob((blob) => add([new File([blob], name, { type: "image/jpeg" })]), "image/jpeg", 0.95);
+  find("taken").textContent = `${name} is taken; its prediction is below this window.`;
 });
 find("close").addEventListener("click", () => shutter.close());
 shutter.addEventListener("close", () => {
   for (const track of video.srcObject?.getTracks() ?? []) track.stop();
   video.srcObject = null;
+  find("taken").textContent = "";
 });
 
 loadRuns();

@@ -33,5 +33,5 @@ function draw({ report, pictures }) {
     h("div", { class: "figures" }, pictures.map(picture)), leftOut,
     h("details", { open: rows.length < 14 }, h("summary", {}, `Images of ${report.counts.length} classes`), scroll("Images of each class",
       table(["class", "train", "val", "test"], rows.map((row) => [row.class, count(row.train), count(row.val), count(row.test)]), ["train", "val", "test"]))),
-    report.sections.map((part) => (part.lines.length ? h("details", {}, h("summary", {}, part.heading), h("pre", { class: "log short", tabindex: "0" }, part.lines.join("\n"))) : h("p", { class: "hint" }, part.heading))));
+    report.sections.map((part) => (part.lines.length ? h("details", { open: part.heading.startsWith("unreadable") }, h("summary", {}, part.heading), h("pre", { class: "log short", tabindex: "0" }, part.lines.join("\n"))) : h("p", { class: "hint" }, part.heading))));
 }

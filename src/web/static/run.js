@@ -3,7 +3,7 @@
 import { actions } from "./actions.js";
 import { get, repeat } from "./api.js";
 import { Chart } from "./charts.js";
-import { badge, bytes, copyable, count, duration, fill, find, h, initial, minutes, moment, openDialog, page, percent, say, scroll, table } from "./dom.js";
+import { badge, bytes, copyable, count, duration, fill, find, h, initial, minutes, moment, openDialog, page, percent, refill, say, scroll, table } from "./dom.js";
 import { browser, grid, openGallery } from "./gallery.js";
 import { confusionMatrix } from "./matrix.js";
 
@@ -14,32 +14,42 @@ const charts = {
 };
 const LINES = {
   loss: [["train_loss", "training"], ["val_loss", "validation"], ["ema_val_loss", "averaged weights"]],
-  accuracy: [["val_acc", "validation"], ["train_acc", "training"], ["ema_val_acc", "averaged weights"]],
+  accuracy: [["train_acc", "training"], ["val_acc", "validation"], ["ema_val_acc", "averaged weights"]],
   lr: [["lr", "learning rate"]],
 };
 const history = { columns: [], rows: [] };
-let shownStatus = null;
+let details = initial();
 let lost = false;
 let wakeUp = () => {};
 
 function fact(name, value) {
-  return h("div", {}, h("dt", {}, name), h("dd", {}, value || "–"));
+  return h("div", {}, h("dt", {}, name), h("dd", { class: String(value).length > 18 ? "long" : null }, value || "–"));
 }
 
+/** Draw what changes while the run trains; each part only if it has, so that the focus stays on its buttons. */
 function drawHead(run) {
-  const progress = run.status === "running" && run.epochs ? [
-    h("progress", { max: String(run.epochs), value: String(run.epoch ?? 0), "aria-label": "Epochs done" }),
-    h("p", { class: "hint" }, run.epoch ? `epoch ${run.epoch} of ${run.epochs}${run.seconds_left === null ? "" : `, about ${duration(run.seconds_left)} left`}` : "The first epoch is running; its results come when it is done."),
-  ] : null;
-  const predict = run.has_weights ? h("a", { href: `/predict?run=${run.id}` }, "Predict with it") : null;
-  const variant = page.readOnly ? null : h("a", { href: "/train", id: "variant" }, "Train a variant");
-  const error = run.error ? h("p", { class: "error" }, `${run.status}: ${run.error}`) : null;
-  fill(find("head"), h("h1", {}, run.name),
-    h("div", { class: "row" }, badge(run.status), run.ended ? h("span", { class: "hint" }, `ended by ${run.ended}`) : null, actions("runs", run, wakeUp), predict, variant,
-      run.sweep ? h("a", { href: `/sweeps/${run.sweep}` }, "Its sweep") : null),
-    error, progress,
-    h("dl", { class: "facts" }, fact("data set", run.dataset), fact("model", run.model), fact("best validation accuracy", percent(run.val_acc) && `${percent(run.val_acc)} (epoch ${run.best_epoch})`),
-      fact("test accuracy", percent(run.test_acc)), fact("parameters", count(run.parameters)), fact("minutes", minutes(run.minutes)), fact("started", moment(run.started))));
+  const { status, ended, stoppable, resumable, error } = run;
+  refill(find("title"), [status, ended, stoppable, resumable, run.has_weights, run.sweep], () => [h("h1", {}, run.name),
+    h("div", { class: "row" }, badge(status), ended ? h("span", { class: "hint" }, `ended by ${ended}`) : null, actions("runs", run, wakeUp), links(run))]);
+  refill(find("error"), [status, error], () => (error ? h("p", { class: "error failure", role: "alert" }, `${status}: ${error}`) : null));
+  refill(find("progress"), [status, run.epoch, run.epochs, run.seconds_left], () => progress(run));
+  refill(find("facts"), [run.dataset, run.model, run.val_acc, run.best_epoch, run.test_acc, run.parameters, run.minutes], () => [
+    fact("data set", run.dataset), fact("model", run.model), fact("best validation accuracy", percent(run.val_acc) && `${percent(run.val_acc)} (epoch ${run.best_epoch})`),
+    fact("test accuracy", percent(run.test_acc)), fact("parameters", count(run.parameters)), fact("minutes", minutes(run.minutes)), fact("started", moment(run.started))]);
+}
+
+function links(run) {
+  const variant = `/train?words=${encodeURIComponent(JSON.stringify(details.words))}`;
+  return [run.has_weights ? h("a", { href: `/predict?run=${run.id}`, data: { focus: "predict" } }, "Predict with it") : null,
+    page.readOnly ? null : h("a", { href: variant, id: "variant", data: { focus: "variant" } }, "Train a variant"),
+    run.sweep ? h("a", { href: `/sweeps/${run.sweep}`, data: { focus: "sweep" } }, "Its sweep") : null];
+}
+
+function progress(run) {
+  if (run.status !== "running") return null;
+  if (!run.epoch) return h("p", { class: "hint" }, "It prepares the images and trains its first epoch; the log below says how far it is.");
+  const left = run.seconds_left === null ? "" : `, about ${duration(run.seconds_left)} left`;
+  return [h("progress", { max: String(run.epochs), value: String(run.epoch), "aria-label": "Epochs done" }), h("p", { class: "hint" }, `epoch ${run.epoch} of ${run.epochs}${left}`)];
 }
 
 function drawCurves() {
@@ -63,13 +73,15 @@ async function refresh() {
     drawHead(answer.run);
     drawCurves();
     await drawLog();
-    if (shownStatus !== null && shownStatus !== answer.run.status) drawDetails(await get(`/api/runs/${page.id}`));
-    shownStatus = answer.run.status;
+    if (details.run.status !== answer.run.status) {
+      details = await get(`/api/runs/${page.id}`);
+      drawDetails();
+    }
     lost = false;
     return answer.run.status === "running" ? 1.5 : 5;
   } catch (error) {
     if (error.status === 404) {
-      fill(find("head"), h("h1", {}, "This run is gone"), h("p", {}, error.message), h("p", {}, h("a", { href: "/" }, "All runs")));
+      fill(find("main"), h("h1", {}, "This run is gone"), h("p", {}, error.message), h("p", {}, h("a", { href: "/" }, "All runs")));
       return null;
     }
     if (!lost) say(error.message, true);
@@ -89,18 +101,16 @@ async function drawLog() {
   }
 }
 
-function drawDetails(details) {
+function drawDetails() {
   const { run } = details;
-  const variant = find("variant");
-  if (variant) variant.href = `/train?words=${encodeURIComponent(JSON.stringify(details.words))}`;
-  fill(find("results"), details.test ? results(run, details) : h("section", {}, h("h2", {}, "Results"), h("p", {}, run.status === "running" ? "The test images are used once, at the end." : "There are none: the test images are used once, at the end of a run. Resume it to get there.")));
-  fill(find("about"), h("h2", {}, "Use it"), commands(details), h("h2", {}, "Configuration"), configuration(details),
+  fill(find("results"), details.test ? results(run) : h("section", {}, h("h2", {}, "Results"), h("p", {}, run.status === "running" ? "The test images are used once, at the end." : "There are none: the test images are used once, at the end of a run. Resume it to get there.")));
+  fill(find("about"), h("h2", {}, "Use it"), commands(run), h("h2", {}, "Configuration"), configuration(details.config),
     h("h2", {}, "Environment"), h("details", {}, h("summary", {}, "Versions, machine, command"), scroll("Environment", table(["key", "value"], details.environment.map((row) => [row.key, row.value])))),
-    h("h2", {}, "Files"), files(details));
-  if (details.predictions) loadTested(run.id, details);
+    h("h2", {}, "Files"), files(details.files));
+  if (details.predictions) loadTested(run.id);
 }
 
-function results(run, details) {
+function results(run) {
   return h("section", { "aria-label": "Results" }, h("h2", {}, "Results on the test images"),
     h("dl", { class: "facts" }, details.test.map((row) => fact(row.name, row.text))),
     details.confused.length ? [h("h3", {}, "Most confused"), h("div", { class: "row" }, details.confused.map((pair) =>
@@ -145,15 +155,13 @@ function perClass(rows) {
   return box;
 }
 
-function commands(details) {
-  const { run } = details;
+function commands(run) {
   return h("div", {}, run.has_weights ? [h("p", {}, "Predict images in a terminal:"), copyable(details.predict_command)] : null,
     run.resumable ? [h("p", {}, "Continue it in a terminal:"), copyable(details.resume_command)] : null,
     details.command ? [h("p", {}, "It was started by:"), copyable(details.command)] : null);
 }
 
-function configuration(details) {
-  const { changed, all } = details.config;
+function configuration({ changed, all }) {
   const rows = h("div");
   const search = h("input", { type: "search", placeholder: "lr, mixup …", "aria-label": "Find a key" });
   const draw = () => fill(rows, scroll("All keys", table(["key", "value"], all.filter((row) => row.key.includes(search.value.trim())).map((row) => [row.key, row.value]))));
@@ -163,14 +171,12 @@ function configuration(details) {
     h("details", {}, h("summary", {}, `All ${all.length} keys`), search, rows)];
 }
 
-function files(details) {
-  return scroll("Files", h("table", {}, h("tbody", {}, details.files.map((file) => h("tr", {}, h("td", {}, h("a", { href: file.url, download: "" }, file.name)), h("td", { class: "right" }, bytes(file.bytes)))))));
+function files(list) {
+  return scroll("Files", h("table", {}, h("tbody", {}, list.map((file) => h("tr", {}, h("td", {}, h("a", { href: file.url, download: "" }, file.name)), h("td", { class: "right" }, bytes(file.bytes)))))));
 }
 
 fill(find("curves"), charts.loss.element, charts.accuracy.element, charts.lr.element);
-const given = initial();
-drawHead(given.run);
-drawDetails(given);
-shownStatus = given.run.status;
+drawHead(details.run);
+drawDetails();
 let end = repeat(refresh);
 wakeUp = () => { end(); end = repeat(refresh); };

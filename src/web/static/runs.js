@@ -3,7 +3,7 @@
 import { actions, showStarts } from "./actions.js";
 import { ApiError, get, repeat } from "./api.js";
 import { sparkline } from "./charts.js";
-import { badge, count, fill, find, h, initial, minutes, moment, page, percent, say, showProblem } from "./dom.js";
+import { badge, count, find, h, initial, minutes, moment, page, percent, plural, refill, say, showProblem } from "./dom.js";
 
 const COLUMNS = [
   ["started", "started"], ["status", "status"], ["dataset", "data set"], ["model", "model"], ["parameters", "parameters"],
@@ -29,17 +29,22 @@ function heading([name, label]) {
     h("button", { type: "button", class: "plain", data: { focus: `sort-${name}` }, on: { click: sort } }, label + mark));
 }
 
+/** Return the name of a folder if it says more than when it began. */
+function describeName(name) {
+  return /\d{4}-\d\d-\d\d\/(queue-)?\d\d-\d\d-\d\d/.test(name) ? null : h("div", { class: "hint" }, name);
+}
+
 function runRow(run, inside = false) {
   const box = h("input", { type: "checkbox", "aria-label": `Select ${run.name}`, data: { focus: `box-${run.id}` } });
   box.checked = chosen.has(run.id);
   box.addEventListener("change", () => { chosen[box.checked ? "add" : "delete"](run.id); showChosen(); });
   const title = h("a", { href: `/runs/${run.id}`, data: { focus: `run-${run.id}` } }, moment(run.started) || run.name);
-  const settings = run.settings ? Object.entries(run.settings).map(([key, value]) => `${key}=${value}`).join(" ") : run.name;
+  const settings = Object.entries(run.settings ?? {}).map(([key, value]) => `${key.split(".").pop()}=${value}`).join(" ");
   const right = (text) => h("td", { class: "right" }, text);
   return h("tr", { class: inside ? "job" : null },
-    h("td", {}, box), h("td", { title: settings }, title, inside ? h("div", { class: "hint" }, `job ${run.job}`) : null),
+    h("td", {}, box), h("td", { title: run.name }, title, inside ? h("div", { class: "hint" }, `job ${run.job} ${settings}`) : describeName(run.name)),
     h("td", { title: run.error }, h("div", { class: "row" }, badge(run.status), actions("runs", run, wakeUp))),
-    h("td", {}, run.dataset), h("td", {}, run.model), right(count(run.parameters)),
+    h("td", {}, run.dataset), h("td", { class: "words" }, run.model), right(count(run.parameters)),
     right(run.epochs ? `${count(run.epoch)}/${count(run.epochs)}` : ""), right(percent(run.val_acc)),
     h("td", {}, sparkline(run.curve)), right(percent(run.test_acc)), right(minutes(run.minutes)));
 }
@@ -53,7 +58,7 @@ function sweepRows(sweep) {
     draw();
   });
   const row = h("tr", {}, h("td", {}, button),
-    h("td", {}, h("a", { href: `/sweeps/${sweep.id}`, title: sweep.name, data: { focus: `sweep-${sweep.id}` } }, moment(sweep.started) || "sweep")),
+    h("td", {}, h("a", { href: `/sweeps/${sweep.id}`, title: sweep.name, data: { focus: `sweep-${sweep.id}` } }, moment(sweep.started) || "sweep"), describeName(sweep.name)),
     h("td", {}, h("div", { class: "row" }, badge(sweep.status), actions("sweeps", sweep, wakeUp))),
     h("td", {}, sweep.dataset), h("td", { colspan: "3" }, sweep.counts), h("td", { class: "right" }, percent(sweep.val_acc)),
     h("td", { colspan: "3" }, h("span", { class: "hint" }, sweep.name.split("/").pop().startsWith("queue") ? "queue" : "sweep")));
@@ -69,7 +74,7 @@ async function loadJobs(id) {
   }
 }
 
-let answer = initial();
+let answer = initial(); // null if the filter of the address is a mistake
 
 function empty() {
   if (state.filter) return h("div", { class: "empty" }, h("p", {}, "No run matches this filter."), h("p", {}, "Change it, or leave it empty to see all."));
@@ -78,25 +83,27 @@ function empty() {
     h("p", {}, "In a terminal: ", h("code", {}, "python train.py")));
 }
 
+/** Draw the table again if anything has changed: selected text, the focus and the scroll position stay. */
 function draw() {
-  const focused = document.activeElement?.dataset?.focus;
   const box = find("table");
   const left = box.scrollLeft;
-  if (!answer.rows.length) fill(box, empty());
-  else {
+  refill(box, [answer.rows, state, [...opened], [...chosen]], () => {
+    if (!answer.rows.length) return empty();
     const rows = answer.rows.map((row) => (row.kind === "sweep" ? sweepRows(row) : runRow(row)));
-    fill(box, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, h("span", { class: "hint" }, "select")), COLUMNS.map(heading))), h("tbody", {}, rows)));
-  }
+    const select = h("th", { scope: "col" }, h("span", { class: "hint" }, "select"));
+    return h("table", {}, h("thead", {}, h("tr", {}, select, COLUMNS.map(heading))), h("tbody", {}, rows));
+  });
   box.scrollLeft = left;
-  if (focused) box.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
   drawPaging();
-  fill(find("problems"), answer.problems.length ? h("details", {}, h("summary", {}, `${answer.problems.length} cannot be read`), h("ul", {}, answer.problems.map((text) => h("li", {}, text)))) : null);
+  refill(find("problems"), answer.problems, () => (answer.problems.length ? h("details", {}, h("summary", {}, `${answer.problems.length} cannot be read`), h("ul", {}, answer.problems.map((text) => h("li", {}, text)))) : null));
   showChosen();
 }
 
 function drawPaging() {
-  const turn = (label, to) => h("button", { type: "button", disabled: to < 1 || to > answer.pages, on: { click: () => { state.page = to; reload(); } } }, label);
-  fill(find("paging"), answer.pages > 1 ? [turn("Previous", answer.page - 1), `Page ${answer.page} of ${answer.pages}, ${count(answer.total)} rows`, turn("Next", answer.page + 1)] : null);
+  const { page: here, pages, total } = answer;
+  const turn = (label, to) => h("button", { type: "button", disabled: to < 1 || to > pages, data: { focus: label }, on: { click: () => { state.page = to; reload(); } } }, label);
+  refill(find("paging"), [here, pages, total], () => [h("span", { role: "status" }, (total ? plural(total, "row") : "") + (pages > 1 ? `, page ${here} of ${pages}` : "")),
+    pages > 1 ? [turn("Previous", here - 1), turn("Next", here + 1)] : null]);
 }
 
 function showChosen() {
@@ -147,7 +154,8 @@ async function refresh() {
     await load();
     if (lost) say("The server is back.");
     lost = false;
-    const busy = starts.some((start) => start.state !== "ended") || answer.rows.some((row) => row.status === "running");
+    if (!answer) return 10; // its filter is a mistake, said beside it
+    const busy = starts.some((start) => start.state !== "ended") || answer.rows.some((row) => ["running", "waiting"].includes(row.status));
     return busy ? 2 : 10;
   } catch (error) {
     if (!lost) say(error.message, true);

@@ -3,11 +3,12 @@
 import { get, post, repeat } from "./api.js";
 import { folderInput } from "./combo.js";
 import { copyable, fill, find, h, say, showProblem } from "./dom.js";
-import { Field, groupField, toCommand } from "./form.js";
+import { Field, groupField, quote, splitWords, toCommand } from "./form.js";
 import { lookAtData } from "./report.js";
 
 const FIRST = ["training.max_minutes", "training.epochs", "dataset.image_size", "training.batch_size", "training.lr", "seed"];
 const LABELS = { experiment: "recipe (experiment)", "training.max_minutes": "minutes (training.max_minutes)", "training.epochs": "epochs (training.epochs)" };
+const STANDARD = { dataset: "digits", optimizer: "auto", scheduler: "cosine" }; // the options of configs/config.yaml
 const fields = new Map(); // by key, groups too
 const extra = { words: [] };
 let options = null;
@@ -37,8 +38,8 @@ function changed() {
 /** Hide the fields of keys that the chosen data set, optimizer or schedule does not have. */
 function hideMissing() {
   const own = fields.get("source").value === "folder";
-  for (const group of ["dataset", "optimizer", "scheduler"]) {
-    const option = group === "dataset" && own ? "image_folder" : fields.get(group)?.value || { dataset: "digits", optimizer: "auto", scheduler: "cosine" }[group];
+  for (const [group, standard] of Object.entries(STANDARD)) {
+    const option = group === "dataset" && own ? "image_folder" : fields.get(group).value || standard;
     const keys = options.keys[group][option];
     for (const [key, field] of fields) {
       if (key.startsWith(`${group}.`) && keys) field.element.hidden = !keys.includes(key) || (own && key === "dataset.root");
@@ -111,9 +112,9 @@ function buildFields() {
     sections.set(field.section, [...(sections.get(field.section) ?? []), fields.get(field.key)]);
   }
   const moreWords = h("input", { type: "text", id: "words", placeholder: "key=value key=value", spellcheck: "false" });
-  moreWords.addEventListener("input", () => { extra.words = moreWords.value.split(/\s+/).filter(Boolean); changed(); });
+  moreWords.addEventListener("input", () => { extra.words = splitWords(moreWords.value); changed(); });
   fill(find("all-fields"), [...sections].map(([name, list]) => h("details", { data: { section: name }, open: false }, h("summary", {}, name), h("div", { class: "fields" }, list.map((field) => field.element)))),
-    h("div", { class: "field" }, h("label", { for: "words" }, "More words"), moreWords, h("span", { class: "hint" }, "anything else of the command line, separated by spaces")));
+    h("div", { class: "field" }, h("label", { for: "words" }, "More words"), moreWords, h("span", { class: "hint" }, "anything else of the command line, separated by spaces; quotes keep spaces together")));
   find("search").addEventListener("input", () => {
     const text = find("search").value.trim();
     for (const [name, list] of sections) {
@@ -143,7 +144,7 @@ function prefill() {
     else if (key !== "dataset.root") extra.words.push(word);
   }
   if (given.length && !given.some((word) => word.startsWith("dataset"))) fields.get("source").input.value = "known";
-  find("words").value = extra.words.join(" ");
+  find("words").value = extra.words.map(quote).join(" ");
   fields.get("dataset").explain();
   showSource();
 }
@@ -151,7 +152,9 @@ function prefill() {
 async function start(queue) {
   for (const id of ["start", "queue"]) find(id).disabled = true;
   try {
-    follow(await post("/api/start", { words: words(), queue }));
+    const started = await post("/api/start", { words: words(), queue });
+    showAt(null, null);
+    follow(started);
   } catch (error) {
     showAt(error.message, error.key);
     find("problem").scrollIntoView({ block: "nearest" });
@@ -200,7 +203,11 @@ async function load() {
   changed();
   find("form").addEventListener("submit", (event) => { event.preventDefault(); start(false); });
   find("queue").addEventListener("click", () => start(true));
-  find("look").addEventListener("click", () => lookAtData(find("report"), words(), showAt));
+  find("look").addEventListener("click", async () => {
+    find("look").disabled = true;
+    await lookAtData(find("report"), words(), showAt);
+    find("look").disabled = false;
+  });
   repeat(async () => {
     try {
       options.running = (await get("/api/options")).running;
