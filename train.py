@@ -27,7 +27,7 @@ def train(config: TrainConfig, job: Job) -> float:
     from src.engine.memory import OutOfMemory, fit_memory
     from src.engine.profile import StepProfiler
     from src.engine.trainer import Progress
-    from src.evaluate import write_augmentations, write_figures, write_test
+    from src.evaluate import write_augmentations, write_check, write_figures, write_test
     from src.machine.disk import short_path
     from src.machine.memory import peak_memory
     from src.run.files import LAST
@@ -49,12 +49,15 @@ def train(config: TrainConfig, job: Job) -> float:
     # Images, decoded once and kept in memory if they fit. They complete the configuration.
     stored_size = build.choose_stored_size(config)
     size, resumed = config.model.image_size, config.resume is not None
-    data = load_data(config.dataset, size, terminal.track, device, stored_size, config.check, resumed)
+    data = load_data(config.dataset, size, terminal.track, device, stored_size, bool(config.check), resumed)
     config, look = build.complete_config(config, data), data.preprocessing
     assert config.training.batch_size is not None
     report = inspect_data(data, config.training.batch_size)
     if config.check:
         terminal.show_report(report.counts, report.sections())
+        if config.check is not True and world.main:
+            written = write_check(report, config, data, build.build_augmentation(config, look))
+            terminal.show_pairs([("written", short_path(written))])
         return 0.0
     log_lines([*data.lines(config.dataset.name), *report.lines(), *describe_chosen(job.chosen)], report.warnings)
 
@@ -79,7 +82,7 @@ def train(config: TrainConfig, job: Job) -> float:
         if training.compile:
             log.info(f"compiled  in {fit.first_seconds:.1f} s, first steps and evaluations included")
         progress, ended = build.restore(trainer, run, data.train, pruned=job.should_prune is not None)
-        drawing = write_augmentations(folder, trainer, data)
+        drawing = write_augmentations(folder, config, data, trainer)
         # Time for the end of the run: evaluations, and six figures that take about as long as this one or longer.
         num_evaluated = len(data.val) * len(trainer.models()) + len(data.test)
         reserved = fit.evaluation_seconds * num_evaluated / world.size + 10 * drawing

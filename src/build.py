@@ -231,7 +231,7 @@ def build_trainer(
         label_smoothing=training.label_smoothing,
         clip_norm=training.clip_norm,
         class_weights=_build_class_weights(config, labels, device),
-        mix_until=round((1 - config.augmentation.mix_off_share) * total_steps),
+        mix_until=config.augmentation.mix_until(total_steps),
         patch_dropout=training.patch_dropout,
         drop_patches_until=round((1 - training.patch_dropout_off_share) * total_steps),
         balanced_sampling=training.sampler == "balanced",

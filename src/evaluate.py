@@ -1,6 +1,7 @@
-"""The results of a finished run: the test split, once, with the best weights, and figures of what it learned."""
+"""Files for people: the report of a check of the images; of a run, its first images, its test results and figures."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +11,25 @@ from torch import Tensor, nn
 
 from . import metrics
 from .augment.normalize import normalize
+from .augment.pipeline import Augmentation
+from .config.schema import TrainConfig
+from .data.batches import epoch_order
 from .data.load import Data
+from .data.report import Report, read_originals
+from .engine.attention import attention_to_patches
 from .engine.evaluation import Evaluation
 from .engine.trainer import Trainer
 from .machine.disk import short_path, write_csv, write_json
 from .model import VisionTransformer
-from .plots.images import plot_attention, plot_augmentations, plot_predictions
+from .plots.images import plot_attention, plot_augmentations, plot_predictions, plot_samples
 from .plots.matrix import plot_confusion_matrix
 from .plots.model import plot_patch_filters, plot_position_embeddings
 from .run import files
 from .seeding import generator_for
 from .tables import wilson
 
-NUM_PREDICTIONS, NUM_ATTENTION, NUM_AUGMENTED = 24, 6, 32
+NUM_PREDICTIONS, NUM_ATTENTION, NUM_AUGMENTED, NUM_SAMPLES = 24, 6, 32, 32
+SAMPLE_SIDE = 256  # pixels, about as many as a sample takes in its picture
 
 
 def write_test(folder: Path, result: Evaluation, data: Data, root: str | None) -> dict[str, float]:
@@ -104,7 +111,7 @@ def write_figures(folder: Path, model: VisionTransformer, data: Data, batch_size
     layers = sorted({0, len(model.blocks) // 2, len(model.blocks) - 1})
     shown = torch.linspace(0, len(labels) - 1, min(NUM_ATTENTION, len(labels))).round().long()
     parts = images[shown.to(device)].split(batch_size)
-    maps = np.concatenate([attention_to_patches(model, part, layers) for part in parts])
+    maps = torch.cat([attention_to_patches(model, part, layers) for part in parts]).numpy()
     names = [f"layer {layer + 1}" for layer in layers]
     outcomes = [(data.classes[labels[i]], data.classes[predicted[i]]) for i in shown.tolist()]
     plot_attention(pictures[shown.numpy()], maps * model.num_tokens, names, outcomes, folder / files.ATTENTION)
@@ -112,21 +119,62 @@ def write_figures(folder: Path, model: VisionTransformer, data: Data, batch_size
     plot_patch_filters(principal_filters(model), folder / files.PATCH_FILTERS)
 
 
-def write_augmentations(folder: Path, trainer: Trainer, data: Data) -> float:
+def write_check(report: Report, config: TrainConfig, data: Data, augmentation: Augmentation) -> Path:
+    """Write the report of a check, and pictures of training images, into the folder `config.check`; return it.
+
+    A picture that cannot be made is left out, and the report says why.
+    """
+    folder = Path(str(config.check))
+    folder.mkdir(exist_ok=True)
+    samples, augmentations = folder / files.SAMPLES, folder / Path(files.AUGMENTATIONS).name
+    problems = {
+        samples: _try_drawing(data, lambda: _write_samples(samples, data)),
+        augmentations: _try_drawing(data, lambda: _write_augmentations(augmentations, config, data, augmentation)),
+    }
+    left_out = {path.name: problem for path, problem in problems.items() if problem}
+    for name in left_out:
+        (folder / name).unlink(missing_ok=True)  # of an earlier check
+    pictures = [path.name for path in problems if path.name not in left_out]
+    write_json(folder / files.REPORT, {**report.to_json(), "pictures": pictures, "left_out": left_out})
+    return folder
+
+
+def _try_drawing(data: Data, draw: Callable[[], None]) -> str:
+    """Draw training images; return why that is not possible, "" if it is."""
+    if not len(data.train):
+        return "there is no readable training image"
+    try:
+        draw()
+    except OSError as error:  # a file can no longer be read
+        return str(error)
+    return ""
+
+
+def _write_samples(path: Path, data: Data) -> None:
+    chosen, labels = _spread(data.train.labels, NUM_SAMPLES)
+    plot_samples(read_originals(data, chosen, SAMPLE_SIDE), [data.classes[label] for label in labels.tolist()], path)
+
+
+def write_augmentations(folder: Path, config: TrainConfig, data: Data, trainer: Trainer) -> float:
     """Write a figure of the first training images as the model will see them; return the seconds that it took."""
     started = time.monotonic()
     if trainer.world.main:
-        _write_augmentations(folder / files.AUGMENTATIONS, trainer, data)
+        _write_augmentations(folder / files.AUGMENTATIONS, config, data, trainer.augmentation)
     return time.monotonic() - started
 
 
-def _write_augmentations(path: Path, trainer: Trainer, data: Data) -> None:
-    batch = trainer.order(data.train, epoch=1)[: trainer.batch_size]
-    draws, mix = generator_for("augment", trainer.seed, 0), trainer.mix_until > 0
+def _write_augmentations(path: Path, config: TrainConfig, data: Data, augmentation: Augmentation) -> None:
+    """Draw the first batch of the run that a complete configuration describes."""
+    training, batch_size = config.training, config.training.batch_size
+    assert batch_size is not None and training.epochs is not None
+    total_steps = training.epochs * -(-len(data.train) // batch_size)
+    balanced, repeats = training.sampler == "balanced", config.augmentation.repeats
+    batch = epoch_order(data.train.labels, config.seed, 1, balanced, repeats)[:batch_size]
+    draws, mix = generator_for("augment", config.seed, 0), config.augmentation.mix_until(total_steps) > 0
     ratios = None if data.train.ratios is None else data.train.ratios[batch]
     stored, labels = data.train.images.take(batch), data.train.labels[batch]
     # Augment the whole batch, because an image's draws depend on its position in it.
-    images, targets = trainer.augmentation(stored, labels.to(stored.device), draws, ratios, mix)
+    images, targets = augmentation(stored, labels.to(stored.device), draws, ratios, mix)
     images, targets = images[:NUM_AUGMENTED].cpu(), targets[:NUM_AUGMENTED].cpu()
     shape = (1, -1, 1, 1)
     mean, std = (torch.tensor(values).view(shape) for values in (data.preprocessing.mean, data.preprocessing.std))
@@ -146,22 +194,19 @@ def _describe_target(target: Tensor, classes: list[str]) -> list[tuple[str, floa
 
 
 def _spread(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return up to `count` positions and their labels, evenly spaced over sorted labels (N,): all classes appear."""
-    order = torch.argsort(labels, stable=True)
-    chosen = order[torch.linspace(0, len(labels) - 1, min(count, len(labels))).round().long()]
-    return chosen, labels[chosen]
+    """Return up to `count` positions and their labels, sorted by label, of labels (N,).
 
-
-def attention_to_patches(model: VisionTransformer, images: Tensor, layers: list[int]) -> np.ndarray:
-    """Return the attention to the patches in the given layers, averaged over heads: (n, L, rows, columns).
-
-    It is that of the class token or, with mean pooling, the average over all patches.
+    Each class has equally many if it has enough images; of more than `count` classes, evenly spaced ones have one.
     """
-    first = model.num_prefix_tokens
-    maps = model.attention_maps(images)
-    chosen = torch.stack([maps[layer].mean(1) for layer in layers], dim=1)  # (n, L, N, N)
-    queries = chosen[:, :, 0] if model.pooling == "cls" else chosen[:, :, first:].mean(2)
-    return queries[..., first:].unflatten(-1, model.grid_size).float().cpu().numpy()
+    classes = labels.unique()
+    shown = classes[torch.linspace(0, len(classes) - 1, min(count, len(classes))).round().long()]
+    order = torch.randperm(len(labels), generator=generator_for("spread"))  # neighbors often look alike
+    order = order[torch.isin(labels[order], shown)]
+    order = order[labels[order].argsort(stable=True)]
+    ordered = labels[order]
+    turns = torch.arange(len(order)) - torch.searchsorted(ordered, ordered)  # 0, 1, 2 … in each class
+    chosen = order[turns.argsort(stable=True)[:count].sort().values]
+    return chosen, labels[chosen]
 
 
 def position_similarity(model: VisionTransformer) -> tuple[np.ndarray, np.ndarray]:

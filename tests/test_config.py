@@ -558,6 +558,21 @@ def test_hydras_grammar_gives_back_any_path_that_was_quoted(name: str) -> None:
     assert OmegaConf.to_container(OmegaConf.create({"root": value}), resolve=True) == {"root": f"/photos/{name}"}
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        *((word, True) for word in ("true", "True", "yes", "on", "ON", "1", "'true'")),
+        *((word, False) for word in ("false", "no", "Off", "0")),
+        *((word, str(Path.cwd() / word)) for word in ("report", "my [report] = ä, 1", "2026-01-31", "tru", "${HOME}")),
+        ("./yes", str(Path.cwd() / "yes")),
+        ("'quoted one'", str(Path.cwd() / "quoted one")),
+        ("~/report", str(Path.home() / "report")),
+    ],
+)
+def test_check_is_true_or_false_or_a_folder(typed: str, meant: bool | str) -> None:
+    assert compose(quote_path(f"check={typed}")).check == meant
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=8)
 @given(name=NAMES)
 def test_paths_may_hold_any_character(name: str, tmp_path: Path) -> None:

@@ -76,6 +76,29 @@ def test_each_wrong_word_gets_the_line_to_type(
         assert part in answer(monkeypatch, capsys, *words, trains=False)
 
 
+def test_a_report_on_the_images_goes_into_a_folder_that_can_be_made_and_is_not_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_folder(tmp_path / "photos")
+    (tmp_path / "notes.txt").touch()
+    for typed, wanted in (
+        ("notes.txt", f"check={tmp_path}/notes.txt is a file; type true or a folder\n"),
+        ("a/b", f"check={tmp_path}/a/b: the folder {tmp_path}/a does not exist\n"),
+        ("photos/red", f"check={tmp_path}/photos/red is in dataset.root={tmp_path}/photos, where its pictures"),
+        ("2", "check=2 is neither true nor false; a folder of that name is typed check=./2\n"),
+        ("None", "check=None is neither true nor false; a folder of that name is typed check=./None\n"),
+        ("null", "check must not be null\n"),
+        ("", "check= has no value; write one, or leave it out\n"),
+    ):
+        shown = answer(monkeypatch, capsys, "dataset=image_folder", "dataset.root=photos", f"check={typed}")
+        assert shown.startswith(wanted) and shown.count("\n") == 1
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    shown = answer(monkeypatch, capsys, "check=report")
+    assert shown == f"check={tmp_path}/report: the folder {tmp_path} cannot be written to\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "photos"}
+
+
 def test_a_broken_file_of_settings_is_named_with_its_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

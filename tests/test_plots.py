@@ -25,6 +25,7 @@ PICTURES = {
     "curves": lambda path: curves.plot_curves(metrics(3), path),
     "confusion_matrix": lambda path: matrix.plot_confusion_matrix(np.eye(3, dtype=int), list("abc"), path),
     "predictions": lambda path: pictures.plot_predictions(images(2), ["a", "b"], ["a", "c"], [0.9, 0.4], path),
+    "samples": lambda path: pictures.plot_samples([*images(2), *images(1, 20)], ["a", "b", "c"], path),
     "attention": lambda path: pictures.plot_attention(
         images(2), RNG.random((2, 1, 4, 4)), ["layer 1"], [("a", "a"), ("a", "b")], path
     ),
@@ -247,6 +248,19 @@ def test_predictions_say_right_or_wrong_by_color_and_by_sign() -> None:
     assert shown == [["✓ cat (98 %)", "true: cat"], ["✗ horse (40 %)", "true: dog"]]
     colors = [{to_hex(axes.spines["top"].get_edgecolor()), axes.texts[0].get_color()} for axes in figure.axes]
     assert colors == [{style.RIGHT}, {style.WRONG}]
+
+
+def test_samples_keep_their_shape_and_stand_on_their_captions() -> None:
+    wide, tall = (RNG.integers(0, 256, shape, dtype=np.uint8) for shape in ((20, 80, 3), (80, 20, 3)))
+    figure = pictures._draw_samples([wide, tall], ["M" * 40, "tall"])
+    FigureCanvasAgg(figure).draw()
+    boxes = [axes.get_position() for axes in figure.axes]
+    sides = [figure.get_size_inches() * (box.width, box.height) for box in boxes]
+    assert [width / height for width, height in sides] == pytest.approx([4, 1 / 4])
+    assert boxes[0].y0 == pytest.approx(boxes[1].y0)
+    (long,), (short,) = (axes.texts for axes in figure.axes)
+    assert short.get_text() == "tall" and long.get_text().endswith("M…")
+    assert long.get_window_extent().width < 1.81 * figure.dpi
 
 
 @pytest.mark.parametrize(("n", "rows"), [(1, 1), (8, 1), (9, 2), (32, 4)])

@@ -196,6 +196,7 @@ REFUSED = {
     "hydra.run.dir=here": "resume=latest continues in the run's own folder; leave hydra.run.dir out",
     "--config-name=inference": "resume=latest uses the run's own configuration; leave --config-name out",
     "check=true": "resume=latest continues training, but check=true does not train; type only one",
+    "check=report": "resume=latest continues training, but check='report' does not train; type only one",
     "training.epohcs=3": "training.epohcs is not a key. Did you mean training.epochs?",
     "+model.num_layer=1": "model.num_layer is not a key. Did you mean model.num_layers?",
     "training.epochs=x": "training.epochs=x is not a whole number",

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from helpers import TINY, compose, photo_overrides, train_run
 from PIL import Image
 from safetensors.torch import load_file
 
+from src import evaluate
 from src.config.compose import load_config
-from src.machine.disk import short_path, write_json
+from src.engine.trainer import Trainer
+from src.machine.disk import read_json, short_path, write_json
 from src.model import VisionTransformer
 from src.run import files
 from src.run.files import remove_results
@@ -179,6 +182,124 @@ def test_a_check_reports_and_leaves_no_run(photos: Path, tmp_path: Path, capsys:
     shown = capsys.readouterr().out
     assert "unreadable files: 1\n" in shown and "broken.jpg: not an image" in shown
     assert "notes.txt: not an image (.txt)" in shown and not list((tmp_path / "run").iterdir())
+
+
+def test_a_check_into_a_folder_also_writes_what_it_prints_and_two_pictures(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (photos / "red" / "broken.jpg").write_bytes(b"")
+    folder = tmp_path / "report"
+    config = compose("dataset=image_folder", f"dataset.root='{photos}'", f"check='{folder}'")
+    train(config, Job(tmp_path / "run", [], {}))
+    shown, report = capsys.readouterr().out, read_json(folder / "report.json")
+    assert shown.endswith(f"\n\nwritten   {short_path(folder)}\n") and not (tmp_path / "run").exists()
+    counts = {row.pop("class"): row for row in report["counts"]}
+    assert list(counts) == ["blue", "green", "red"] and counts["blue"] == {"train": 8, "val": 2, "test": 2}
+    for section in report["sections"]:
+        assert "\n".join([section["heading"], *(f"  {line}" for line in section["lines"])]) in shown
+    assert report["sections"][2] == {
+        "heading": "unreadable files: 1",
+        "lines": [f"{photos}/red/broken.jpg: not an image"],
+    }
+    assert report["sections"][-1]["lines"] == report["warnings"]
+    assert report["summary"].startswith("8 to 9 training images per class; 20 x 16 px")
+    assert report["pictures"] == ["samples.png", "augmentations.png"] and report["left_out"] == {}
+    assert {path.name for path in folder.iterdir()} == {"report.json", *report["pictures"]}
+    assert all(np.asarray(Image.open(folder / name).convert("L")).std() > 5 for name in report["pictures"])
+
+
+def test_a_check_without_readable_training_images_says_so_instead_of_pictures(photos: Path, tmp_path: Path) -> None:
+    root, folder = tmp_path / "split", tmp_path / "report"
+    for split in ("train", "val", "test"):
+        shutil.copytree(photos, root / split)
+    for path in (root / "train").rglob("*.png"):
+        path.write_bytes(b"broken")
+    folder.mkdir()
+    (folder / "samples.png").touch()  # of an earlier check
+    config = compose("dataset=image_folder", f"dataset.root='{root}'", "dataset.image_size=16", f"check='{folder}'")
+    train(config, Job(tmp_path / "run", [], {}))
+    report = read_json(folder / "report.json")
+    assert [path.name for path in folder.iterdir()] == ["report.json"] and report["pictures"] == []
+    why = "there is no readable training image"
+    assert report["left_out"] == {"samples.png": why, "augmentations.png": why}
+    assert report["counts"][0] == {"class": "blue", "train": 0, "val": 12, "test": 12}
+    assert report["warnings"][0].startswith("the train split is empty: too few images (36 are unreadable")
+
+
+@pytest.mark.usefixtures("empty_pictures")
+def test_a_check_leaves_out_samples_that_can_no_longer_be_read(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *_: object) -> bytes:
+        raise PermissionError(f"{path.name}: Permission denied")
+
+    monkeypatch.setattr("src.data.report.read_content", refuse)
+    config = compose(*photo_overrides(photos), f"check='{tmp_path / 'report'}'")
+    train(config, Job(tmp_path / "run", [], {}))
+    report = read_json(tmp_path / "report" / "report.json")
+    assert report["pictures"] == ["augmentations.png"]
+    assert report["left_out"]["samples.png"].endswith(".png: Permission denied")
+
+
+@pytest.mark.usefixtures("empty_pictures")
+def test_samples_are_whole_pictures_of_every_class_as_their_files_have_them(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos / "rare").mkdir()
+    for i in range(3):
+        Image.new("RGB", (640, 320), (0, 0, 80 * i)).save(photos / "rare" / f"{i}.png")
+    drawn: list[tuple[list[np.ndarray], list[str]]] = []
+    monkeypatch.setattr(evaluate, "plot_samples", lambda images, names, path: drawn.append((images, names)))
+    config = compose(*photo_overrides(photos), f"check='{tmp_path / 'report'}'")
+    train(config, Job(tmp_path / "run", [], {}))
+    ((images, names),) = drawn
+    assert names == ["blue"] * 8 + ["green"] * 8 + ["rare"] + ["red"] * 8
+    files = {np.asarray(Image.open(path)).tobytes() for path in photos.glob("[bgr]*[en]/*.png")}
+    files |= {np.asarray(Image.open(path)).tobytes() for path in (photos / "red").glob("[0-9]*.png")}
+    for image, name in zip(images, names, strict=True):
+        assert image.shape == (128, 256, 3) if name == "rare" else image.tobytes() in files
+
+
+@pytest.mark.usefixtures("empty_pictures")
+def test_a_check_shows_the_first_batch_that_the_run_will_train_on(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[np.ndarray, list[list[tuple[str, float]]]]] = []
+    trained: list[tuple[torch.Tensor, torch.Tensor]] = []
+    forward = Trainer._forward
+
+    def record(trainer: Trainer, images: torch.Tensor, targets: torch.Tensor, *rest: Any) -> Any:
+        trained.append((images, targets))
+        return forward(trainer, images, targets, *rest)
+
+    monkeypatch.setattr(Trainer, "_forward", record)
+    monkeypatch.setattr(evaluate, "plot_augmentations", lambda images, labels, path: drawn.append((images, labels)))
+    augmentation = ["augmentation=strong", "augmentation.mixup=1", "augmentation.repeats=2", "seed=3"]
+    learning = ["training.sampler=balanced", "training.batch_size=16", "training.epochs=1"]
+    overrides = [*photo_overrides(photos), *augmentation, *learning]
+    train(compose(*overrides, f"check='{tmp_path / 'report'}'"), Job(tmp_path / "run", [], {}))
+    assert not trained
+    run = train_run(tmp_path / "run", *overrides)
+    (checked, labels), (again, same_labels) = drawn
+    assert np.array_equal(checked, again) and labels == same_labels
+    images, targets = trained[0]
+    look = read_json(run.folder / "preprocessing.json")
+    mean, std = (torch.tensor(look[key]).view(-1, 1, 1) for key in ("mean", "std"))
+    levels = ((images * std + mean) * 255).clamp(0, 255).permute(0, 2, 3, 1).numpy()
+    assert len(checked) == 16 and np.abs(checked - levels).max() < 0.51
+    assert labels == [evaluate._describe_target(target, ["blue", "green", "red"]) for target in targets]
+    assert any(len(label) == 2 for label in labels), "some are mixed"
+
+
+@pytest.mark.parametrize(
+    ("counts", "count", "expected"),
+    [([50, 2, 50], 8, [3, 2, 3]), ([5, 0, 1], 32, [5, 0, 1]), ([3] * 9, 5, [1, 0] * 4 + [1]), ([0, 0], 8, [0, 0])],
+)
+def test_what_is_shown_is_spread_over_the_classes(counts: list[int], count: int, expected: list[int]) -> None:
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).flip(0)
+    chosen, shown = evaluate._spread(labels, count)
+    assert torch.equal(labels[chosen], shown) and torch.equal(shown, shown.sort().values)
+    assert len(chosen.unique()) == len(chosen) and shown.bincount(minlength=len(counts)).tolist() == expected
 
 
 @pytest.mark.usefixtures("empty_pictures")

@@ -51,3 +51,7 @@ class AugmentationConfig:
             f"augmentation.random_resized_crop={self.random_resized_crop} and augmentation.pad_crop={self.pad_crop} "
             "are two ways to crop; set one of them to 0",
         )
+
+    def mix_until(self, total_steps: int) -> int:
+        """Return the step of a schedule of that length from which on images are not mixed."""
+        return round((1 - self.mix_off_share) * total_steps)

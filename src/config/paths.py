@@ -4,6 +4,7 @@ Relative paths refer to the folder in which a command was started. They become a
 so they mean the same in a job that works elsewhere (`hydra.job.chdir=true`, a cluster) and in a resumed run.
 """
 
+import functools
 import os
 from collections.abc import Collection
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import Any
 from .checks import check, explain_address
 from .schema import TrainConfig
 
-PATHS = ("dataset.root", "dataset.table", "dataset.cache_dir", "init.weights", "sweep.file")
+PATHS = ("dataset.root", "dataset.table", "dataset.cache_dir", "init.weights", "sweep.file", "sweep.after", "check")
 
 
 def anchor(config: TrainConfig, folder: str) -> TrainConfig:
@@ -37,13 +38,13 @@ def list_relative(config: TrainConfig, typed: Collection[str]) -> dict[str, str]
 
 def read_paths(config: Any) -> dict[str, str]:
     """Return the paths by key, without those that are not set."""
-    parts = {key: key.split(".") for key in PATHS}
-    values = {key: getattr(getattr(config, group), name) for key, (group, name) in parts.items()}
-    return {key: value for key, value in values.items() if value}
+    values = {key: functools.reduce(getattr, key.split("."), config) for key in PATHS}
+    return {key: value for key, value in values.items() if isinstance(value, str) and value}
 
 
 def replace_paths(config: TrainConfig, paths: dict[str, str]) -> TrainConfig:
     for key, path in paths.items():
-        group, name = key.split(".")
-        config = replace(config, **{group: replace(getattr(config, group), **{name: path})})
+        group, dot, name = key.partition(".")
+        value: Any = replace(getattr(config, group), **{name: path}) if dot else path
+        config = replace(config, **{group: value})
     return config

@@ -5,6 +5,7 @@ and typed keys that would have no effect.
 """
 
 import math
+import os
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,8 @@ def resolve(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
         names = [option for option in list_options(group) if option != "auto"]
         check_choice(f"{group}.name", getattr(config, group).name, names)
     _check_root(config.dataset)
+    if isinstance(config.check, str):
+        _check_report(Path(config.check), config.dataset)
     _check_split(config.dataset, typed)
     if config.resume is None and config.init.weights is not None:
         _check_weights(Path(config.init.weights))
@@ -51,6 +54,20 @@ def _check_root(dataset: DatasetConfig) -> None:
         check(Path(dataset.root).is_dir(), f"dataset.root={dataset.root} is not a folder")
     if dataset.table is not None:
         check(Path(dataset.table).is_file(), f"dataset.table={dataset.table} is not a file")
+
+
+def _check_report(folder: Path, dataset: DatasetConfig) -> None:
+    """Refuse a folder that cannot be made, or in which the pictures of the report would become images of a class."""
+    check(folder.is_dir() or not os.path.lexists(folder), f"check={folder} is a file; type true or a folder")
+    check(folder.parent.is_dir(), f"check={folder}: the folder {folder.parent} does not exist")
+    place = folder if folder.is_dir() else folder.parent
+    check(os.access(place, os.W_OK | os.X_OK), f"check={folder}: the folder {place} cannot be written to")
+    if dataset.name in ("image_folder", "imagenet") and dataset.root is not None:
+        check(
+            not folder.resolve().is_relative_to(Path(dataset.root).resolve()),
+            f"check={folder} is in dataset.root={dataset.root}, where its pictures would be taken for images to train "
+            "on; choose another folder",
+        )
 
 
 def _check_weights(path: Path) -> None:

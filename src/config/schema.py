@@ -13,6 +13,7 @@ from .augmentation import AugmentationConfig
 from .checks import (
     above,
     above_up_to,
+    as_check,
     as_size,
     at_least,
     check,
@@ -27,6 +28,7 @@ from .checks import (
 )
 from .dataset import DatasetConfig
 from .options import check_option, list_options
+from .serve import ServeConfig
 from .sweep import SweepConfig
 
 
@@ -195,9 +197,10 @@ class TrainConfig:
     seed: int
     device: str
     resume: str | None
-    check: bool
+    check: bool | int | str  # 0 and 1 become false and true
 
     def __post_init__(self) -> None:
+        self.check = as_check(self.check)
         check(0 <= self.seed < 2**63, f"seed={self.seed} must be at least 0 and below 2^63")
         check_device(self.device)
         check(
@@ -238,6 +241,7 @@ class InferenceConfig:
     threads: int | None = field(metadata=at_least(1, most=1024, null="a trial's choice"))
     compile: Any
     roots: list[str]
+    serve: ServeConfig
 
     def __post_init__(self) -> None:
         check_fields("", self)
@@ -258,6 +262,11 @@ class InferenceConfig:
             folder = Path(os.path.expanduser(self.output)).absolute().parent
             check(folder.is_dir(), f"output={self.output}: the folder {folder} does not exist")
             check(self.input is not None, "output is given without input; write input=FILE, FOLDER or GLOB")
+        if self.task.name == "serve":
+            check(
+                self.input is None and self.output is None,
+                "task=serve predicts what the page is given; leave input and output out",
+            )
         if self.task.name == "predict":
             check(self.input is not None, "task=predict needs input=FILE, FOLDER or GLOB")
 

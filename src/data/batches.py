@@ -9,6 +9,13 @@ from ..seeding import generator_for
 from .load import Split
 
 
+def epoch_order(labels: Tensor, seed: int, epoch: int, balanced: bool, repeats: int) -> Tensor:
+    """Return the positions (N,) of an epoch's samples, for labels (N,): a function of (seed, epoch) alone."""
+    if balanced:
+        return balanced_order(labels, seed, epoch, repeats)
+    return shuffled_order(len(labels), seed, epoch, repeats)
+
+
 def shuffled_order(num_samples: int, seed: int, epoch: int, repeats: int = 1) -> Tensor:
     """Return the order of samples (N,) in an epoch.
 

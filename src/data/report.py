@@ -3,12 +3,17 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from .load import Data
+from .decode import map_in_order
+from .load import SPLITS, Data
+from .read import read_content
 
 
 @dataclass
@@ -34,6 +39,15 @@ class Report:
     def lines(self) -> list[str]:
         """Return the lines about the images in a run's log."""
         return [f"images    {self.summary}"]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `check=true` prints, as values of JSON."""
+        return {
+            "summary": self.summary,
+            "counts": [{"class": name, **dict(zip(SPLITS, row, strict=True))} for name, row in self.counts.items()],
+            "sections": [{"heading": heading, "lines": lines} for heading, lines in self.sections()],
+            "warnings": self.warnings,
+        }
 
     def sections(self) -> list[tuple[str, list[str]]]:
         """Return the headings of the full report with the lines below them."""
@@ -77,6 +91,25 @@ def inspect_data(data: Data, batch_size: int) -> Report:
     )
     report.warnings += _find_warnings(report, len(data.train), batch_size)
     return report
+
+
+def read_originals(data: Data, positions: Tensor, side: int) -> list[np.ndarray]:
+    """Return training images (h,w,C) uint8 as their files have them: whole, and scaled down to at most `side` px.
+
+    Images without files are those that are stored. Raises OSError, naming a file that cannot be read.
+    """
+    if not data.train.files:
+        return list(data.train.images.take(positions).permute(0, 2, 3, 1).cpu().numpy())
+    return list(map_in_order(partial(_read_original, data, side), positions.tolist()))
+
+
+def _read_original(data: Data, side: int, position: int) -> np.ndarray:
+    index, path = data.indexes["train"], data.train.files[position]
+    height, width = int(index.height[position]), int(index.width[position])
+    scale = min(1.0, side / max(height, width))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    look = replace(data.preprocessing, size=size, resize="squash")
+    return look.parse(read_content(path, look.reading), path)[0]
 
 
 def _find_warnings(report: Report, num_train: int, batch_size: int) -> list[str]:

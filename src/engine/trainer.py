@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..augment.pipeline import Augmentation, Plan
-from ..data.batches import balanced_order, shuffled_order
+from ..data.batches import epoch_order
 from ..data.load import Split
 from ..distributed.models import clip_gradients, grad_norm, no_sync
 from ..distributed.states import gather_state, shard_model_state, shard_optimizer_state
@@ -101,9 +101,7 @@ class Trainer:
 
     def order(self, split: Split, epoch: int) -> Tensor:
         """Return the positions (N,) of an epoch's samples, a function of (seed, epoch) alone."""
-        if self.balanced_sampling:
-            return balanced_order(split.labels, self.seed, epoch, self.repeats)
-        return shuffled_order(len(split), self.seed, epoch, self.repeats)
+        return epoch_order(split.labels, self.seed, epoch, self.balanced_sampling, self.repeats)
 
     def draw(self, batch: int, stored: tuple[int, int], ratios: Tensor | None, step: int, mix: bool = True) -> Plan:
         """Draw the augmentation of a whole batch, a function of (seed, step). stored: (height, width) of its images."""

@@ -28,6 +28,11 @@ def plot_augmentations(images: Bytes, targets: list[list[tuple[str, float]]], pa
     save(_draw_augmentations(images, targets), path, crop=True)
 
 
+def plot_samples(images: list[Bytes], names: list[str], path: Path) -> None:
+    """Draw images of any size, (h, w, C) each, with their classes."""
+    save(_draw_samples(images, names), path, crop=True)
+
+
 def plot_attention(
     images: Bytes, maps: Floats, layer_names: list[str], outcomes: list[tuple[str, str]], path: Path
 ) -> None:
@@ -70,6 +75,24 @@ def _draw_augmentations(images: Bytes, targets: list[list[tuple[str, float]]]) -
         grid[-1, 0],
         "Training images as the model sees them, with their labels. Good: you still recognize every class; if not, "
         "choose a weaker augmentation.",
+    )
+    return figure
+
+
+def _draw_samples(images: list[Bytes], names: list[str]) -> Figure:
+    rows = math.ceil(len(images) / 8)
+    shape = tuple(np.median([image.shape[:2] for image in images], axis=0))
+    figure, grid = _new_grid(rows, math.ceil(len(images) / rows), shape, gap=0.26)
+    for axes, image, name in zip(grid.flat, images, names, strict=False):
+        _show_image(axes, image)
+        axes.set_anchor("S")  # images of other shapes stand on their captions
+        axes.annotate(
+            label(name, 12), (0.5, 0), (0, -4), "axes fraction", "offset points", **text(8.5, ha="center", va="top")
+        )
+    write_caption(
+        grid[-1, 0],
+        "Training images before augmentation, from all classes or as many as fit, with their labels. Good: each shows "
+        "what its label says; if not, correct the labels before you train.",
     )
     return figure
 

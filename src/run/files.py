@@ -21,7 +21,11 @@ SWEEP = "sweep.json"
 SWEEP_TABLE, SWEEP_REPORT, SWEEP_PICTURE = "sweep.csv", "sweep.md", "sweep.png"
 STUDY, SEARCH_HISTORY, SEARCH_IMPORTANCE = "study.log", "search_history.png", "search_importance.png"
 SWEEP_STOP, LEDGER_LOCK = ".stop", ".ledger.lock"
+SWEEP_OPEN, PLAN_LOCK = ".open", ".plan.lock"  # there while jobs may be added; held while they are
 STDERR = "stderr.log"
+
+# Files of `check=FOLDER`, next to a picture of the name of AUGMENTATIONS.
+REPORT, SAMPLES = "report.json", "samples.png"
 
 # Temporary files that a kill leaves behind: from `machine.disk`, and from `plots`.
 LEFTOVERS = (".*.tmp", ".*.png")
