@@ -8,8 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,15 +21,20 @@ import yaml
 from filelock import FileLock
 
 from src import terminal
-from src.config.compose import CONFIGS, dump_config
+from src.config.compose import CONFIGS, compose_config, dump_config
 from src.config.schema import TrainConfig
+from src.distributed.torchrun import Place
 from src.machine.disk import read_object, write_json, write_text
+from src.run.claim import hold_folder
 from src.run.files import CONFIG, LOG, STATUS
 from src.run.job import Job
 from src.signals import Interrupted
+from src.start import append
+from src.start.command import claim, parse_command
 from src.start.launch import launch
 from src.start.messages import LAUNCHERS
 from src.sweep import queue
+from src.sweep.plan import Sweep, lock_plan, read_plan
 
 Main = Callable[[TrainConfig, Job], Any]
 QUICK = "training.epochs=4"
@@ -533,6 +542,7 @@ def test_single_jobs_can_be_run_after_a_failure_stopped_the_sweep(monkeypatch: p
             "sweep.only=0: the sweep has no jobs",
         ),
         (["seed=0,1", "check=true"], "check=true checks a data set and does not train; leave --multirun out"),
+        (["seed=0,1", "check=no,/tmp"], "check=/tmp checks a data set and does not train; leave --multirun out"),
         (["experiment=digits,search_digits"], "sweep.params is set in a file that only some jobs use"),
         (["seed=0,0"], "jobs 0 and 1 are identical (seed=0; seed=0); vary seed to repeat a job"),
         (["training.lr=0.1,1e-1"], "jobs 0 and 1 are identical"),
@@ -607,3 +617,323 @@ def test_with_several_processes_failed_jobs_are_tried_last(monkeypatch: pytest.M
     assert main.runs == [(0, True), (2, False), (1, True)]
     main.runs.clear()
     assert sweep(monkeypatch, main, "resume=latest", "sweep.only=2") == 0 and main.runs == [(2, True)]
+
+
+# a queue: jobs that are added later, perhaps while another process runs the sweep
+
+QUEUE = ("sweep.append=true", "hydra.sweep.dir=multirun/queue")
+
+
+def test_a_queue_starts_in_a_folder_in_which_one_was_killed_before_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = Trainer()
+    for name in (".lock", ".plan.lock"):
+        write_text(Path("multirun/queue") / name, "")
+    assert sweep(monkeypatch, main, "seed=0", QUICK, *QUEUE) == 0 and len(main.runs) == 1
+
+
+def test_jobs_that_are_added_while_a_sweep_runs_are_run_by_its_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    main, other = Trainer(), Trainer()
+
+    def add(config: TrainConfig, job: Job) -> None:
+        main(config, job)
+        if config.seed < 2:
+            words = ("seed=2,3", "sweep.after=multirun/queue/0") if config.seed else ("seed=1",)
+            assert sweep(monkeypatch, other, *words, QUICK, *QUEUE) == 0
+            assert statuses()[config.seed + 1 :] == ["pending"] * (config.seed + 1)
+
+    assert sweep(monkeypatch, add, "seed=0", QUICK, *QUEUE) == 0
+    assert main.runs == [(seed, False) for seed in range(4)] and not other.runs
+    assert [job.folder.name for job in main.jobs] == ["0", "1", "2", "3"] and statuses() == ["finished"] * 4
+    first, second = (line for line in capsys.readouterr().out.splitlines() if line.startswith("added"))
+    assert first == "added     1 job, number 1, to multirun/queue, which another process is running"
+    assert second == (
+        "added     2 jobs, numbers 2 to 3, to multirun/queue, which another process is running; sweep.after has no "
+        "effect on a sweep that is running"
+    )
+
+
+def test_a_sweep_that_was_not_started_as_a_queue_takes_more_jobs_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = Trainer()
+
+    def add(config: TrainConfig, job: Job) -> None:
+        main(config, job)
+        if config.seed == 1:
+            assert sweep(monkeypatch, main, "seed=2", QUICK, "sweep.append=true", f"hydra.sweep.dir={the_sweep()}") == 0
+
+    assert sweep(monkeypatch, add, "seed=0,1", QUICK) == 0 and [seed for seed, _ in main.runs] == [0, 1, 2]
+
+
+def test_jobs_that_are_added_after_the_end_are_run_by_the_process_that_adds_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    main = Trainer()
+    main.ends[1] = RuntimeError("defect")
+    assert sweep(monkeypatch, main, "seed=0,1", QUICK, *QUEUE, "sweep.on_error=stop") == 1
+    (the_sweep() / "2").mkdir()  # of something else
+    assert sweep(monkeypatch, main, "seed=2,3", "training.epochs=5", *QUEUE, "sweep.on_error=continue") == 1
+    assert main.runs == [(0, False), (1, False), (1, True), (2, False), (3, False)]
+    assert [job.folder.name for job in main.jobs[3:]] == ["3", "4"] and not list((the_sweep() / "2").iterdir())
+    assert read_ledger()[2]["training.epochs"] == "5" and statuses() == ["finished", "failed", "finished", "finished"]
+
+
+@pytest.mark.parametrize("name", [".open", ".stop"])
+def test_jobs_that_are_added_to_a_killed_sweep_are_run_with_those_that_are_left(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = Trainer()
+    main.ends[1] = Interrupted(signal.SIGTERM)
+    assert sweep(monkeypatch, main, "seed=0,1,2", QUICK, *QUEUE) == 143
+    assert not (the_sweep() / ".open").exists(), "it says that it takes no more"
+    (the_sweep() / name).touch()  # what a killed one leaves
+    main.ends.clear()
+    main.runs.clear()
+    assert sweep(monkeypatch, main, "seed=3", QUICK, *QUEUE) == 0
+    assert main.runs == [(1, True), (2, False), (3, False)] and statuses() == ["finished"] * 4
+
+
+def add_job(folder: Path, seed: int, word: str = QUICK) -> None:
+    plan = json.loads((folder / "sweep.json").read_text())
+    config = {**plan["jobs"][0]["config"], "seed": seed}
+    plan["jobs"].append({"overrides": [f"seed={seed}", word], "folder": str(len(plan["jobs"])), "config": config})
+    write_json(folder / "sweep.json", plan)
+
+
+def test_a_job_that_is_added_just_before_the_end_is_still_taken_and_none_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert sweep(monkeypatch, Trainer(), "seed=0", QUICK, *QUEUE) == 0
+    folder = the_sweep()
+    running = Sweep(read_plan(folder), compose_config().sweep, folder, is_new=False)
+    running.open()
+    jobs = queue.Queue(running, None)
+    assert jobs.take(1) == [] and not jobs.has_more() and (folder / ".open").exists()
+    with ThreadPoolExecutor(1) as pool:
+        with lock_plan(folder):  # by a process that adds a job
+            closed = pool.submit(jobs.close)
+            add_job(folder, 1)
+            assert (folder / ".open").exists() and not closed.done()
+        assert closed.result() is False, "the last look finds it"
+    assert jobs.take(1) == [1] and jobs.close() and not (folder / ".open").exists()
+    running.store()
+    assert len(read_plan(folder).jobs) == 2
+
+
+def test_a_sweep_goes_on_with_a_job_that_is_added_after_it_has_looked_for_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    main = Trainer()
+
+    def find_nothing(jobs: queue.Queue) -> bool:
+        if len(main.runs) == 1:
+            add_job(the_sweep(), 1)
+        return False
+
+    monkeypatch.setattr(queue.Queue, "wait", find_nothing)
+    assert sweep(monkeypatch, main, "seed=0", QUICK) == 0 and main.runs == [(0, False), (1, False)]
+
+
+def test_a_sweep_that_is_ending_is_waited_for_by_the_process_that_adds_jobs_and_then_runs_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    main = Trainer()
+    sweep(monkeypatch, main, "seed=0", QUICK, *QUEUE)
+    lock = FileLock(the_sweep() / ".lock")
+    lock.acquire()
+    waited: list[float] = []
+
+    def end(seconds: float) -> None:
+        waited.append(seconds)
+        assert len(read_plan(the_sweep()).jobs) == 1, "nothing is added that nobody runs"
+        lock.release()
+
+    monkeypatch.setattr(append, "time", SimpleNamespace(sleep=end, monotonic=time.monotonic))
+    monkeypatch.setattr(append, "SILENCE", -1.0)
+    assert sweep(monkeypatch, main, "seed=1", QUICK, *QUEUE) == 0 and len(waited) == 1
+    shown = capsys.readouterr().out
+    assert main.runs == [(0, False), (1, False)] and "added" not in shown
+    assert shown.count("waiting   for the process that is running multirun/queue\n") == 1
+    monkeypatch.setattr(append, "PATIENCE", -1.0)
+    with lock:  # of a process that has a list of jobs to work off
+        assert sweep(monkeypatch, main, "seed=2", QUICK, *QUEUE) == 1 and len(read_plan(the_sweep()).jobs) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: another process is running the sweep multirun/queue, and takes no more jobs")
+
+
+def test_what_others_add_between_the_check_and_the_claim_is_not_overwritten(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a process that adds jobs, and by one that continues the sweep."""
+    sweep(monkeypatch, Trainer(), "seed=0", QUICK, *QUEUE)
+    typed = (["seed=1,3", QUICK, *QUEUE], ["resume=latest"], ["seed=4,2", QUICK, *QUEUE])
+    adding, continuing, repeating = (
+        parse_command(["train.py", "--multirun", *words], "config", TrainConfig, Place()) for words in typed
+    )
+    add_job(the_sweep(), 2)
+    (the_sweep() / ".open").touch()  # of a process that was killed
+    for command in (adding, continuing):
+        with ExitStack() as cleanup:
+            claimed = claim(command, cleanup).sweep
+            assert claimed is not None and not (the_sweep() / ".open").exists(), "nobody adds jobs before it looks"
+            claimed.open()
+        jobs = read_plan(the_sweep()).jobs
+        assert [(job.overrides[0], job.folder) for job in jobs] == [
+            (f"seed={n}", str(i)) for i, n in enumerate([0, 2, 1, 3])
+        ]
+    with pytest.raises(ValueError, match="jobs 1 and 5 are identical"), ExitStack() as cleanup:
+        claim(repeating, cleanup)
+    plan = json.loads((the_sweep() / "sweep.json").read_text())
+    write_json(the_sweep() / "sweep.json", {**plan, "jobs": plan["jobs"][::-1]})
+    with pytest.raises(append.SweepBusyError), ExitStack() as cleanup:
+        claim(repeating, cleanup)  # it is another sweep by now, and is read again
+    words = ["train.py", "--multirun", "seed=1", QUEUE[0], "hydra.sweep.dir=new"]
+    first = parse_command(words, "config", TrainConfig, Place())
+    (folder / "new").mkdir()
+    with hold_folder(folder / "new", ""), pytest.raises(append.SweepBusyError), ExitStack() as cleanup:
+        claim(first, cleanup)  # another one was a moment earlier, and has written no plan yet
+
+
+def test_only_words_that_set_our_keys_are_taken_from_a_running_sweeps_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    main = Trainer()
+
+    def edit(config: TrainConfig, job: Job) -> None:
+        main(config, job)
+        if config.seed == 0:
+            add_job(the_sweep(), 7, "hydra.job.chdir=true")
+
+    assert sweep(monkeypatch, edit, "seed=0,1", QUICK) == 0 and main.runs == [(0, False), (1, False)]
+    shown = capsys.readouterr().out
+    assert (
+        shown.count("warning   no jobs are taken from sweep.json: sweep.json has hydra.job.chdir=true, which is") == 1
+    )
+    words = ("seed=2", QUICK, "sweep.append=true", f"hydra.sweep.dir={the_sweep()}")
+    lock = FileLock(the_sweep() / ".lock")
+    (the_sweep() / ".open").touch()
+    for running in (True, False):
+        with lock if running else nullcontext():
+            assert sweep(monkeypatch, main, *words) == 1 and len(main.runs) == 2
+        assert "sweep.json has hydra.job.chdir=true, which is not taken from a file" in capsys.readouterr().err
+        assert len(read_plan(the_sweep()).jobs) == 3
+
+
+def test_identical_jobs_are_added_only_if_the_earlier_one_failed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    main = Trainer()
+    main.ends[1] = RuntimeError("defect")
+    assert sweep(monkeypatch, main, "seed=0,1", QUICK, *QUEUE) == 1
+    assert sweep(monkeypatch, main, "seed=3,0", QUICK, *QUEUE) == 1 and len(main.runs) == 2
+    assert "jobs 0 and 3 are identical (seed=0 training.epochs=4; seed=0 training.epochs=4)" in capsys.readouterr().err
+    main.ends.clear()
+    assert sweep(monkeypatch, main, "seed=1", QUICK, *QUEUE) == 0 and main.runs[2:] == [(1, True), (1, False)]
+
+
+def test_a_queue_is_continued_by_its_folder_and_not_by_a_command_with_the_same_jobs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    main = Trainer()
+    Path("run").mkdir()
+    (Path("run") / CONFIG).touch()
+    main.ends[1] = Interrupted(signal.SIGTERM)
+    assert sweep(monkeypatch, main, "seed=0,1", QUICK, *QUEUE, "sweep.after=run") == 143
+    shutil.rmtree("run")
+    main.ends.clear()
+    assert sweep(monkeypatch, main, f"resume={the_sweep()}") == 0 and main.runs[2:] == [(1, True)]
+    assert sweep(monkeypatch, main, "seed=0,1", QUICK) == 0
+    assert len(list(Path("multirun").rglob("sweep.json"))) == 2 and len(main.runs) == 5
+
+
+def test_what_cannot_be_added_or_waited_for_is_refused_in_a_sentence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    main = Trainer()
+    sweep(monkeypatch, main, "seed=0", QUICK, *QUEUE)
+    plan = json.loads((the_sweep() / "sweep.json").read_text())
+    search = {"jobs": [], "base": plan["jobs"][0]}
+    for name, change in (("search", search), ("far", {"cwd": "/"}), ("slurm", {"hydra": ["hydra/launcher=slurm"]})):
+        write_json(folder / name / "sweep.json", {**plan, **change})
+    (folder / "mine" / "notes").mkdir(parents=True)
+    running = "error: sweep.append=true adds jobs to a sweep that may be running; leave"
+    for words, message in (
+        ([QUEUE[0]], "error: sweep.append=true needs the folder of the sweep to add to, e.g. hydra.sweep.dir="),
+        ([*QUEUE, "sweep.search=random", "model.dropout=0,0.1"], f"{running} sweep.search=random out"),
+        ([*QUEUE, "sweep.only=1"], f"{running} sweep.only=[1] out"),
+        ([*QUEUE, "sweep.new=true"], f"{running} sweep.new=true out"),
+        ([*QUEUE, "hydra/launcher=slurm_local"], f"{running} hydra/launcher out"),
+        ([*QUEUE, "hydra.job.name=x"], "hydra.sweep.dir=multirun/queue has none, not hydra.job.name=x; type the same"),
+        ([QUEUE[0], "hydra.sweep.dir=search"], "search is a search (sweep.search), which chooses its jobs"),
+        ([QUEUE[0], "hydra.sweep.dir=far"], "hydra.sweep.dir=far was started in /, which its relative paths refer to"),
+        ([QUEUE[0], "hydra.sweep.dir=slurm"], "hydra.sweep.dir=slurm gives all its jobs to hydra/launcher=slurm at"),
+        ([QUEUE[0], "hydra.sweep.dir=mine"], "hydra.sweep.dir=mine exists; nothing is overwritten"),
+        (["sweep.after=nowhere"], f"sweep.after={folder}/nowhere is not a folder; type that of a run"),
+        (["sweep.after=mine"], f"sweep.after={folder}/mine is not a run: it has no config.yaml"),
+        (["sweep.after="], "sweep.after= has no value; write a run's folder, or leave it out"),
+        ([*QUEUE, "sweep.after=multirun/queue"], "multirun/queue is the folder of the sweep itself"),
+    ):
+        assert sweep(monkeypatch, main, "seed=5", QUICK, *words) == 1 and len(main.runs) == 1
+        error = capsys.readouterr().err
+        assert message in error and error.startswith("error: ") and error.count("\n") == 1, words
+    assert sweep(monkeypatch, main, "resume=multirun/queue", QUEUE[0]) == 1
+    assert "leave sweep.append=true out" in capsys.readouterr().err and len(read_plan(the_sweep()).jobs) == 1
+
+
+def test_a_queue_needs_a_single_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    main = Trainer()
+    sweep(monkeypatch, main, "seed=0", QUICK, *QUEUE)
+    for key, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(key, value)
+    after = "sweep.after=multirun/queue/0"
+    for words in (
+        ["seed=1", *QUEUE],
+        ["seed=1", QUEUE[0], "hydra.sweep.dir=x"],
+        ["seed=1", after],
+        ["resume=latest", after],
+    ):
+        assert sweep(monkeypatch, main, *words) == 1 and len(main.runs) == 1
+        assert "is for a sweep in one process: python train.py --multirun …, without" in capsys.readouterr().err
+    assert len(read_plan(the_sweep()).jobs) == 1 and not Path("x").exists()
+
+
+def test_a_sweep_waits_until_no_process_has_the_folder_of_another_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("src.sweep.carry_out.POLL", 0.01)
+    main, said = Trainer(), []
+    lock = FileLock(folder / "a run, [1]" / ".lock")  # which has written nothing yet
+    (folder / "a run, [1]").mkdir()
+    lock.acquire()
+
+    def say(text: str) -> None:
+        said.append(text)
+        if text.startswith("waiting"):
+            assert not main.runs and statuses() == ["pending"]
+            assert sweep(monkeypatch, main, "seed=1", QUICK, *QUEUE) == 0, "meanwhile, jobs can be added"
+            lock.release()
+
+    monkeypatch.setattr(terminal, "say", say)
+    assert sweep(monkeypatch, main, "seed=0", QUICK, *QUEUE, "sweep.after=a run, [1]") == 0
+    assert said.count("waiting   until a run, [1] has ended") == 1 and [seed for seed, _ in main.runs] == [0, 1]
+    assert sweep(monkeypatch, main, "seed=2", QUICK, *QUEUE, "sweep.after=a run, [1]") == 0
+    assert len([text for text in said if text.startswith("waiting")]) == 1
+
+
+def test_a_signal_ends_a_sweep_that_waits_at_once_and_its_jobs_stay_pending(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (folder / "run").mkdir()
+    say, main = terminal.say, Trainer()
+
+    def stop(text: str) -> None:
+        say(text)
+        if text.startswith("waiting"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with FileLock(folder / "run" / ".lock"), monkeypatch.context() as patch:
+        patch.setattr(terminal, "say", stop)
+        assert sweep(patch, main, "seed=0,1", QUICK, "sweep.after=run") == 143
+    assert statuses() == ["pending"] * 2 and not main.runs and not (the_sweep() / ".open").exists()
+    assert f"continue  python train.py --multirun resume={the_sweep()}" in capsys.readouterr().out
+    assert sweep(monkeypatch, main, "resume=latest") == 0 and len(main.runs) == 2

@@ -214,3 +214,49 @@ def test_jobs_that_a_signal_ends_before_they_train_stay_to_be_run(
     assert [row["status"] for row in read_ledger().values()] == ["pending"] * 2
     assert not list(the_sweep().glob(f"*/{STATUS}"))
     assert capsys.readouterr().out.splitlines()[-1] == f"continue  python train.py --multirun resume={the_sweep()}"
+
+
+def test_a_job_that_a_signal_stops_is_left_alone_and_those_after_it_run(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With simulated processes: one was stopped before it trained, one while Python started, one during training."""
+    started: list[int] = []
+
+    class Process:
+        def __init__(self, command: list[str], **options: Any) -> None:
+            (number,) = (int(word.split("=")[1]) for word in command if word.startswith("sweep.only="))
+            started.append(number)
+            self.returncode = (143, -signal.SIGTERM, 143, 0)[number]
+            if number > 1:
+                status = "stopped" if self.returncode else "finished"
+                write_json(the_sweep() / str(number) / STATUS, {"status": status, "epoch": 3, "best_val_acc": 0.5})
+
+        def poll(self) -> int:
+            return self.returncode
+
+    monkeypatch.setattr("src.sweep.processes.subprocess.Popen", Process)
+    monkeypatch.setattr("src.sweep.processes.POLL", 0.001)
+    isolated = ["sweep.isolate=true", "sweep.on_error=stop"]
+    assert start(monkeypatch, "--multirun", *words, "seed=0,1,2,3", *isolated) == 1 and started == [0, 1, 2, 3]
+    rows = [row for _, row in sorted(read_ledger().items())]
+    assert [row["status"] for row in rows] == ["stopped"] * 3 + ["finished"] and not any(row["error"] for row in rows)
+    log = (the_sweep() / "0" / "train.log").read_text()
+    assert log == "stopped by a signal before training began\n"
+
+
+def test_jobs_are_added_to_a_queue_that_another_process_runs_and_to_one_that_was_killed(words: list[str]) -> None:
+    add = ["--multirun", *words, "sweep.append=true", "hydra.sweep.dir=multirun/queue"]
+    folder = Path("multirun/queue")
+    with subprocess.Popen(command(*add, "seed=0", "training.epochs=8"), stdout=subprocess.DEVNULL) as first:
+        wait_for(folder / "0", epoch=1)
+        first.send_signal(signal.SIGSTOP)  # so that it does not end too soon
+        added = subprocess.run(command(*add, "seed=1"), capture_output=True, text=True)
+        where = "to multirun/queue, which another process is running"
+        assert (added.returncode, added.stdout) == (0, f"added     1 job, number 1, {where}\n"), added.stderr
+        first.send_signal(signal.SIGCONT)
+        wait_for(folder / "1", epoch=1)
+        first.kill()
+    ended = subprocess.run(command(*add, "seed=2", "sweep.after=multirun/queue/1"), capture_output=True, text=True)
+    assert ended.returncode == 0 and "queue: 3 jobs: 1 finished, 1 killed, 1 pending" in ended.stdout, ended
+    assert [row["status"] for _, row in sorted(read_ledger().items())] == ["finished"] * 3
+    assert [len(results(folder / name)[1]) for name in "012"] == [8, 2, 2], "none is run twice"

@@ -22,6 +22,8 @@ class SweepConfig:
     gpus: Any
     parallel: int = field(metadata=at_least(1, most=1000))
     only: Any
+    append: bool
+    after: str | None
     new: bool
 
     def __post_init__(self) -> None:
@@ -38,6 +40,7 @@ class SweepConfig:
             f"sweep.file={self.file} lists its jobs, sweep.search={self.search} looks for them; type only one",
         )
         check(self.file != "", "sweep.file= has no value; write a file of experiments, or leave it out")
+        check(self.after != "", "sweep.after= has no value; write a run's folder, or leave it out")
         self.gpus = _as_numbers(
             self.gpus,
             f"sweep.gpus={self.gpus} must be numbers of CUDA devices, e.g. [0,1], or [0,0] for two jobs on one device",

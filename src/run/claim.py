@@ -13,9 +13,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ..machine.disk import remove_folder
-from .files import LOCK
+from .files import LOCK, PLAN_LOCK
 
 HYDRA = ".hydra"  # where Hydra writes what it composed
+GLANCE = 0.2  # seconds in which a process that only looks whether a folder is held has let it go again
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # of some network storage
 
 
@@ -25,7 +26,7 @@ def hold_folder(folder: Path, refusal: str, deep: bool = False) -> Iterator[None
     refuse_links(folder, deep)
     lock = _build_lock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=GLANCE)
     except Timeout:
         raise ValueError(refusal) from None
     except (NotImplementedError, OSError) as error:
@@ -37,6 +38,22 @@ def hold_folder(folder: Path, refusal: str, deep: bool = False) -> Iterator[None
         yield
     finally:
         lock.release()
+
+
+def is_held(folder: Path) -> bool:
+    """Return whether a process holds the folder. Raises OSError if its lock cannot be opened, ValueError for links."""
+    if not (folder / LOCK).is_file():
+        return False
+    refuse_links(folder, deep=False)
+    try:
+        with _build_lock(folder / LOCK).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in WITHOUT_LOCKS:
+            raise
+        return False
 
 
 def _build_lock(path: Path) -> FileLock:
@@ -76,15 +93,21 @@ def _explain_link(path: Path) -> str:
     )
 
 
+def is_unused(folder: Path) -> bool:
+    """Return whether a folder is empty but for what a process leaves that was killed before its run or sweep began."""
+    return {path.name for path in folder.iterdir()} <= {HYDRA, LOCK, PLAN_LOCK}
+
+
 def remove_unused(folder: Path, made: bool) -> None:
     """Remove a folder that this process holds, and in which there is nothing of a run or sweep.
 
     made: whether this process made it; one that was there, empty, is emptied.
     """
-    if not folder.is_dir() or not {path.name for path in folder.iterdir()} <= {HYDRA, LOCK}:
+    if not folder.is_dir() or not is_unused(folder):
         return
     if made:
         remove_folder(folder)
         return
     shutil.rmtree(folder / HYDRA, ignore_errors=True)
-    (folder / LOCK).unlink(missing_ok=True)
+    for name in (LOCK, PLAN_LOCK):
+        (folder / name).unlink(missing_ok=True)

@@ -12,17 +12,20 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.types import RunMode
 
-from ..config.checks import check
+from ..config.checks import check, read_switch
 from ..config.overrides import escape, is_quoted, name_key, quote, quote_path, split_override
 from ..config.recipe import plain_words
 from ..config.schema import TrainConfig
+from ..config.sweep import SweepConfig
 from ..distributed.torchrun import Place
 from ..machine.disk import short_path
 from ..machine.streams import printable
 from ..run.claim import hold_folder
+from ..run.files import SWEEP_OPEN
 from ..run.resume import ROOTS, open_resumable, read_config
 from ..run.saved import SavedRun
-from ..sweep.plan import JOB_PROCESS, Plan, Sweep, open_sweep
+from ..sweep.plan import JOB_PROCESS, Plan, Sweep, lock_plan, open_sweep
+from .append import SweepBusyError, add_or_claim, is_starting, join_sweep
 from .composer import Composer, open_hydra
 from .expand import expand
 from .flags import list_flags, refuse_dashes, refuse_pairs, split_words
@@ -171,8 +174,8 @@ def _check_resume(wanted: str, arguments: Namespace, overrides: list[str]) -> No
         if key.split("@")[0] in groups | {"experiment"}:
             hint = f", e.g. {key}.KEY=VALUE" if key in groups else ""
             raise ValueError(f"{resume} takes single keys, not {override}, which sets a whole group{hint}")
-        if key == "check" and value.lower() not in ("false", "no", "off", "0"):
-            raise ValueError(f"{resume} continues training, but check=true does not train; type only one of them")
+        if key == "check" and read_switch(value) is not False:
+            raise ValueError(f"{resume} continues training, but {override} does not train; type only one of them")
 
 
 def _resume_run(command: Command, wanted: str) -> Command:
@@ -228,13 +231,27 @@ def _check_multirun(command: Command, plan: tuple[Path, Plan] | None, composer: 
         return command
     if plan is not None:
         sweep = reopen_sweep(plan[1], plan[0], overrides, composer)
+        _refuse_torchrun(sweep.settings, command.place)
     else:
         sweep = plan_sweep(overrides, _drop_multirun(command.flags), composer)
+        _refuse_torchrun(sweep.settings, command.place)
         sweep.plan.cwd = command.cwd
-        if not sweep.settings.new:
+        if sweep.added:
+            sweep, overrides = join_sweep(sweep, overrides, composer)
+        elif not (sweep.settings.new or sweep.settings.append):
             sweep = find_same(sweep, typed=any(word.startswith("hydra.sweep.dir=") for word in overrides))
         sweep.check_numbers()
-    return replace(command, sweep=sweep, folder=sweep.folder)
+    after = sweep.settings.after
+    itself = after is not None and sweep.folder.is_dir() and os.path.samefile(after, sweep.folder)
+    check(not itself, f"sweep.after={after} is the folder of the sweep itself, which would wait for its own end")
+    return replace(command, overrides=overrides, sweep=sweep, folder=sweep.folder)
+
+
+def _refuse_torchrun(settings: SweepConfig, place: Place) -> None:
+    """Raise ValueError for settings of a sweep that only its main process would follow."""
+    followed = {"sweep.append=true": settings.append, f"sweep.after={settings.after}": settings.after is not None}
+    for word in (word for word, chosen in followed.items() if chosen and place.size > 1):
+        raise ValueError(f"{word} is for a sweep in one process: python train.py --multirun …, without torchrun")
 
 
 def _refuse_sweep(overrides: list[str], composer: Composer, shown: bool) -> None:
@@ -273,10 +290,19 @@ def claim(command: Command, cleanup: ExitStack) -> Command:
         refusal = f"resume={short_path(folder)} is in use by another process; wait for it, or stop it first"
         cleanup.enter_context(hold_folder(folder, refusal, deep=True))
     elif sweep is None or sweep.is_new:
-        folder, made = claim_folder(folder, key, command.overrides, cleanup)
+        try:
+            folder, made = claim_folder(folder, key, command.overrides, cleanup)
+        except ValueError as error:
+            if sweep is not None and sweep.settings.append and is_starting(folder):
+                raise SweepBusyError(str(error), folder) from error
+            raise
         sweep = sweep and replace(sweep, made=made)
+    elif sweep.added:
+        sweep = add_or_claim(sweep, cleanup)
     elif not os.environ.get(JOB_PROCESS):  # the process that runs the sweep has it
         refusal = f"another process is running the sweep {short_path(folder)}; wait for it, or type sweep.new=true"
-        cleanup.enter_context(hold_folder(folder.absolute(), refusal))
+        with lock_plan(folder.absolute()):
+            cleanup.enter_context(hold_folder(folder.absolute(), refusal))
+            (folder / SWEEP_OPEN).unlink(missing_ok=True)  # of a process that was killed
     words = [*command.overrides, f"{key}={quote(str(folder))}", *extra]
     return replace(command, folder=folder, sweep=sweep, overrides=words)

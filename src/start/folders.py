@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ..machine.processes import is_alive, start_time
-from ..run.claim import hold_folder, remove_unused
+from ..run.claim import hold_folder, is_held, is_unused, remove_unused
 
 MOST_TRIES = 1000  # to make a folder
 
@@ -30,7 +30,7 @@ def claim_folder(wanted: Path, key: str, overrides: list[str], cleanup: ExitStac
             folder.mkdir(parents=True)
             break
         except FileExistsError:
-            if typed and folder.is_dir() and not any(folder.iterdir()):
+            if typed and folder.is_dir() and is_unused(folder) and not is_held(folder):
                 made = False
                 break
             if typed:

@@ -65,17 +65,25 @@ def launch(main: Callable[[Any, Job], Any], config_name: str, schema: type[AnyCo
 def _prepare(config_name: str, schema: type[Any], interrupts: Interrupts, cleanup: ExitStack) -> "Command | None":
     """Return the checked command with its folder made, or report what is wrong with it and return None."""
     from ..config.compose import CONFIGS, USER_ERRORS
+    from .append import PATIENCE, SweepBusyError, wait_for_runner
     from .command import claim, parse_command
     from .messages import explain
 
-    place = Place()
+    place, deadline = Place(), time.monotonic() + PATIENCE
     try:
         place = read_place() if schema is TrainConfig else place
-        command = parse_command(sys.argv, config_name, schema, place)
-        interrupts.defer = True  # until the clean-up knows the folder
-        command = claim(command, cleanup)
-        interrupts.release()
-        return command
+        while True:
+            try:
+                command = parse_command(sys.argv, config_name, schema, place)
+                interrupts.defer = True  # until the clean-up knows the folder
+                command = claim(command, cleanup)
+                interrupts.release()
+                return command
+            except SweepBusyError as error:
+                interrupts.release()
+                if time.monotonic() > deadline:
+                    raise ValueError(str(error)) from None
+                wait_for_runner(error.folder)
     except USER_ERRORS as error:
         if place.local_rank > 0:
             time.sleep(REPORT_DELAY)
@@ -86,15 +94,22 @@ def _prepare(config_name: str, schema: type[Any], interrupts: Interrupts, cleanu
 def _start(main: Callable[[Any, Job], Any], command: "Command") -> int:
     """Let Hydra compose the job, or jobs, and call `main`; return the exit code."""
     from ..config.compose import CONFIGS, USER_ERRORS
+    from ..sweep.job import refresh_ledger
+    from .append import describe_added
     from .handover import hand_over
     from .job import run_job
     from .messages import explain, wants_traceback
+    from .trust import check_added
 
+    if command.sweep is not None and command.sweep.elsewhere:
+        refresh_ledger(command.sweep, redraw_after=None)
+        print(printable(describe_added(command.sweep)))
+        return 0
     # A sweep is pickled for other processes with each job, so it must not contain itself.
     task: Any = partial(run_job, main, replace(command, sweep=None))
     if command.sweep is not None:
         folder = Path(os.path.abspath(str(command.folder)))
-        task = replace(command.sweep, folder=folder, place=command.place, run_job=task)
+        task = replace(command.sweep, folder=folder, place=command.place, run_job=task, check_added=check_added)
     try:
         hand_over(command, task)
     except JobFailed:

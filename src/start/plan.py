@@ -1,5 +1,6 @@
 """The plan of a new sweep; all jobs are checked before the first one starts."""
 
+import itertools
 import json
 import os
 import sys
@@ -13,10 +14,13 @@ from omegaconf import DictConfig, OmegaConf
 from ..config.checks import check
 from ..config.compose import flatten
 from ..config.dataset import DatasetConfig
-from ..config.overrides import is_for_hydra, name_key
+from ..config.overrides import is_for_hydra, name_key, show_value
 from ..config.schema import TrainConfig
 from ..config.sweep import SweepConfig
-from ..sweep.plan import Plan, PlannedJob, Sweep, is_plain
+from ..run.claim import is_held
+from ..run.files import CONFIG, LOCK, STATUS, SWEEP
+from ..sweep.plan import Plan, PlannedJob, Sweep, is_plain, read_plan
+from ..sweep.state import read_state
 from .composer import Composer
 from .expand import add_params, expand, list_choices, read_interval
 
@@ -25,7 +29,7 @@ MAX_EXTREMES = 64  # configurations that are checked before a search, whose jobs
 
 
 def plan_sweep(overrides: list[str], flags: list[str], composer: Composer) -> Sweep:
-    """Return a new sweep with all of its jobs checked.
+    """Return a new sweep with all of its jobs checked; with `sweep.append`, after those that its folder has already.
 
     Raises the error of the first bad job, with its overrides and the number of other bad jobs in notes.
     """
@@ -36,11 +40,13 @@ def plan_sweep(overrides: list[str], flags: list[str], composer: Composer) -> Sw
     # Hydra's way to write them, and ours.
     params = flatten(composer.common["sweeper"].get("params") or {}) | settings.params
     plan = Plan(typed, hydra, flags)
+    earlier = _read_earlier(overrides, settings, folder, composer) if settings.append else []
     if settings.search is None:
-        plan.jobs = _check_jobs(expand(words, replace(settings, params=params), composer.parser), hydra, composer)
+        listed = expand(words, replace(settings, params=params), composer.parser)
+        plan.jobs = _check_jobs(listed, hydra, composer, len(earlier))
         _refuse_other_folders(plan.jobs)
-        _refuse_shared_folders(plan.jobs)
-        _refuse_duplicates(plan.jobs)
+        _refuse_shared_folders(plan.jobs, len(earlier))
+        refuse_duplicates(plan.jobs, earlier, folder)
         _refuse_own_settings(plan.jobs, settings, {name_key(override) for override in typed})
     else:
         parsed = composer.parser.parse_overrides(add_params(words, params))
@@ -50,9 +56,36 @@ def plan_sweep(overrides: list[str], flags: list[str], composer: Composer) -> Sw
         plan.base is not None or bool(plan.jobs),
         f"{' '.join(words)} gives no values: there are no jobs",
     )
-    if (plan.base or plan.jobs[0]).config["check"]:
-        raise ValueError("check=true checks a data set and does not train; leave --multirun out")
-    return Sweep(plan, settings, folder)
+    for wanted in (job.config["check"] for job in [plan.base, *plan.jobs] if job is not None):
+        check(not wanted, f"check={show_value(wanted)} checks a data set and does not train; leave --multirun out")
+    return Sweep(plan, settings, folder, is_new=not earlier, added=len(plan.jobs) if earlier else 0)
+
+
+def _read_earlier(overrides: list[str], settings: SweepConfig, folder: Path, composer: Composer) -> list[PlannedJob]:
+    """Return the jobs of the sweep that others are added to, [] if there is none yet. Raises ValueError if none can be.
+
+    Only a process that looks for the next job in sweep.json each time takes those that are added.
+    """
+    check(
+        any(word.startswith("hydra.sweep.dir=") for word in overrides),
+        "sweep.append=true needs the folder of the sweep to add to, e.g. hydra.sweep.dir=multirun/queue",
+    )
+    others = {
+        f"sweep.search={settings.search}": settings.search is not None,
+        f"sweep.only={settings.only}": settings.only is not None,
+        "sweep.new=true": settings.new,
+        "hydra/launcher": not str(composer.common["launcher"]["_target_"]).endswith("BasicLauncher"),
+    }
+    for word in (word for word, chosen in others.items() if chosen):
+        raise ValueError(f"sweep.append=true adds jobs to a sweep that may be running; leave {word} out")
+    if not (folder / SWEEP).is_file():
+        return []
+    saved = read_plan(folder)
+    check(
+        saved.base is None and bool(saved.jobs),
+        f"sweep.append=true: {folder} is a search (sweep.search), which chooses its jobs; type another hydra.sweep.dir",
+    )
+    return saved.jobs
 
 
 def read_settings(overrides: list[str], composer: Composer) -> tuple[SweepConfig, Path]:
@@ -70,8 +103,10 @@ def read_settings(overrides: list[str], composer: Composer) -> tuple[SweepConfig
     composer.common = _read_common(cfg.hydra)
     settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SweepConfig), cfg.sweep))
     assert isinstance(settings, SweepConfig)
-    if settings.file is not None:
-        settings.file = os.path.normpath(os.path.join(composer.folder, os.path.expanduser(settings.file)))
+    for key in ("file", "after"):
+        if (path := getattr(settings, key)) is not None:
+            setattr(settings, key, os.path.normpath(os.path.join(composer.folder, os.path.expanduser(path))))
+    _check_after(settings.after)
     _check_sweeper(cfg.hydra)
     return settings, Path(str(cfg.hydra.sweep.dir))
 
@@ -80,6 +115,22 @@ def _read_common(hydra: DictConfig) -> dict[str, Any]:
     """Return what Hydra reads once for all jobs of a sweep, as it is written."""
     launcher, sweeper, sweep = (OmegaConf.to_container(hydra[key]) for key in ("launcher", "sweeper", "sweep"))
     return {"launcher": launcher, "sweeper": sweeper, "sweep.dir": sweep["dir"]}  # type: ignore[call-overload, index]
+
+
+def _check_after(folder: str | None) -> None:
+    """Raise ValueError for a folder that is not that of a run or sweep; one that has just begun has only its lock."""
+    if folder is None:
+        return
+    check(os.path.isdir(folder), f"sweep.after={folder} is not a folder; type that of a run, or leave it out")
+    known = any(os.path.isfile(os.path.join(folder, name)) for name in (CONFIG, STATUS, SWEEP, LOCK))
+    check(known, f"sweep.after={folder} is not a run: it has no {CONFIG}; type the folder of one, or leave it out")
+    try:
+        is_held(Path(folder))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ValueError(
+            f"sweep.after={folder} cannot be waited for: its {LOCK} cannot be opened ({reason})"
+        ) from error
 
 
 def _check_sweeper(hydra: DictConfig) -> None:
@@ -141,11 +192,11 @@ def _list_extremes(parsed: list[Override]) -> list[list[str]]:
     return jobs[:MAX_EXTREMES]
 
 
-def _check_jobs(jobs: list[list[str]], hydra: list[str], composer: Composer) -> list[PlannedJob]:
+def _check_jobs(jobs: list[list[str]], hydra: list[str], composer: Composer, first: int = 0) -> list[PlannedJob]:
     if len(jobs) >= MANY_JOBS:
         print(f"checking  {len(jobs)} jobs", file=sys.stderr, flush=True)
     checked, errors = [], []
-    for number, overrides in enumerate(jobs):
+    for number, overrides in enumerate(jobs, first):
         try:
             checked.append(check_job(overrides, number, hydra, composer))
         except Exception as error:  # any error is reported with the job's overrides
@@ -199,14 +250,25 @@ def _refuse_other_folders(jobs: list[PlannedJob]) -> None:
         )
 
 
-def _refuse_shared_folders(jobs: list[PlannedJob]) -> None:
+def _refuse_shared_folders(jobs: list[PlannedJob], first: int) -> None:
     folders: dict[str, int] = {}
-    for number, job in enumerate(jobs):
+    for number, job in enumerate(jobs, first):
         if (other := folders.setdefault(job.folder, number)) != number:
             raise ValueError(
                 f"hydra.sweep.subdir gives jobs {other} and {number} the same folder, {job.folder}; "
                 "leave it out, or use ${hydra.job.num} in it"
             )
+
+
+def name_free_folders(jobs: list[PlannedJob], earlier: list[PlannedJob], folder: Path) -> list[PlannedJob]:
+    """Return jobs that are added to a sweep; those whose folders are in use get the next free number as a name."""
+    taken, named = {job.folder for job in earlier}, []
+    for job in jobs:
+        names = itertools.chain([job.folder], map(str, itertools.count(len(earlier))))
+        free = next(name for name in names if name not in taken and not (folder / name).exists())
+        named.append(replace(job, folder=free))
+        taken.add(free)
+    return named
 
 
 def _refuse_own_settings(jobs: list[PlannedJob], settings: SweepConfig, typed: set[str]) -> None:
@@ -221,10 +283,18 @@ def _refuse_own_settings(jobs: list[PlannedJob], settings: SweepConfig, typed: s
             )
 
 
-def _refuse_duplicates(jobs: list[PlannedJob]) -> None:
-    """Raise ValueError for identical jobs: as repeats, their standard deviation would be 0."""
-    seen: dict[str, int] = {}
-    for number, job in enumerate(jobs):
-        if (other := seen.setdefault(json.dumps(job.config), number)) != number:
-            first, second = (" ".join(same.overrides) for same in (jobs[other], job))
+def refuse_duplicates(jobs: list[PlannedJob], earlier: list[PlannedJob], folder: Path) -> None:
+    """Raise ValueError for identical jobs: as repeats, their standard deviation would be 0.
+
+    Those that failed or were stopped may be repeated.
+    """
+    states = [read_state(folder, number, job) for number, job in enumerate(earlier)]
+    seen = {_identify(s.planned): s.number for s in states if s.done or s.status in ("pending", "running")}
+    for number, job in enumerate(jobs, len(earlier)):
+        if (other := seen.setdefault(_identify(job), number)) != number:
+            first, second = (" ".join(same.overrides) for same in ([*earlier, *jobs][other], job))
             raise ValueError(f"jobs {other} and {number} are identical ({first}; {second}); vary seed to repeat a job")
+
+
+def _identify(job: PlannedJob) -> str:
+    return json.dumps({**job.config, "sweep": None}, sort_keys=True)

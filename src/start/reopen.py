@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..config.checks import read_switch
 from ..config.compose import flatten
-from ..config.overrides import is_for_hydra, name_key, show_value
+from ..config.overrides import is_for_hydra, name_key, show_value, split_override
 from ..run.claim import refuse_linked_path
 from ..run.resume import changes_nothing
 from ..sweep.plan import CHANGEABLE, Plan, PlannedJob, Sweep, find_sweeps, read_plan
@@ -36,6 +37,9 @@ def find_same(sweep: Sweep, typed: bool) -> Sweep:
 
 
 def _is_same(saved: Plan, plan: Plan) -> bool:
+    if any(key == "sweep.append" and read_switch(value) for key, value in map(split_override, saved.overrides)):
+        return False  # it is a queue
+
     def identify(plan: Plan) -> Any:
         jobs = [plan.base] if plan.base else plan.jobs
         return plan.space, [(job.overrides, _list_result_keys(job)) for job in jobs]
@@ -61,7 +65,9 @@ def merge_typed(saved: Plan, typed: list[str]) -> list[str]:
                 f"--multirun resume=… continues the jobs of that sweep; leave {override} out "
                 f"(allowed: {', '.join(allowed)}, hydra/launcher)"
             )
-    dropped = {name_key(override) for override in typed} | {"sweep.only", "sweep.new", "sweep.file"}
+    dropped = {name_key(override) for override in typed} | {
+        f"sweep.{key}" for key in ("only", "append", "after", "new", "file")
+    }
     ours, hydra = _translate(saved)
     kept = [word for word in ours if name_key(word) not in dropped]
     return [*kept, *take_hydra(hydra, typed), *typed]

@@ -19,7 +19,7 @@ from ..config.overrides import name_key, split_override
 from ..config.recipe import SECTIONS
 from ..config.schema import TrainConfig
 from ..run.files import SWEEP
-from ..sweep.plan import Plan, list_untrusted
+from ..sweep.plan import Plan, PlannedJob, list_untrusted
 from .expand import list_choices
 
 GROUPS = (*SECTIONS, "experiment")
@@ -37,6 +37,11 @@ def check_plan(plan: Plan, parser: OverridesParser) -> None:
     for key in plan.space:
         if key not in keys:
             raise ValueError(f"{SWEEP} searches {key}, which is not a key")
+
+
+def check_added(jobs: list[PlannedJob]) -> None:
+    """Raise ValueError for jobs that were added to sweep.json while it runs, as `check_plan` does."""
+    check_plan(Plan([], [], [], jobs), OverridesParser.create())
 
 
 def find_problem(word: str, parser: OverridesParser) -> str:

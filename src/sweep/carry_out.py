@@ -1,7 +1,9 @@
 """Run a sweep: its jobs one after the other in this process, or in other processes."""
 
 import os
+import time
 from functools import partial
+from pathlib import Path
 
 from hydra.plugins.launcher import Launcher
 
@@ -10,7 +12,7 @@ from ..config.compose import USER_ERRORS
 from ..distributed.torchrun import report_error
 from ..machine.disk import short_path
 from ..machine.streams import printable
-from ..run.claim import remove_unused
+from ..run.claim import is_held, remove_unused
 from ..run.files import SWEEP, SWEEP_STOP
 from ..run.job import JobFailed
 from ..signals import Interrupts, name_signal
@@ -22,6 +24,8 @@ from .processes import check_gpus, run_in_processes
 from .queue import Queue
 from .search import Search
 from .state import FAILED, read_states
+
+POLL = 2.0  # seconds between two looks whether the run of `sweep.after` has ended
 
 
 def run_sweep(sweep: Sweep, launcher: Launcher) -> None:
@@ -61,23 +65,41 @@ def _carry_out(sweep: Sweep, launcher: Launcher) -> bool:
     with Interrupts(terminal.announce_end, leave=partial(_leave, sweep)):
         (sweep.folder / SWEEP_STOP).unlink(missing_ok=True)
         search = Search(sweep) if sweep.settings.search else None
-        sweep.store()
+        sweep.open()
         refresh_ledger(sweep, redraw_after=None)
         terminal.say(_describe_start(sweep))
         queue = Queue(sweep, search)
-        started = True
         try:
-            if sweep.settings.separate:
-                run_in_processes(queue, sweep)
-            elif sweep.shared:
-                started = run_by_launcher(queue, sweep, launcher)
-            elif sweep.place.size > 1:
-                _run_under_torchrun(sweep, launcher)
-            else:
-                _run_here(queue, sweep, launcher)
+            if sweep.settings.after is not None:
+                _wait_for(Path(sweep.settings.after))
+            started = _run_left(queue, sweep, launcher)
+            while not queue.close():
+                started = _run_left(queue, sweep, launcher)
         finally:
+            sweep.close()
             _rank(sweep, search)
     return started and not queue.list_unfinished()
+
+
+def _wait_for(folder: Path) -> None:
+    """Wait until no process has a run's folder."""
+    if is_held(folder):
+        terminal.say(f"waiting   until {short_path(folder)} has ended")
+    while is_held(folder):
+        time.sleep(POLL)
+
+
+def _run_left(queue: Queue, sweep: Sweep, launcher: Launcher) -> bool:
+    """Run the jobs that are left, in the way that was chosen; return False if a launcher cannot start."""
+    if sweep.settings.separate:
+        run_in_processes(queue, sweep)
+    elif sweep.shared:
+        return run_by_launcher(queue, sweep, launcher)
+    elif sweep.place.size > 1:
+        _run_under_torchrun(sweep, launcher)
+    else:
+        _run_here(queue, sweep, launcher)
+    return True
 
 
 def _leave(sweep: Sweep, number: int) -> None:

@@ -1,5 +1,6 @@
 """A sweep's plan: its jobs, as `sweep.json` stores them, and how they are run this time."""
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator
@@ -7,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
@@ -17,11 +19,12 @@ from ..config.overrides import name_key, split_override
 from ..config.sweep import SweepConfig
 from ..distributed.torchrun import Place
 from ..machine.disk import read_json, write_json
-from ..run.files import SWEEP
+from ..run.claim import refuse_links
+from ..run.files import PLAN_LOCK, SWEEP, SWEEP_OPEN
 from ..tables import list_differing
 
 # Settings of `sweep` that say how the jobs are run, not which jobs there are: they may change when a sweep continues.
-CHANGEABLE = ("trials", "on_error", "isolate", "gpus", "parallel", "only")
+CHANGEABLE = ("trials", "on_error", "isolate", "gpus", "parallel", "only", "after")
 LARGEST = 2**28  # bytes of sweep.json; a job takes 5 KB
 JOB_PROCESS = "VIT_SWEEP_JOB"  # set in the environment of a process that runs one job of a sweep
 
@@ -79,6 +82,8 @@ class Sweep:
 
     folder: exists already unless `is_new`; made: by this process; run_job: trains the job of a composed configuration;
     shared: other jobs run at the same time, so that a job prints little; pid: of the process that runs the sweep.
+    added: jobs at the end of the plan that sweep.json does not have yet; elsewhere: another process runs the sweep, and
+    this one only adds jobs; check_added: raises ValueError for jobs that are not taken from sweep.json.
     """
 
     plan: Plan
@@ -90,6 +95,15 @@ class Sweep:
     run_job: Callable[..., Any] | None = None
     shared: bool = False
     pid: int = field(default_factory=os.getpid)
+    added: int = 0
+    elsewhere: bool = False
+    check_added: Callable[[list[PlannedJob]], None] | None = None
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether the process that runs the sweep looks for jobs that others add: not if it has a list to work off."""
+        settings = self.settings
+        return not (settings.search or settings.only or self.shared or self.place.size > 1)
 
     def __call__(self, cfg: DictConfig) -> str:
         """Run a job and return its status."""
@@ -101,12 +115,44 @@ class Sweep:
         """Write the plan to sweep.json."""
         write_json(self.folder / SWEEP, asdict(self.plan))
 
+    def open(self) -> None:
+        """Write the plan, with what others have added since it was read, and show them whether this process takes more.
+
+        Whoever holds the folder opens the plan and closes it, and others add to it, under `lock_plan`.
+        """
+        with lock_plan(self.folder):
+            if (self.folder / SWEEP).is_file():
+                self.read_added()
+            self.store()
+            if self.takes_more:
+                (self.folder / SWEEP_OPEN).touch()
+
+    def close(self) -> None:
+        """Take no more jobs: a process that adds some from now on waits for the end of this one, and runs them."""
+        with contextlib.suppress(OSError), lock_plan(self.folder):
+            (self.folder / SWEEP_OPEN).unlink(missing_ok=True)
+
+    def read_added(self) -> None:
+        """Take the jobs that others have added to sweep.json. Raises OSError or ValueError, and takes none then."""
+        jobs, count = read_plan(self.folder).jobs, len(self.plan.jobs)
+        if jobs[:count] != self.plan.jobs or self.settings.search:
+            return
+        if self.check_added is not None:
+            self.check_added(jobs[count:])
+        self.plan.jobs += jobs[count:]
+
     def check_numbers(self) -> None:
         """Raise ValueError for numbers in `sweep.only` of jobs that do not exist, or not yet in a search."""
         count = len(self.plan.jobs)
         if wrong := [number for number in self.settings.only or [] if number >= count]:
             has = f"the jobs 0 to {count - 1}" if count else "no jobs yet"
             raise ValueError(f"sweep.only={wrong[0]}: the sweep has {has}")
+
+
+def lock_plan(folder: Path) -> FileLock:
+    """Return the lock for `with` that a process has while it adds jobs to a sweep, takes its folder, or lets it go."""
+    refuse_links(folder, deep=False)
+    return FileLock(folder / PLAN_LOCK)
 
 
 def read_plan(folder: Path) -> Plan:

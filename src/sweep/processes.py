@@ -14,7 +14,7 @@ from ..machine.disk import read_object, write_json
 from ..run.claim import refuse_linked_path
 from ..run.environment import now
 from ..run.files import LOG, STATUS, STDERR, SWEEP_STOP
-from ..signals import Interrupted, Interrupts
+from ..signals import ENDING, Interrupted, Interrupts
 from ..tables import format_percent
 from .job import describe_job, refresh_ledger
 from .plan import JOB_PROCESS, Sweep, list_untrusted
@@ -168,7 +168,10 @@ def build_environment(environment: dict[str, str], gpu: int | None, jobs: int = 
 
 def _record_exit(state: JobState, code: int) -> None:
     """Write to log and status why a process exited that could not do so itself, as it was killed or crashed."""
-    if code < 0:
+    error: str | None
+    if abs(code) - 128 * (code > 0) in ENDING:  # a signal for this job alone, which came before it trained
+        error, status = None, "stopped"
+    elif code < 0:
         hint = ", which the system sends when it runs out of memory" if -code == signal.SIGKILL else ""
         error, status = f"its process was killed by {signal.Signals(-code).name}{hint}", "killed"
     else:
@@ -176,7 +179,7 @@ def _record_exit(state: JobState, code: int) -> None:
     facts: dict[str, Any] = {"started": now(), "epoch": 0, **read_object(state.folder / STATUS)}
     with contextlib.suppress(OSError):
         with (state.folder / LOG).open("a", encoding="utf-8") as log:
-            log.write(f"{error}\n")
+            log.write(f"{error or 'stopped by a signal before training began'}\n")
         write_json(state.folder / STATUS, {**facts, "status": status, "error": error})
 
 

@@ -1,10 +1,12 @@
-"""Which job of a sweep is next."""
+"""Which job of a sweep is next. Other processes may add jobs to sweep.json at any time, which are taken from there."""
 
+import contextlib
 import time
 from collections.abc import Sequence
 
-from ..run.files import SWEEP_STOP
-from .plan import Sweep
+from .. import terminal
+from ..run.files import SWEEP, SWEEP_OPEN, SWEEP_STOP
+from .plan import Sweep, lock_plan
 from .search import Search
 from .state import JobState, read_state
 
@@ -18,6 +20,7 @@ class Queue:
         self._sweep, self._search = sweep, search
         self._taken: set[int] = set()
         self._given_up: set[int] = set()
+        self._seen: tuple[int, ...] = ()  # the version of sweep.json that was read last
         for number in self._numbers():
             self.report_end(number)
 
@@ -43,6 +46,16 @@ class Queue:
         """Return whether there is, or may still be, a job to take."""
         return not self._is_stopped() and (bool(self._list_left()) or self._may_ask())
 
+    def close(self) -> bool:
+        """Return whether no job is left; none is added from then on, but by a process that then runs it itself."""
+        if not self._sweep.takes_more:
+            return True
+        with lock_plan(self._sweep.folder):
+            if self.has_more():
+                return False
+            (self._sweep.folder / SWEEP_OPEN).unlink(missing_ok=True)
+            return True
+
     def give_back(self, number: int) -> None:
         """Allow a job to be taken once more."""
         self._taken.discard(number)
@@ -67,7 +80,22 @@ class Queue:
             self._search.tell(state)
         return state
 
+    def _read_added(self) -> None:
+        """Take the jobs that others have added; sweep.json is read only if it has changed since the last time."""
+        seen = self._seen
+        with contextlib.suppress(OSError):
+            status = (self._sweep.folder / SWEEP).stat()
+            seen = (status.st_ino, status.st_mtime_ns, status.st_size)
+        if seen == self._seen or not self._sweep.takes_more:
+            return
+        self._seen = seen
+        try:
+            self._sweep.read_added()
+        except (OSError, ValueError) as error:
+            terminal.say(f"warning   no jobs are taken from {SWEEP}: {error}")
+
     def _list_left(self) -> list[JobState]:
+        self._read_added()
         states = [self.read(number) for number in self._numbers() if number not in self._taken]
         return [state for state in states if not state.done]
 

@@ -24,10 +24,11 @@ def allow(path: str, roots: list[Path], key: str) -> Path:
     except (OSError, ValueError, RuntimeError) as error:
         raise PageError(f"{key}={path} is not a path", 400, key) from error
     if not any(resolved.is_relative_to(root) for root in roots):
-        listed = ", ".join(map(str, roots))
+        listed = " or ".join(map(str, roots))
+        more = ",".join(map(str, [*roots, resolved]))
         raise PageError(
-            f"{key}={path} is not below {listed}; the page uses these folders only: start it with "
-            "serve.roots=[FOLDER,…] for others",
+            f"{key}={path} is not below {listed}, and the page uses only these folders; to add it, start the page with "
+            f"serve.roots=[{more}]",
             403,
             key,
         )
