@@ -71,7 +71,7 @@ function showAt(message, key) {
   const field = rootField ? null : fields.get(key);
   if (field && !field.element.hidden) {
     field.setProblem(message);
-    if (find("more").contains(field.element)) find("more").open = true;
+    for (let part = field.element.closest("details"); part; part = part.parentElement.closest("details")) part.open = true;
   }
   showProblem(find("problem"), message);
 }
