@@ -67,6 +67,15 @@ class Kernels:
         return f"{self.precision}{by}, {self.attention} attention, {threads}{', compiled' if self.compile else ''}"
 
 
+def use_one_thread() -> None:
+    """Let the calling thread compute alone from now on: helpers of several threads would wait for work in turn, busily.
+
+    It leaves the number of other threads as it is, once they have set theirs, as `Kernels.use` does.
+    """
+    torch.get_num_threads()  # its first call in a thread takes the number of the process
+    torch.set_num_threads(1)
+
+
 def choose_precision(wanted: str, device: torch.device) -> str:
     """Return the precision for `precision=auto|bf16|fp16|float32` without a trial: of `auto`, the safe one on a CPU.
 

@@ -131,7 +131,7 @@ class Predictions:
                 self._open.popitem(last=False)
             predictor = Predictor(run, self._config.device, Wanted.of(self._config))
             # As for a few images in the terminal: no trial, which would delay the first answer.
-            predictor.choose_computing(self._config.batch_size, 1)
+            predictor.choose_computing(self._config.batch_size, self._config.batch_size)
             self._open[key] = predictor
         self._open.move_to_end(key)
         return self._open[key]

@@ -20,6 +20,12 @@ if TYPE_CHECKING:  # they import torch, which the first page does not wait for
     from .images import TestImages
 
 
+def _begin_decoding() -> None:
+    from ..machine.kernels import use_one_thread
+
+    use_one_thread()
+
+
 class State:
     def __init__(self, config: InferenceConfig) -> None:
         self.config = config
@@ -28,7 +34,7 @@ class State:
         self.predictions = Predictions(config)
         self.jobs = Jobs(self.index, self.roots)
         self.reports = Reports(self.jobs)
-        self.decoders = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
+        self.decoders = ThreadPoolExecutor(os.cpu_count(), "decode", _begin_decoding)
         self._looks = FileCache(lambda folder: SavedRun(folder, "", {}).load()[2], (PREPROCESSING,), most=16)
 
     @cached_property
