@@ -145,6 +145,7 @@ def test_configurations_are_read_only_where_their_keys_are_named(
         read.append(path)
         return {"seed": 0}
 
+    query._read_values.cache_clear()  # of other tests
     monkeypatch.setattr(query, "read_values", note)
     select_runs(runs, "val_acc>0.1 status!=failed", "seconds")
     assert read == []

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import shutil
 import struct
@@ -11,17 +12,19 @@ import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from helpers import COLORS, compose_inference, make_picture, train_run
+from helpers import COLORS, compose, compose_inference, make_picture, train_run
 from PIL import Image
 from test_predict import infer
 from test_run import save_fake_run
 
 from src.config.comments import read_comments
+from src.config.compose import dump_config, load_config
 from src.config.keys import list_keys
 from src.config.overrides import quote_path
 from src.config.schema import TrainConfig
@@ -193,6 +196,56 @@ def test_an_image_that_is_gone_or_elsewhere_is_a_sentence(client: Any, place: Pa
     finally:
         table.write_text(before)
     assert client.get(f"{address}/9999").status_code == 404
+
+
+def test_damaged_and_odd_files_hide_nothing_else(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    odd = os.fsdecode(b"outputs/caf\xe9")
+    shutil.copytree("outputs/photos", odd)
+    shutil.copytree("outputs/photos", "outputs/linked")
+    (place / "outputs/linked" / files.LOG).unlink()
+    (place / "outputs/linked" / files.LOG).symlink_to("/etc/passwd")
+    with (Path(odd) / files.TEST_PREDICTIONS).open("ab") as file:
+        file.write(b"torn")
+    write_json(Path(odd) / files.STATUS, read_run(Path(odd)).facts | {"model": "\udcff", "best_val_acc": float("nan")})
+    try:
+        with open_client() as client:
+            answer = client.get("/api/runs").json()
+            assert {row["id"] for row in answer["rows"]} == {id_of("photos"), id_of("digits"), make_id(Path(odd))}
+            assert "its train.log is a link" in answer["problems"][0]
+            address = f"/api/runs/{make_id(Path(odd))}"
+            assert client.get(address).json()["run"]["model"] == "?" and client.get(f"{address}/log").status_code == 200
+            table = client.get(f"{address}/predictions")
+            assert table.status_code == 409 and "damaged" in table.json()["error"]
+            page = client.get(f"/runs/{make_id(Path(odd))}", headers={"Accept": "text/html"})
+            assert page.status_code == 200 and "NaN" not in page.text
+            assert client.get(f"/api/runs/{id_of('linked')}/log").status_code == 404
+    finally:
+        shutil.rmtree(odd)
+        shutil.rmtree("outputs/linked")
+
+
+def test_a_strangers_run_downloads_nothing_and_reads_nothing_elsewhere(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("src.web.images.load_source", pytest.fail)
+    (place / "empty").mkdir(exist_ok=True)
+    (place / "empty/file").touch()
+    for words in (
+        ["dataset=kaggle", "dataset.handle=a/b"],
+        ["dataset=cifar10", f"dataset.root={place}/empty"],
+        ["dataset=cifar10", f"dataset.root={tmp_path}"],
+        ["dataset=csv", "dataset.table=/etc/passwd", "dataset.label_column=x", "dataset.path_column=y"],
+    ):
+        shutil.copytree("outputs/digits", "outputs/stranger")
+        config = load_config(Path("outputs/stranger/config.yaml"))
+        other = compose(*words).dataset
+        (place / "outputs/stranger/config.yaml").write_text(dump_config(replace(config, dataset=other)))
+        with open_client() as client:
+            answer = client.get(f"/api/runs/{id_of('stranger')}/images/test/0")
+        shutil.rmtree("outputs/stranger")
+        assert answer.status_code in (403, 404), (words, answer.text)
 
 
 def test_a_run_that_is_deleted_while_it_is_open_is_a_sentence(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

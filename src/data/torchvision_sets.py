@@ -37,7 +37,7 @@ def load_torchvision(config: DatasetConfig) -> Source:
     """
     layout, root = LAYOUTS[config.name], Path(str(config.root))
     notes: list[str] = []
-    if layout.local and not _is_there(layout, config, root):
+    if layout.local and not is_there(config):
         raise FileNotFoundError(f"{config.name} is not in dataset.root={root} and has no download: {layout.local}")
     parts = obtain(config.name, root, lambda folder, download: _open(layout, config, folder, download), notes)
     source = Source(parts[next(iter(parts))][2], {}, notes)
@@ -53,9 +53,10 @@ def load_torchvision(config: DatasetConfig) -> Source:
     return source
 
 
-def _is_there(layout: Layout, config: DatasetConfig, root: Path) -> bool:
+def is_there(config: DatasetConfig) -> bool:
+    """Return whether the files of a data set are in its folder; nothing is downloaded."""
     try:
-        return bool(_open(layout, config, root, download=False))
+        return bool(_open(LAYOUTS[config.name], config, Path(str(config.root)), download=False))
     except (OSError, RuntimeError):
         return False
 

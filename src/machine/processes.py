@@ -67,6 +67,6 @@ def find_holder(path: Path) -> int | None:
         return 0 if os.path.exists("/proc/locks") else None
     except OSError:
         return None
-    locks = [line.split() for line in lines]
+    locks = [line.split() for line in lines if "->" not in line]  # of a process that waits
     holders = [int(lock[4]) for lock in locks if len(lock) > 5 and lock[5].rpartition(":")[2] == wanted]
     return next((pid for pid in holders if pid > 0), 0)

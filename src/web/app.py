@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
 from starlette.exceptions import HTTPException
@@ -15,8 +15,9 @@ from starlette.formparsers import MultiPartParser
 
 from ..config.schema import InferenceConfig
 from . import routes_predict, routes_runs, routes_train
+from .answers import Answer, clean
 from .errors import PageError
-from .guard import Guard
+from .guard import HEADERS, Guard
 from .state import State
 
 HERE = Path(__file__).parent
@@ -45,7 +46,7 @@ def build_app(config: InferenceConfig, hosts: set[str] | None, token: str = "") 
         yield
         state.close()
 
-    app = FastAPI(title=TITLE, docs_url=None, redoc_url=None, lifespan=close_at_the_end)
+    app = FastAPI(title=TITLE, default_response_class=Answer, docs_url=None, redoc_url=None, lifespan=close_at_the_end)
     app.state.page = state
     for routes in (routes_runs, routes_predict, routes_train):
         app.include_router(routes.router)
@@ -54,6 +55,7 @@ def build_app(config: InferenceConfig, hosts: set[str] | None, token: str = "") 
         app.add_api_route(path, show_page, include_in_schema=False, response_class=HTMLResponse)
     app.add_exception_handler(HTTPException, answer_error)
     app.add_exception_handler(RequestValidationError, answer_invalid)
+    app.add_exception_handler(OSError, answer_gone)
     app.add_exception_handler(Exception, answer_bug)
     app.add_middleware(Guard, hosts=hosts, token=token, max_bytes=max_bytes, uploads=routes_predict.UPLOADS)
     return app
@@ -73,7 +75,13 @@ def show_page(request: Request) -> Response:
         initial = routes_runs.show_run(state, wanted)
     elif page == "sweep":
         state.index.open_sweep(wanted)
-    facts = {"page": page, "title": title, "id": wanted, "initial": initial, "read_only": state.config.serve.read_only}
+    facts = {
+        "page": page,
+        "title": title,
+        "id": wanted,
+        "initial": clean(initial),
+        "read_only": state.config.serve.read_only,
+    }
     return templates.TemplateResponse(request, f"{page}.html", facts)
 
 
@@ -88,16 +96,21 @@ def answer_error(request: Request, error: Exception) -> Response:
             **{"status": error.status_code, "read_only": state.config.serve.read_only},
         }
         return templates.TemplateResponse(request, "error.html", facts, error.status_code)
-    return JSONResponse({"error": message, "key": getattr(error, "key", None)}, error.status_code)
+    return Answer({"error": message, "key": getattr(error, "key", None)}, error.status_code)
 
 
 def answer_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"][1:])
-    return JSONResponse({"error": f"{name}: {first['msg']}", "key": name}, 422)
+    return Answer({"error": f"{name}: {first['msg']}", "key": name}, 422)
+
+
+def answer_gone(request: Request, error: Exception) -> Response:
+    """Answer for a file that was there a moment ago: a run may be moved or deleted while it is shown."""
+    return answer_error(request, PageError(f"a file is gone, or cannot be read: {error}", 404))
 
 
 def answer_bug(request: Request, error: Exception) -> Response:
-    message = f"this is a bug of the page: {type(error).__name__}: {error}; its terminal shows where"
-    return JSONResponse({"error": message, "key": None}, 500)
+    message = f"this is a bug in the page: {type(error).__name__}: {error}; the terminal shows where"
+    return Answer({"error": message, "key": None}, 500, HEADERS)

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import math
+import os
 import shlex
 import threading
 from pathlib import Path
@@ -13,7 +14,7 @@ from ..config.compose import USER_ERRORS, compose_values, flatten, read_values, 
 from ..config.options import list_options
 from ..config.overrides import name_key
 from ..machine.disk import read_csv, read_object, short_path
-from ..machine.regular import read_regular
+from ..machine.regular import open_regular, read_regular
 from ..machine.streams import printable_cell
 from ..run import files
 from ..run.messages import resume_command
@@ -21,7 +22,7 @@ from ..run.saved import SavedRun
 from ..run.validate import as_number
 from .index import make_id
 
-LOG_BYTES = 2**25  # of a log that is read
+LOG_BYTES = 2**20  # at the end of a log, which are read
 HIDDEN = ("sweep.", "resume", "check")  # keys that do not say what a run is
 FIGURES = {
     files.PREDICTIONS: "Predictions for test images",
@@ -110,18 +111,21 @@ def read_metrics(run: SavedRun, since: int) -> dict[str, Any]:
 def read_log(run: SavedRun, count: int) -> list[str]:
     """Return the last lines of the log."""
     try:
-        text = read_regular(run.folder / files.LOG, LOG_BYTES).decode("utf-8", "replace")
-    except (OSError, ValueError):
+        with open_regular(run.folder / files.LOG) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_BYTES))
+            text = file.read(LOG_BYTES).decode("utf-8", "replace")
+    except OSError:
         return []
     return [printable_cell(line) for line in text.splitlines()[-count:]]
 
 
 def _read_input(run: SavedRun) -> dict[str, int] | None:
     fields = read_object(run.folder / files.PREPROCESSING)
-    size, channels = fields.get("size"), fields.get("channels")
-    if not isinstance(size, list) or len(size) != 2 or not isinstance(channels, int):
+    size = fields.get("size")
+    numbers = [*(size if isinstance(size, list) else []), fields.get("channels")]
+    if len(numbers) != 3 or not all(type(number) is int for number in numbers):
         return None
-    return {"height": size[0], "width": size[1], "channels": channels}
+    return dict(zip(("height", "width", "channels"), numbers, strict=True))
 
 
 def read_classes(run: SavedRun) -> list[str] | None:
@@ -170,7 +174,7 @@ def _compose(*choices: str) -> dict[str, Any]:
 def _differs(value: Any, default: Any) -> bool:
     if default == "???":  # a key that must be typed, or that the option does not have
         return value is not None
-    if isinstance(value, float | int) and isinstance(default, float | int) and not isinstance(value, bool):
+    if isinstance(value, float) and isinstance(default, float | int):
         return not math.isclose(value, default, rel_tol=1e-9)
     return _show(value) != _show(default)
 

@@ -48,7 +48,8 @@ def list_folders(typed: str, roots: list[Path]) -> dict[str, Any]:
             "error": None,
         }
     wanted = Path(os.path.abspath(os.path.expanduser(typed)))
-    whole = os.path.isdir(wanted)
+    # A path that is not complete yet is allowed if what it is in is.
+    whole = any(wanted.resolve().is_relative_to(root) for root in roots) and os.path.isdir(wanted)
     folder, start = (wanted, "") if whole else (wanted.parent, wanted.name)
     allow(str(folder), roots, "dataset.root")
     found, images, error = list[dict[str, str]](), 0, None

@@ -8,11 +8,11 @@ import asyncio
 import hmac
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse, RedirectResponse
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import PageError
@@ -33,6 +33,7 @@ COOKIE = "vit_token"
 OPEN = ("/health", "/ping")  # say only that the server is alive
 JSON_BYTES = 2**20  # of a request that is not an upload
 BUDGET = 2**28  # bytes of uploads in memory at once; others wait
+PATIENCE = 30.0  # seconds for a part of an upload to come, and for others to be done
 
 
 class Guard:
@@ -69,32 +70,36 @@ class Guard:
         except ClientDisconnect:  # nobody waits for the answer
             return
         except PageError as error:
-            answer = JSONResponse({"error": error.message, "key": error.key}, error.status)
+            wants_page = "text/html" in headers.get("accept", "")
+            answer: Response = JSONResponse({"error": error.message, "key": error.key}, error.status)
+            if wants_page:
+                answer = PlainTextResponse(error.message, error.status)
             await answer(scope, receive, send_safely)
 
     def _check_host(self, headers: Headers) -> None:
         name = headers.get("host", "").lower()
         host = name.rsplit(":", 1)[0] if not name.endswith("]") else name
         if self._hosts is not None and host not in self._hosts:
-            raise PageError("this address is not one of the page's; use the one that the program has printed", 400)
+            raise PageError("this is not an address of the page; use the one that the program has printed", 400)
 
     def _check_origin(self, scope: Scope, headers: Headers) -> None:
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
         navigates = scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"
-        if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
-            raise PageError("another web page has sent this request, which is refused", 403)
+        if origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower():
+            raise PageError("another web page sent this request, so it was refused", 403)
         if site is not None and site not in ("same-origin", "none") and not navigates:
-            raise PageError("another web page has sent this request, which is refused", 403)
+            raise PageError("another web page sent this request, so it was refused", 403)
 
     def _wants_cookie(self, scope: Scope) -> bool:
-        return bool(self._token) and scope["method"] == "GET" and b"token=" in scope.get("query_string", b"")
+        query = scope.get("query_string", b"").decode("latin-1")
+        return bool(self._token) and scope["method"] == "GET" and "token" in parse_qs(query)
 
     def _give_cookie(self, scope: Scope) -> Any:
         """Return what turns the token of the printed address into a cookie, so that it stays in no history."""
         values = parse_qs(scope["query_string"].decode("latin-1"))
         if not self._matches(values.get("token", [""])[0]):
-            raise PageError("this token is not that of the page; use the address that the program has printed", 401)
-        answer = RedirectResponse(scope["path"].replace("//", "/") or "/", 303)
+            raise PageError("this is not the token of the page; use the address that the program has printed", 401)
+        answer = RedirectResponse("/" + scope["path"].lstrip("/\\"), 303)
         answer.set_cookie(COOKIE, self._token, httponly=True, samesite="strict", max_age=30 * 86400)
         return answer
 
@@ -129,24 +134,32 @@ class Guard:
         if scope["method"] != "POST" or not upload:
             await self._app(scope, _limit(receive, limit), send)
             return
-        async with self._freed:
-            await self._freed.wait_for(lambda: self._free >= size)
-            self._free -= size
         try:
-            await self._app(scope, _limit(receive, limit), send)
+            async with asyncio.timeout(PATIENCE), self._freed:
+                await self._freed.wait_for(lambda: self._free >= size)
+                self._free -= size
+        except TimeoutError:
+            raise PageError("too many uploads are on their way; try again in a moment", 503) from None
+        try:
+            await self._app(scope, _limit(receive, limit, PATIENCE), send)
         finally:
             async with self._freed:
                 self._free += size
                 self._freed.notify_all()
 
 
-def _limit(receive: Receive, limit: int) -> Receive:
-    """Return `receive`, which raises PageError once a body is longer than the limit."""
-    read = 0
+def _limit(receive: Receive, limit: int, patience: float | None = None) -> Receive:
+    """Return `receive`, which raises PageError once a body is longer than the limit, or no part of it has come."""
+    read, whole = 0, False
 
     async def receive_some() -> Message:
-        nonlocal read
-        message = await receive()
+        nonlocal read, whole
+        try:
+            async with asyncio.timeout(None if whole else patience):
+                message = await receive()
+        except TimeoutError:
+            raise PageError("the upload has stopped on its way; send it again", 408) from None
+        whole = not message.get("more_body", False)
         read += len(message.get("body", b""))
         if read > limit:
             raise PageError(_explain_size(limit), 413)
@@ -156,4 +169,4 @@ def _limit(receive: Receive, limit: int) -> Receive:
 
 
 def _explain_size(limit: int) -> str:
-    return f"the request has more than {limit / 2**20:,.0f} MB; send fewer or smaller images (serve.max_megabytes)"
+    return f"the request is larger than {limit / 2**20:,.0f} MB; send fewer or smaller images (serve.max_megabytes)"

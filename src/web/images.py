@@ -14,6 +14,7 @@ from ..data.images import Preprocessing
 from ..data.read import Reading, parse_image, read_content
 from ..data.sources import load_source
 from ..data.splits import carve_splits
+from ..data.torchvision_sets import LAYOUTS, is_there
 from ..run.saved import SavedRun
 from .errors import PageError
 from .pictures import encode, to_picture
@@ -76,7 +77,10 @@ class TestImages:
 
     def _allow(self, path: Path) -> Path:
         """Return the path of an image. Raises PageError for one outside the folders that may be shown."""
-        resolved = path.expanduser().absolute().resolve()
+        try:
+            resolved = path.expanduser().absolute().resolve()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise PageError(f"{path} is not a path", 404) from error
         if not any(resolved.is_relative_to(root) for root in self._roots):
             raise PageError(
                 f"{path} is not below serve.roots, so it is not shown; start the page with serve.roots=[FOLDER,…]",
@@ -101,13 +105,15 @@ class TestImages:
         return images[index]
 
     def _load_array(self, config: TrainConfig) -> np.ndarray:
-        root = config.dataset.root
-        if root is not None:  # opening a data set that is not there would download it
+        name, root = config.dataset.name, config.dataset.root
+        if name not in ("digits", *LAYOUTS) or (name in LAYOUTS and root is None):
+            raise PageError("the test results do not name their files; an older version wrote them", 404)
+        if root is not None:
             resolved = Path(os.path.expanduser(root)).absolute().resolve()
             if not any(resolved.is_relative_to(allowed) for allowed in self._roots):
                 raise PageError(f"dataset.root={root} is not below serve.roots, so it is not shown", 403, "serve.roots")
-            if not resolved.is_dir() or not any(resolved.iterdir()):
-                raise PageError(f"the images are gone: there is nothing in dataset.root={root}", 404)
+            if not is_there(config.dataset):  # opening it would download it
+                raise PageError(f"the images are gone: {name} is not in dataset.root={root}", 404)
         try:
             source = load_source(config.dataset)
             carve_splits(source, config.dataset)

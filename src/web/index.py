@@ -5,53 +5,40 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from ..config.compose import read_values
 from ..machine.disk import short_path
 from ..machine.processes import find_holder
-from ..run.files import CONFIG, LOCK, METRICS, STATUS, SWEEP
+from ..run.files import (
+    CLASSES,
+    CONFIG,
+    ENVIRONMENT,
+    LOCK,
+    LOG,
+    METRICS,
+    PER_CLASS,
+    PREPROCESSING,
+    STATUS,
+    SWEEP,
+    TEST_METRICS,
+    TEST_PREDICTIONS,
+)
 from ..run.query import select_runs
 from ..run.saved import SavedRun, best_run, read_run
 from ..sweep.ledger import count_states
 from ..sweep.plan import Plan, read_plan
 from ..sweep.state import JobState, read_states
+from .cache import FileCache
 from .errors import PageError
 
 FRESH = 0.5  # seconds for which what was found is not looked for again
 POINTS = 32  # of the small curve of a run
 PAGE = 50  # rows of the table
-Value = TypeVar("Value")
-
-
-class FileCache(Generic[Value]):
-    """What was read from files, until one of them changes."""
-
-    def __init__(self, read: Callable[[Path], Value], names: Sequence[str], most: int = 5000) -> None:
-        self._read, self._names, self._most = read, names, most
-        self._held: dict[Path, tuple[Any, Value]] = {}
-
-    def __call__(self, folder: Path) -> Value:
-        stamp = [_stamp(folder / name) for name in self._names]
-        held = self._held.get(folder)
-        if held is not None and held[0] == stamp:
-            return held[1]
-        value = self._read(folder)
-        while len(self._held) >= self._most:
-            self._held.pop(next(iter(self._held)), None)
-        self._held[folder] = stamp, value
-        return value
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size
+TEXTS = (STATUS, CONFIG, LOG, METRICS, CLASSES, ENVIRONMENT, PREPROCESSING, TEST_METRICS, TEST_PREDICTIONS, PER_CLASS)
 
 
 def make_id(folder: Path) -> str:
@@ -112,7 +99,7 @@ class RunIndex:
         self.roots = roots
         self._lock = threading.Lock()
         self._found, self._at = Found(), -FRESH
-        self._read = FileCache(read_run, (STATUS,))
+        self._read = FileCache(_read_unlinked, (STATUS,))
         self._plans = FileCache(read_plan, (SWEEP,), most=200)
         self._curves = FileCache(_read_curve, (METRICS,))
 
@@ -299,6 +286,14 @@ def _walk(root: str) -> Iterator[tuple[Path, bool, Path | None]]:
         if inside is not None:
             sweeps[parent] = inside
         folders[:] = [name for name in folders if not name.startswith(".")]
+
+
+def _read_unlinked(folder: Path) -> SavedRun:
+    """Read a run. Raises ValueError if one of its files is a link: it may be a stranger's, and lead anywhere."""
+    for name in TEXTS:
+        if (folder / name).is_symlink():
+            raise ValueError(f"the run {folder} is not shown, because its {name} is a link")
+    return read_run(folder)
 
 
 def _read_curve(folder: Path) -> list[float]:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from ..config.compose import CONFIGS
 from ..config.keys import list_keys
-from ..config.overrides import PATH_KEYS, is_quoted, split_override
+from ..config.overrides import PATH_KEYS, is_quoted, quote_path, split_override, type_value, unquote_path
 from ..config.schema import TrainConfig
 from ..machine.processes import find_holder, runs_program
 from ..machine.streams import printable
@@ -45,18 +45,13 @@ class Start:
     words: list[str]
     process: subprocess.Popen
     output: BinaryIO
+    sweep: Path | None = None  # the folder of its sweep, if it is one
     id: str = field(default_factory=lambda: os.urandom(6).hex())
     run: str | None = None  # the id of its run, once it has one
 
     @property
-    def sweep(self) -> Path | None:
-        """The folder of its sweep, None for a single run."""
-        words = [word.partition("=")[2] for word in self.words if word.startswith(("hydra.sweep.dir=", "resume="))]
-        return Path(words[0]) if words and self.words[0] == "--multirun" else None
-
-    @property
     def command(self) -> str:
-        return shlex.join(["python", "train.py", *self.words])
+        return shlex.join(["python", "train.py", *map(unquote_path, self.words)])
 
     def read(self) -> str:
         """Return the end of what it has printed."""
@@ -72,7 +67,7 @@ class Jobs:
     def __init__(self, index: RunIndex, roots: list[Path]) -> None:
         self._index, self._roots = index, roots
         self._starts: dict[str, Start] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._checks = threading.Semaphore(2)  # processes at once
 
     def check(self, words: Sequence[str]) -> str:
@@ -80,13 +75,22 @@ class Jobs:
         self.check_words(words)
         command = [sys.executable, str(TRAIN), *words, "--cfg", "job"]
         try:
-            with self._checks:
+            with self._checking():
                 done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=CHECK_SECONDS)
         except subprocess.TimeoutExpired as error:
             raise PageError("checking the settings takes more than a minute; is the disk slow?", 503) from error
         if done.returncode:
             raise explain_output(done.stderr.decode("utf-8", "replace"), words)
         return shlex.join(["python", "train.py", *words])
+
+    @contextlib.contextmanager
+    def _checking(self) -> Iterator[None]:
+        if not self._checks.acquire(timeout=10):
+            raise PageError("too many settings are being checked; try again in a moment", 503)
+        try:
+            yield
+        finally:
+            self._checks.release()
 
     def check_words(self, words: Sequence[str]) -> None:
         """Raise PageError for words that are not values of our keys: others could run code, or read the environment."""
@@ -103,22 +107,32 @@ class Jobs:
                 raise PageError(f"{key} takes a value, not a reference such as ${{…}}", key=key)
             if key in PATH_KEYS and "pattern" not in key and value not in ("", "null"):
                 plain = value[1:-1] if is_quoted(value) else value
-                if key != "init.weights" or os.sep in plain:
+                if key == "dataset.subfolder":  # inside the data set
+                    if os.path.isabs(plain) or ".." in Path(plain).parts:
+                        raise PageError(f"{word}: it is a folder inside the data set", key=key)
+                elif key != "init.weights" or os.sep in plain or plain.startswith((".", "~")) or os.path.exists(plain):
                     allow(plain, self._roots, key)
 
     def start(self, words: Sequence[str], queue: bool) -> Start:
         """Start training, or let it follow what runs now. Raises PageError if the settings are wrong."""
         self.check(words)
-        running = self.list_running()
-        if not queue or not running:
-            return self._spawn(list(words))
         with self._lock:
+            running = self.list_running()
+            if queue and any(self._is_starting(start) for start in self._starts.values()):
+                raise PageError("another start is being prepared; try again in a moment", 409)
+            if not queue or not running:
+                return self._spawn(list(words))
             folder = self._find_queue()
             own = {self._index.find().sweep_of.get(run.folder) for run in running}
             waits = [run for run in running if self._index.find().sweep_of.get(run.folder) != folder]
-            after = [f"sweep.after={waits[-1].folder}"] if waits and folder not in own else []
-            settings = ["sweep.append=true", "sweep.isolate=true", f"hydra.sweep.dir={folder}"]
-            return self._spawn(["--multirun", *settings, *after, *words])
+            after = [f"sweep.after={waits[0].folder}"] if waits and folder not in own else []
+            settings = ["sweep.append=true", "sweep.isolate=true", f"hydra.sweep.dir={type_value(str(folder))}"]
+            # Quoted, since a sweep would take a path with a comma for two.
+            return self._spawn(["--multirun", *settings, *after, *map(quote_path, words)], folder)
+
+    def _is_starting(self, start: Start) -> bool:
+        """Return whether a process that was started for a single run has no run yet."""
+        return start.sweep is None and start.process.poll() is None and self._find_run(start) is None
 
     def list_running(self) -> list[SavedRun]:
         """Return the runs that train on this machine, the newest first."""
@@ -127,8 +141,9 @@ class Jobs:
     def _find_queue(self) -> Path:
         """Return the folder of the queue that is at work, or of a new one."""
         for folder in sorted(self._index.find().sweeps, reverse=True):
-            if folder.name.startswith(QUEUE) and self._index.read_sweep(folder).active:
-                return folder
+            with contextlib.suppress(OSError, ValueError):  # damaged
+                if folder.name.startswith(QUEUE) and self._index.read_sweep(folder).active:
+                    return folder
         for start in reversed(self._starts.values()):
             if start.sweep is not None and start.process.poll() is None:
                 return start.sweep
@@ -140,9 +155,9 @@ class Jobs:
         return self._spawn([f"resume={run.folder}", *words])
 
     def resume_sweep(self, sweep: SavedSweep) -> Start:
-        return self._spawn(["--multirun", f"resume={sweep.folder}"])
+        return self._spawn(["--multirun", f"resume={sweep.folder}"], sweep.folder)
 
-    def _spawn(self, words: list[str]) -> Start:
+    def _spawn(self, words: list[str], sweep: Path | None = None) -> Start:
         output = tempfile.TemporaryFile()  # noqa: SIM115 - for as long as the process is remembered
         process = subprocess.Popen(
             [sys.executable, str(TRAIN), *words],
@@ -151,20 +166,22 @@ class Jobs:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        start = Start(words, process, output)
-        self._starts[start.id] = start
-        for old in [old for old in self._starts.values() if old.process.poll() is not None][:-MOST_STARTS]:
-            self._starts.pop(old.id).output.close()
+        start = Start(words, process, output, sweep)
+        with self._lock:
+            self._starts[start.id] = start
+            for old in [old for old in self._starts.values() if old.process.poll() is not None][:-MOST_STARTS]:
+                self._starts.pop(old.id).output.close()
         return start
 
     def list_starts(self) -> list[dict[str, Any]]:
         """Return the processes that are starting or have failed to, the newest first."""
-        shown = [self.describe(start) for start in reversed(list(self._starts.values()))]
+        with self._lock:
+            shown = [self.describe(start) for start in reversed(list(self._starts.values()))]
         return [start for start in shown if start["state"] != "ended" or start["error"]]
 
     def open_start(self, wanted: str) -> Start:
         if wanted not in self._starts:
-            raise PageError("this start is not known: the page was restarted since; its run is in the table", 404)
+            raise PageError("this start is not known, as the page has been restarted; its run is in the table", 404)
         return self._starts[wanted]
 
     def describe(self, start: Start) -> dict[str, Any]:
@@ -227,7 +244,8 @@ class Jobs:
         """Ask the process of a sweep to stop, which passes it on to its jobs. Raises PageError if it is not there."""
         pid = find_holder(sweep.folder / LOCK)
         if pid is None:  # not told by this system: its first running job is in the same process, or a child of it
-            pid = next((state.facts.get("pid") for state in sweep.states if state.status == "running"), 0)
+            running = [state for state in sweep.states if state.status == "running" and state.run.is_local()]
+            pid = next((state.facts.get("pid") for state in running), 0)
         if not pid:
             raise PageError("the sweep is not running on this machine", 409)
         _terminate(pid)
@@ -237,7 +255,7 @@ class Jobs:
 def _terminate(pid: int) -> None:
     """Ask a process to save and end. Raises PageError for one that does not train."""
     if not runs_program(pid, "train.py"):
-        raise PageError(f"process {pid} does not train, so it was not stopped", 409)
+        raise PageError(f"process {pid} is not a training process, so it was not stopped", 409)
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
 

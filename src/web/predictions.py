@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # they import torch, which the table of runs does not need
     from ..predict.predictor import Predictor
 
 LOADED = 2  # models in memory
-MOST_WAITING = 4096  # images, after which new ones are refused
+MOST_WAITING = 2**29  # bytes of images that wait; more are refused
 
 
 @dataclass
@@ -75,7 +75,7 @@ class Predictions:
         """Return the classes and the attention for an image (H,W,C), once they are there. Raises PageError if busy."""
         item = _Waiting(run, pixels, topk, attention)
         with self._some:
-            if len(self._waiting) >= MOST_WAITING:
+            if sum(other.pixels.nbytes for other in self._waiting) + pixels.nbytes > MOST_WAITING:
                 raise PageError("too many images are waiting; try again in a moment", 503)
             self._waiting.append(item)
             if self._thread is None:
@@ -90,13 +90,17 @@ class Predictions:
                 while not self._waiting:
                     self._some.wait()
                 batch = self._take()
+            batch = [item for item in batch if item.answer.set_running_or_notify_cancel()]
             try:
                 self._answer(batch)
             except Exception as error:  # whatever it is, the next ones are answered
-                message = str(error) or type(error).__name__
+                status = 409 if isinstance(error, OSError | ValueError) else 500
+                failure = (
+                    error if isinstance(error, PageError) else PageError(str(error) or type(error).__name__, status)
+                )
                 for item in batch:
                     if not item.answer.done():
-                        item.answer.set_exception(PageError(message, 500))
+                        item.answer.set_exception(failure)
 
     def _take(self) -> list[_Waiting]:
         """Return the images of the run that is next, at most a batch of them."""
@@ -109,6 +113,8 @@ class Predictions:
         return batch
 
     def _answer(self, batch: Sequence[_Waiting]) -> None:
+        if not batch:  # nobody waits any more
+            return
         predictor = self._load(batch[0].run)
         images = predictor.stack([item.pixels for item in batch])
         for place, (item, probabilities) in enumerate(zip(batch, predictor.predict(images), strict=True)):

@@ -1,7 +1,6 @@
 """The data report for the training form: `python train.py check=FOLDER WORDS`, in a process of its own."""
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -33,7 +32,12 @@ class Report:
 
     def close(self) -> None:
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+            self.process.terminate()
+            try:
+                self.process.wait(3)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
         self.output.close()
         self.folder.cleanup()
 
@@ -60,8 +64,9 @@ class Reports:
         report = Report(folder, list(words), process, output)
         with self._lock:
             self._reports[report.id] = report
-            while len(self._reports) > MOST:
-                self._reports.pop(next(iter(self._reports))).close()
+            old = [self._reports.pop(key) for key in list(self._reports)[:-MOST]]
+        for other in old:
+            other.close()
         return report
 
     def describe(self, wanted: str) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any
 from ..machine.disk import read_csv
 from ..run.files import TEST_PREDICTIONS
 from ..run.saved import SavedRun
+from .cache import FileCache
 from .errors import PageError
-from .index import FileCache
 
 PAIRS = 10  # of confused classes
 
@@ -65,7 +65,7 @@ def read_tested(run: SavedRun) -> list[Tested]:
     except FileNotFoundError as error:
         raise PageError("the run has no test results yet: they are written at its end", 404) from error
     except (OSError, ValueError) as error:
-        raise PageError(str(error), 500) from error
+        raise PageError(str(error), 409) from error
 
 
 def count_confusion(tested: list[Tested], classes: list[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, File, Query, Request, UploadFile
 from starlette.concurrency import run_in_threadpool
 
+from ..machine.disk import short_path
 from ..run.saved import SavedRun
 from ..tables import format_percent
 from .errors import PageError
@@ -62,7 +63,7 @@ async def _predict(
     return {
         "run": {
             "id": make_id(run.folder),
-            "name": state.index.describe(run)["name"],
+            "name": short_path(run.folder.absolute()),
             "dataset": run.dataset,
             "val_acc": run.val_acc,
             "text": f"{run.dataset}, validation accuracy {format_percent(run.val_acc)}",
@@ -89,4 +90,4 @@ async def _answer(state: State, run: SavedRun, name: str, content: bytes, topk: 
     except (OSError, ValueError, MemoryError) as error:
         return Result(name, error=str(error) or "the picture does not fit into memory")
     answer = await asyncio.wrap_future(state.predictions.ask(run, pixels, topk, attention))
-    return describe_result(name, pixels, notes, answer)
+    return await run_in_threadpool(describe_result, name, pixels, notes, answer)

@@ -1,6 +1,7 @@
 """Runs, sweeps, comparisons: what is in their folders."""
 
 import asyncio
+import contextlib
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -38,7 +39,9 @@ def list_runs(
 
 def show_run(state: State, wanted: str) -> dict[str, Any]:
     run = state.index.open_run(wanted)
-    tested = results.read_tested(run) if (run.folder / results.TEST_PREDICTIONS).is_file() else []
+    tested: list[results.Tested] = []
+    with contextlib.suppress(PageError):  # what is wrong with the table is said where it is shown
+        tested = results.read_tested(run)
     confused = results.list_confused(tested)
     return {"run": describe_run(state, run), **describe_details(run), "confused": confused}
 
@@ -117,7 +120,8 @@ async def explain_image(
     pixels = await run_in_threadpool(state.images.pixels, found, tested)
     # Without a thread that waits: slow predictions must not take all of those that answer pages.
     answer = await asyncio.wrap_future(state.predictions.ask(found, pixels, topk, attention=True))
-    return {**describe_result(tested.image, pixels, [], answer).to_json(), "class_true": tested.true}
+    result = await run_in_threadpool(describe_result, tested.image, pixels, [], answer)
+    return {**result.to_json(), "class_true": tested.true}
 
 
 @router.get(

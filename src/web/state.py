@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from ..config.schema import InferenceConfig
 from ..run.files import PREPROCESSING
 from ..run.saved import SavedRun
+from .cache import FileCache
 from .errors import PageError
 from .folders import open_roots
-from .index import FileCache, RunIndex
+from .index import RunIndex
 from .jobs import Jobs
 from .predictions import Predictions
 from .reports import Reports
@@ -18,6 +19,9 @@ from .reports import Reports
 if TYPE_CHECKING:  # they import torch, which the first page does not wait for
     from ..data.images import Preprocessing
     from .images import TestImages
+
+
+LARGEST_INPUT = 2**26  # values of an image; a stranger's run may claim anything
 
 
 def _begin_decoding() -> None:
@@ -30,7 +34,8 @@ class State:
     def __init__(self, config: InferenceConfig) -> None:
         self.config = config
         self.roots = open_roots(config.serve.roots)
-        self.index = RunIndex(config.roots)
+        # What is started here is written into outputs and multirun, wherever else runs are searched.
+        self.index = RunIndex(list(dict.fromkeys([*config.roots, "outputs", "multirun"])))
         self.predictions = Predictions(config)
         self.jobs = Jobs(self.index, self.roots)
         self.reports = Reports(self.jobs)
@@ -46,7 +51,11 @@ class State:
     def open_look(self, run: SavedRun) -> "Preprocessing":
         """Return how a run wants its images. Raises PageError if it is damaged."""
         try:
-            return self._looks(run.folder)
+            look = self._looks(run.folder)
+            height, width = look.size
+            if height * width * look.channels > LARGEST_INPUT:
+                raise PageError("the images of this run are too large to be predicted here", 409)
+            return look
         except ValueError as error:
             raise PageError(str(error), 409) from error
 

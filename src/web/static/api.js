@@ -13,14 +13,14 @@ async function ask(url, options = {}) {
   try {
     answer = await fetch(url, options);
   } catch {
-    throw new ApiError("The server does not answer: start it again with python inference.py task=serve. Training goes on without it.", null, 0);
+    throw new ApiError("The server is not responding: start it again with python inference.py task=serve. Training goes on without it.", null, 0);
   }
   const text = await answer.text();
   let value = {};
   try {
     value = JSON.parse(text);
   } catch {
-    throw new ApiError(`The server has answered something unexpected (${answer.status}).`, null, answer.status);
+    throw new ApiError(`The server gave an unexpected answer (${answer.status}).`, null, answer.status);
   }
   if (!answer.ok) throw new ApiError(value.error ?? `error ${answer.status}`, value.key ?? null, answer.status);
   return value;

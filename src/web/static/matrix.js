@@ -14,7 +14,7 @@ export function confusionMatrix(run, matrix) {
   const list = cells.map(([truth, guess]) => ({ truth, guess, button: buttons.get(`${truth} ${guess}`) }));
   if (list.length) list[0].button.tabIndex = 0;
   const body = classes.length <= COUNTED ? smallTable(classes, buttons) : plane(classes, list);
-  const axis = "Rows: the true class. Columns: what the model says. A cell opens its images.";
+  const axis = "Rows: the true class. Columns: the predicted class. A cell opens its images.";
   const said = h("p", { class: "hint said", "aria-hidden": "true" }, axis); // screen readers get the labels of the cells
   const element = h("div", { class: "matrix", role: "group", "aria-label": `Confusion matrix. ${axis}` }, body);
   element.addEventListener("keydown", (event) => move(event, list));

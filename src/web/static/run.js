@@ -117,7 +117,7 @@ function results(run) {
       h("button", { type: "button", class: "small", on: { click: () => openGallery(run.id, `true ${pair.true}, predicted ${pair.predicted}`, { true: pair.true, predicted: pair.predicted }) } },
         `${pair.true} → ${pair.predicted}: ${pair.count}`)))] : null,
     h("h3", {}, "Confusion matrix"), h("div", { id: "matrix" }, details.predictions ? "…" : "Only its picture is there, below: the run is older than the table of predictions."),
-    h("h3", {}, "Worst mistakes"), h("p", { class: "hint" }, "Wrong, and most sure of it."), h("div", { id: "mistakes" }),
+    h("h3", {}, "Worst mistakes"), h("p", { class: "hint" }, "Wrong, with the highest confidence."), h("div", { id: "mistakes" }),
     details.per_class ? h("details", {}, h("summary", {}, "Each class"), perClass(details.per_class)) : null,
     h("details", { on: { toggle: (event) => event.target.open && !event.target.dataset.done && openBrowser(event.target, run.id, details.classes ?? []) } }, h("summary", {}, "All test images")),
     h("h3", {}, "Figures"), h("div", { class: "figures" }, details.figures.map((figure) =>

@@ -79,7 +79,7 @@ let answer = initial(); // null if the filter of the address is a mistake
 function empty() {
   if (state.filter) return h("div", { class: "empty" }, h("p", {}, "No run matches this filter."), h("p", {}, "Change it, or leave it empty to see all."));
   return h("div", { class: "empty" }, h("p", {}, `There are no runs in ${answer.folders.join(" and ")} yet.`),
-    page.readOnly ? null : h("p", {}, h("a", { href: "/train" }, "Train the first model"), ", on included digits in a minute, or on your own photos."),
+    page.readOnly ? null : h("p", {}, h("a", { href: "/train" }, "Train the first model"), ", on the included digits, in a minute, or on your own photos."),
     h("p", {}, "In a terminal: ", h("code", {}, "python train.py")));
 }
 

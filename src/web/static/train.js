@@ -78,7 +78,7 @@ function showAt(message, key) {
 
 function buildData() {
   const source = new Field({ key: "source", help: "", null: "", type: "choice", choices: [], default: null, low: null, high: null }, () => { showSource(); changed(); }, "Train on");
-  fill(source.input, h("option", { value: "folder" }, "my own photos: a folder per class"), h("option", { value: "known" }, "a data set that is known"));
+  fill(source.input, h("option", { value: "folder" }, "my own photos: a folder per class"), h("option", { value: "known" }, "a known data set"));
   source.mark = () => {};
   fields.set("source", source);
   const dataset = groupField("dataset", options.groups.dataset.filter((option) => option.name !== "image_folder"), "digits, included (the default)", changed);
@@ -174,7 +174,7 @@ function follow(started) {
       if (now.run) { location.href = `/runs/${now.run}`; return null; }
       if (now.sweep) { location.href = `/sweeps/${now.sweep}`; return null; }
       if (now.state !== "ended") return 0.5;
-      if (now.error) { showAt(now.error, now.key); fill(find("live")); } else say("It has ended.");
+      if (now.error) { showAt(now.error, now.key); fill(find("live")); } else say("The process has ended.");
       return null;
     } catch (error) {
       say(error.message, true);
@@ -186,7 +186,7 @@ function follow(started) {
 function showRunning() {
   const running = options.running;
   find("queue").hidden = !running.length;
-  find("running").textContent = running.length ? `${running.length === 1 ? "A run trains" : `${running.length} runs train`} now; another one at the same time makes both slower.` : "";
+  find("running").textContent = running.length ? `${running.length === 1 ? "A run is training" : `${running.length} runs are training`} now; another one at the same time makes both slower.` : "";
 }
 
 async function load() {
