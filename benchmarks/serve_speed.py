@@ -1,13 +1,13 @@
 """How fast the page's server predicts: against a plain FastAPI app with timm, and against a folder in one command.
 
-    python benchmarks/serve_speed.py [--images 256] [--clients 1 8 32] [--size 224] [--model vit_tiny] [--rounds 5]
+    python benchmarks/serve_speed.py [--images 512] [--clients 1 8 32] [--size 224] [--model vit_tiny] [--rounds 5]
 
 The photos, the training and the weights are those of predict_speed.py. Each server is a process of its own and gets one
 JPEG per request; the clients are threads of one other process, each with a connection that is kept, and send the next
 file as soon as their last one is answered. The plain app is what one writes in an afternoon: Image.open, Resize and
 CenterCrop, one forward pass per request; its endpoint is `async def`, where requests wait for each other, or `def`,
 where each has a thread. The folder is `inference.py input=FOLDER output=out.csv` on the same files; its rate has no
-start in it: it is measured from the line that the command prints before its first batch to the one after its last.
+start in it: it is measured from the rows of its first batch to those of its last, by watching the table.
 
 In each round every server gets all files in the same order from 1, 8 and 32 clients, and the folder is predicted once,
 in turn. The table has the medians of the rounds: images per second, and the median and the 95th percentile of the time
@@ -135,25 +135,32 @@ def started(command: list[str]) -> Iterator[int]:
                 with contextlib.suppress(OSError), socket.create_connection((LOCAL, port)):
                     break
                 time.sleep(0.1)
+            if process.poll() is not None:
+                raise RuntimeError(f"{' '.join(command)}: has ended")
             yield port
         finally:
             process.terminate()
 
 
 def predict_folder(command: list[str], table: Path, files: Sequence[Path]) -> Load:
-    """Return the images per second of a command between its lines before and after the batches; and its table."""
-    lines: list[tuple[float, str]] = []
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(command, env=os.environ | {"PYTHONUNBUFFERED": "1"}, **pipes) as process:
-        assert process.stdout is not None
-        lines += ((time.perf_counter(), line) for line in process.stdout)
-    if process.returncode:
-        raise RuntimeError("".join(line for _, line in lines))
-    begun = max(at for at, line in lines if line.startswith(("run ", "computing in ")))
-    ended = next(at for at, line in lines if "predictions written" in line)
+    """Return the images per second of a command from its first rows to its last ones, and its table.
+
+    The first batch takes a second longer than others: threads start, and memory is new.
+    """
+    table.unlink(missing_ok=True)
+    arrivals = [(0.0, 0)]  # when there was another number of lines, and which
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            lines = table.read_bytes().count(b"\n") if table.exists() else 0
+            if lines > arrivals[-1][1]:
+                arrivals.append((time.perf_counter(), lines))
+            time.sleep(0.005)
+    if process.returncode or len(arrivals) < 3:
+        raise RuntimeError(f"{' '.join(command)}: failed, or all images were one batch")
+    (begun, first), (ended, last) = arrivals[1], arrivals[-1]
     with table.open(newline="") as file:
         rows = {row["file"]: (row["class"], float(row["confidence"])) for row in csv.DictReader(file)}
-    return Load(len(files) / (ended - begun), [], [rows[str(file)] for file in files])
+    return Load((last - first) / (ended - begun), [], [rows[str(file)] for file in files])
 
 
 Rounds = dict[tuple[str, int], list[Load]]  # of each row and number of clients, 0 for a folder
@@ -187,7 +194,7 @@ def compare_with_others(rounds: Rounds, clients: int) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--size", type=int, default=224, help="of the model's images, in pixels")
     parser.add_argument("--model", choices=TIMM, default="vit_tiny")

@@ -381,7 +381,7 @@ def test_large_requests_many_files_and_bombs_are_refused(place: Path, monkeypatc
         assert client.post("/api/start", content=bytes(2**20 + 1)).status_code == 413
         assert predict(client, *[picture_bytes()] * 3).status_code == 413
         explained = predict(client, bomb())
-        assert explained.status_code == 422 and "max_pixels" in explained.json()["error"]
+        assert explained.status_code == 422 and "serve.max_pixels" in explained.json()["error"]
 
 
 def test_another_page_can_neither_start_nor_read_anything(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:

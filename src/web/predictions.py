@@ -147,8 +147,12 @@ def read_upload(content: bytes, name: str, look: "Preprocessing", max_pixels: in
     """Return the pixels (H,W,C) of an uploaded file, read as training reads files, and notes. Raises OSError."""
     from ..data.read import count_notes
 
-    look = replace(look, max_pixels=min(look.max_pixels, max_pixels))
-    pixels, picture = look.parse(content, Path(name))
+    try:
+        pixels, picture = replace(look, max_pixels=min(look.max_pixels, max_pixels)).parse(content, Path(name))
+    except OSError as error:
+        if max_pixels < look.max_pixels:  # the key that decides
+            raise OSError(str(error).replace("dataset.max_pixels", "serve.max_pixels")) from error
+        raise
     return pixels, count_notes(Counter(picture.notes))
 
 

@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import os
 import secrets
 import socket
+import sys
 import threading
 import webbrowser
 from collections.abc import Iterator
@@ -36,7 +38,7 @@ def serve(config: InferenceConfig) -> None:
         )
         address = f"http://{_shown_host(settings)}:{port}/{f'?token={token}' if token else ''}"
         _announce(settings, address)
-        if settings.open_browser:
+        if settings.open_browser and _has_display():
             threading.Thread(target=_open_browser, args=(server, address), daemon=True).start()
         terminal.console.quiet = True  # what tasks show of their progress has no place here
         try:
@@ -91,6 +93,11 @@ def _announce(settings: ServeConfig, address: str) -> None:
         )
         terminal.warn(f"warning   others can reach this address: whoever has {who} can {does}")
     terminal.say("Ctrl-C ends the page; training goes on without it")
+
+
+def _has_display() -> bool:
+    """Return whether there is a screen; without one, Linux would open a browser in this terminal, or none."""
+    return sys.platform != "linux" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
 def _open_browser(server: object, address: str) -> None:
