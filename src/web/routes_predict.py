@@ -90,4 +90,6 @@ async def _answer(state: State, run: SavedRun, name: str, content: bytes, topk: 
     except (OSError, ValueError, MemoryError) as error:
         return Result(name, error=str(error) or "the picture does not fit into memory")
     answer = await asyncio.wrap_future(state.predictions.ask(run, pixels, topk, attention))
+    if not attention:  # nothing to compress, which takes time
+        return describe_result(name, pixels, notes, answer)
     return await run_in_threadpool(describe_result, name, pixels, notes, answer)
