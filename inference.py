@@ -5,7 +5,7 @@ if __name__ == "__main__":
 
     note_signals()  # before the other imports, in which Ctrl-C would be a traceback
 
-from src.config.schema import InferenceConfig
+from src.config.inference import InferenceConfig
 from src.run.job import Job
 from src.start.launch import launch
 

@@ -16,7 +16,8 @@ from PIL import Image
 
 from src import evaluate
 from src.config.compose import CONFIGS, compose_config, to_config
-from src.config.schema import InferenceConfig, TrainConfig
+from src.config.inference import InferenceConfig
+from src.config.schema import TrainConfig
 from src.data.load import Split
 from src.data.storage import Images
 from src.plots import curves, search, sweeps

@@ -25,7 +25,7 @@ from src.compare.mcnemar import adjust, compare_with_best, exact_p
 from src.compare.report import Section, split_columns
 from src.compare.tables import find_differences, list_differences, list_groups
 from src.config.compose import dump_config
-from src.config.schema import InferenceConfig
+from src.config.inference import InferenceConfig
 from src.machine.disk import write_csv, write_json
 from src.tables import Table
 

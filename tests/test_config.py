@@ -18,7 +18,8 @@ from src.config.keys import SYNONYMS, list_keys
 from src.config.options import option_keys
 from src.config.overrides import quote_path
 from src.config.resolve import complete
-from src.config.schema import InferenceConfig, TrainConfig
+from src.config.inference import InferenceConfig
+from src.config.schema import TrainConfig
 from src.run.job import Job
 from src.start.launch import launch
 

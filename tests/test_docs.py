@@ -10,7 +10,8 @@ import yaml
 from helpers import compose
 
 from src.config.compose import CONFIGS, dump_config
-from src.config.schema import InferenceConfig, TrainConfig
+from src.config.inference import InferenceConfig
+from src.config.schema import TrainConfig
 from src.distributed.torchrun import Place
 from src.start.command import Command, parse_command
 

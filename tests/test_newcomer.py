@@ -11,7 +11,8 @@ from helpers import compose, make_folder, photo_overrides, train_run
 from test_predict import infer
 from test_query import save_fake_run
 
-from src.config.schema import InferenceConfig, TrainConfig
+from src.config.inference import InferenceConfig
+from src.config.schema import TrainConfig
 from src.machine.disk import read_csv
 from src.plots import matrix, scales
 from src.plots.letters import measure, shorten

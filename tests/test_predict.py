@@ -20,7 +20,7 @@ from test_data import save_variants
 
 import inference
 from src.config.compose import load_config
-from src.config.schema import InferenceConfig
+from src.config.inference import InferenceConfig
 from src.engine.trial import Trial, Work
 from src.machine.kernels import Kernels, Wanted
 from src.predict.inputs import find_inputs

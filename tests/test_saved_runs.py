@@ -17,7 +17,8 @@ from helpers import compose
 
 from inference import infer
 from src.config.compose import dump_config, load_config
-from src.config.schema import InferenceConfig, TrainConfig
+from src.config.inference import InferenceConfig
+from src.config.schema import TrainConfig
 from src.data.load import load_data
 from src.machine.disk import write_text
 from src.predict.predictor import Predictor

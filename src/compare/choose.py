@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.compose import NewerVersionError, flatten, load_config
-from ..config.schema import InferenceConfig
+from ..config.inference import InferenceConfig
 from ..machine.disk import read_object, short_path
 from ..run.files import CONFIG, METRICS, STATUS, TEST_METRICS
 from ..run.query import select_runs

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import terminal
-from ..config.schema import InferenceConfig
+from ..config.inference import InferenceConfig
 from ..machine.disk import read_object, short_path
 from ..run.files import ENVIRONMENT
 from ..tables import Table, format_percent

@@ -26,7 +26,8 @@ from .paths import anchor, replace_paths
 from .photos import Survey
 from .recipe import plain_words, settle
 from .resolve import resolve
-from .schema import AnyConfig, InferenceConfig, TrainConfig
+from .inference import AnyConfig, InferenceConfig
+from .schema import TrainConfig
 
 LARGEST = 2**20  # bytes of a run's configuration, which has some thousands
 UNUSUAL = re.compile(r"\*|- - - |\? \? |^ {40}", re.MULTILINE)  # in YAML of a run

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import terminal
-from ..config.schema import InferenceConfig
+from ..config.inference import InferenceConfig
 from ..machine.disk import short_path
 from ..machine.streams import write_error
 from ..run.query import select_runs

@@ -17,7 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config.schema import AnyConfig, TrainConfig
+from ..config.inference import AnyConfig
+from ..config.schema import TrainConfig
 from ..distributed.torchrun import Place, read_place, report_error
 from ..machine.disk import read_object
 from ..machine.streams import make_streams_safe, printable

@@ -13,7 +13,7 @@ from fastapi.templating import Jinja2Templates
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
 
-from ..config.schema import InferenceConfig
+from ..config.inference import InferenceConfig
 from . import routes_predict, routes_runs, routes_train
 from .answers import Answer, clean
 from .errors import PageError

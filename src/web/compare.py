@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..config.schema import InferenceConfig
+from ..config.inference import InferenceConfig
 from ..run.files import SWEEP_PICTURE
 from ..run.saved import SavedRun
 from ..sweep.ledger import continue_command, describe_command, find_best, rank_jobs, tabulate_means

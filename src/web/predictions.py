@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..config.schema import InferenceConfig
+from ..config.inference import InferenceConfig
 from ..run.files import BEST
 from ..run.saved import SavedRun
 from .errors import PageError

@@ -11,7 +11,7 @@ import webbrowser
 from collections.abc import Iterator
 
 from .. import terminal
-from ..config.schema import InferenceConfig
+from ..config.inference import InferenceConfig
 from ..config.serve import LOCAL, ServeConfig
 
 INSTALL = "task=serve needs FastAPI: pip install -r requirements-web.txt"

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ..config.schema import InferenceConfig
+from ..config.inference import InferenceConfig
 from ..run.files import PREPROCESSING
 from ..run.saved import SavedRun
 from .cache import FileCache
