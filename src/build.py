@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .augment.pipeline import Augmentation, stored_size
-from .config.initial import resamples_patches
+from .config.initial import Origin, find_run
 from .config.overrides import show_value
 from .config.resolve import complete, default_patch_size
 from .config.schema import TrainConfig, TrainingConfig
@@ -30,6 +30,7 @@ from .optim import ExponentialMovingAverage, LearningRate, build_optimizer
 from .pretrained.files import read_weights
 from .pretrained.freeze import freeze, list_untrained
 from .pretrained.load import LoadReport, load_weights, match_head
+from .pretrained.published import Published, find_published
 from .run.checkpoint import explain_damage
 from .run.files import LAST
 from .run.limits import still_ends
@@ -127,40 +128,51 @@ def load_initial_weights(
     """Load `init.weights` into the model, unless a checkpoint follows (resumed), and apply `init.freeze`."""
     init, report = config.init, None
     if init.weights and not resumed:
-        report = _load_initial_weights(model, config, find_weights(init.weights), classes)
+        report = _load_initial_weights(model, config, classes)
     if init.layer_decay and not init.weights:
         log.warning("init.layer_decay without init.weights: the first layers are random and learn slowest")
     _freeze(model, config, report)
 
 
-def _load_initial_weights(
-    model: VisionTransformer, config: TrainConfig, found: InitialWeights, classes: list[str]
-) -> LoadReport:
-    weights, nest = read_weights(found.path)
+def _load_initial_weights(model: VisionTransformer, config: TrainConfig, classes: list[str]) -> LoadReport:
+    found, published = _find_weights(config)
+    weights, origin = read_weights(found.path), found.origin
     if config.model.zero_init_head:
-        fresh_head, head = "model.zero_init_head=true", ""
+        tensors, fresh_head, head = weights.tensors, "model.zero_init_head=true", ""
     else:
-        weights, fresh_head, head = match_head(weights, model, found.classes, classes)
-    source = f"{short_path(found.path)} ({nest})" if nest else short_path(found.path)
-    saved = found.config  # of a file, neither the patches nor the stem are known
-    resample = saved is not None and resamples_patches(saved) and saved.model.stem == config.model.stem
-    report = load_weights(model, weights, source, found.grid, config.init.strict, fresh_head, resample)
-    lines = [*report.lines(), head, _describe_preprocessing(config, found.config)]
+        tensors, fresh_head, head = match_head(weights.tensors, model, found.classes, classes)
+    source = f"{short_path(found.path)} ({weights.place})" if weights.place else short_path(found.path)
+    resample = origin.resamples_patches and origin.model.get("stem") == config.model.stem
+    report = load_weights(model, tensors, source, origin.grid, config.init.strict, fresh_head, resample)
+    lines = [*report.lines(), head, *(published.lines(config) if published else [])]
     log_lines(f"init      {line}" for line in lines if line)
+    if published is None:
+        log.info(f"init      {_compare_preprocessing(config, origin)}")
+    else:
+        line, known = published.describe_statistics(config)
+        (log.info if known else log.warning)(f"init      {line}")
     return report
 
 
-def _describe_preprocessing(config: TrainConfig, trained: TrainConfig | None) -> str:
-    """Return how images are prepared, and whether the weights were trained with that; trained: the weights' own run."""
+def _find_weights(config: TrainConfig) -> tuple[InitialWeights, Published | None]:
+    """Return the initial weights, and what is known about them besides if they are of no run."""
+    wanted = config.init.weights
+    assert wanted is not None
+    folder = find_run(wanted)
+    if folder is not None:
+        return find_weights(wanted, folder), None
+    published = find_published(wanted, config.init.strict)
+    return InitialWeights(published.path, published.origin, published.card.classes), published
+
+
+def _compare_preprocessing(config: TrainConfig, origin: Origin) -> str:
+    """Return how images are prepared, and whether the run's weights were trained with that."""
     keys = ("mean", "std", "interpolation", "resize")
     values = {key: getattr(config.dataset, key) for key in keys}
     shown = " ".join(f"dataset.{key}={show_value(value)}" for key, value in values.items() if value is not None)
-    if trained is None:
-        unknown = "the file does not tell that of its training: type it if you know it"
-        return f"preprocessing for the new images: {shown}; {unknown}"
-    other = [key for key in keys if getattr(trained.dataset, key) != values[key]]
-    origin = f"but for {', '.join(other)} as in the weights' run" if other else "as in the weights' run"
-    return f"preprocessing {origin}: {shown}"
+    other = [key for key in keys if origin.dataset.get(key) != values[key]]
+    told = f"but for {', '.join(other)} as in the weights' run" if other else "as in the weights' run"
+    return f"preprocessing {told}: {shown}"
 
 
 def _freeze(model: VisionTransformer, config: TrainConfig, report: LoadReport | None) -> None:

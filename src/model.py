@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-NORM_EPS = 1e-6  # as in the original code and timm; torch's own default is 1e-5
+NORM_EPS = 1e-6  # as in the original code and timm; torch's own default, which CLIP has, is 1e-5
 
 
 class PatchEmbedding(nn.Module):
@@ -103,6 +103,7 @@ class MultiHeadSelfAttention(nn.Module):
         qk_norm: bool = False,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
+        norm_eps: float = NORM_EPS,
     ) -> None:
         super().__init__()
         head_dim = embedding_dim // num_heads
@@ -110,8 +111,8 @@ class MultiHeadSelfAttention(nn.Module):
         self.attention_dropout = attention_dropout
         self.fused = True
         self.qkv = nn.Linear(embedding_dim, 3 * embedding_dim, bias=qkv_bias)
-        self.q_norm = nn.LayerNorm(head_dim, eps=NORM_EPS) if qk_norm else nn.Identity()
-        self.k_norm = nn.LayerNorm(head_dim, eps=NORM_EPS) if qk_norm else nn.Identity()
+        self.q_norm = nn.LayerNorm(head_dim, eps=norm_eps) if qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(head_dim, eps=norm_eps) if qk_norm else nn.Identity()
         self.proj = nn.Linear(embedding_dim, embedding_dim)
         self.proj_drop = nn.Dropout(dropout)
 
@@ -199,13 +200,14 @@ class EncoderBlock(nn.Module):
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
         drop_path: float | None = None,
+        norm_eps: float = NORM_EPS,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(embedding_dim, eps=NORM_EPS)
-        attention_options = qkv_bias, qk_norm, dropout, attention_dropout
+        self.norm1 = nn.LayerNorm(embedding_dim, eps=norm_eps)
+        attention_options = qkv_bias, qk_norm, dropout, attention_dropout, norm_eps
         self.attn = MultiHeadSelfAttention(embedding_dim, num_heads, *attention_options)
         self.ls1 = nn.Identity() if layer_scale is None else LayerScale(embedding_dim, layer_scale)
-        self.norm2 = nn.LayerNorm(embedding_dim, eps=NORM_EPS)
+        self.norm2 = nn.LayerNorm(embedding_dim, eps=norm_eps)
         self.mlp = MLP(embedding_dim, int(embedding_dim * mlp_ratio), dropout)
         self.ls2 = nn.Identity() if layer_scale is None else LayerScale(embedding_dim, layer_scale)
         self.drop_path = nn.Identity() if drop_path is None else DropPath(drop_path)
@@ -243,6 +245,8 @@ class VisionTransformer(nn.Module):
         num_registers: int = 0,  # extra tokens, scratch space for attention: Darcet et al. (arXiv 2309.16588)
         layer_scale: float | None = None,  # initial value, such as 1e-5; None: no LayerScale
         qk_norm: bool = False,
+        pre_norm: bool = False,  # a LayerNorm before the first block, as in CLIP: Radford et al. (arXiv 2103.00020)
+        norm_eps: float = NORM_EPS,  # added to the variance in each LayerNorm
         stem: str = "patch",  # or "conv", "overlap"
         zero_init_head: bool = False,  # start with logits of 0, as the original code does
     ) -> None:
@@ -275,11 +279,12 @@ class VisionTransformer(nn.Module):
             table = sincos_position_embedding(self.grid_size, embedding_dim, self.num_prefix_tokens)
             self.register_buffer("pos_embed", table, persistent=False)
         self.pos_drop = nn.Dropout(dropout)
+        self.norm_pre = nn.LayerNorm(embedding_dim, eps=norm_eps) if pre_norm else nn.Identity()
 
         block = partial(EncoderBlock, embedding_dim, num_heads, mlp_ratio, qkv_bias, qk_norm, layer_scale)
         rates = [drop_path * layer / max(num_layers - 1, 1) if drop_path else None for layer in range(num_layers)]
-        self.blocks = nn.Sequential(*(block(dropout, attention_dropout, rate) for rate in rates))
-        self.norm = nn.LayerNorm(embedding_dim, eps=NORM_EPS)
+        self.blocks = nn.Sequential(*(block(dropout, attention_dropout, rate, norm_eps) for rate in rates))
+        self.norm = nn.LayerNorm(embedding_dim, eps=norm_eps)
         self.head = nn.Linear(embedding_dim, num_classes)
         self._initialize(zero_init_head)
 
@@ -316,9 +321,12 @@ class VisionTransformer(nn.Module):
         return self.num_prefix_tokens + rows * columns
 
     def forward(self, images: Tensor) -> Tensor:  # (B, C, H, W)
-        x = self.forward_features(images)  # (B, N, D)
-        x = x[:, 0] if self.pooling == "cls" else x[:, self.num_prefix_tokens :].mean(dim=1)  # (B, D)
+        x = self.pool(self.forward_features(images))  # (B, D)
         return self.head(x)  # (B, K)
+
+    def pool(self, x: Tensor) -> Tensor:  # (B, N, D), after the final norm
+        """Return what stands for each image, (B, D): the class token, or the mean of the patches."""
+        return x[:, 0] if self.pooling == "cls" else x[:, self.num_prefix_tokens :].mean(dim=1)
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Return all tokens after the final norm, (B, N, D)."""
@@ -338,7 +346,8 @@ class VisionTransformer(nn.Module):
             if tokens is not None:
                 x = torch.cat([tokens.expand(x.shape[0], -1, -1), x], dim=1)
         x = x + self.pos_embed  # (B, N, D)
-        return self.pos_drop(self._drop_patches(x) if self.training and self.patch_dropout else x)
+        x = self.pos_drop(self._drop_patches(x) if self.training and self.patch_dropout else x)
+        return self.norm_pre(x)
 
     @torch.jit.unused
     def _refuse(self, images: Tensor) -> None:

@@ -13,7 +13,7 @@ from .config.schema import OptimizerConfig, SchedulerConfig
 
 # Vectors, whatever their shape: weight decay would pull tokens and positions to zero for no benefit.
 NO_DECAY = {"cls_token", "reg_token", "pos_embed"}
-EMBEDDING = {"patch_embed", *NO_DECAY}  # everything before the first block
+EMBEDDING = {"patch_embed", "norm_pre", *NO_DECAY}  # everything before the first block
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float | None = None) -> list[dict]:

@@ -134,7 +134,7 @@ def test_weights_of_an_earlier_run_bring_the_classes_of_the_same_name(
 
 
 def test_the_grid_is_that_of_the_run() -> None:
-    assert find_weights(str(FINISHED)).grid == (4, 4)
-    assert find_weights(str(FINISHED / "checkpoints" / "best.safetensors")).classes == [
+    assert find_weights(str(FINISHED), FINISHED).origin.grid == (4, 4)
+    assert find_weights(str(FINISHED / "checkpoints" / "best.safetensors"), FINISHED).classes == [
         str(digit) for digit in range(10)
     ]

@@ -65,6 +65,7 @@ NOT_IN_TIMM: dict[str, dict[str, Any]] = {
     "sincos2d": {"position_embedding": "sincos2d", "num_registers": 2},
     "conv_stem": {"stem": "conv"},
     "overlap": {"stem": "overlap"},
+    "pre_norm": {"pre_norm": True, "norm_eps": 1e-5},
 }
 
 

@@ -22,6 +22,7 @@ from src.optim import OPTIMIZERS, build_optimizer
 from src.pretrained.files import read_weights
 from src.pretrained.freeze import freeze
 from src.pretrained.load import LoadReport, load_weights, match_head, resample_patches
+from src.pretrained.names import explain_others
 
 HEAD = {"head.weight", "head.bias"}
 
@@ -150,8 +151,8 @@ def read_and_load(model: VisionTransformer, content: dict[str, Any], strict: boo
     """Save what a file may contain, read it and load it; the report's source is where in the file the weights are."""
     with tempfile.TemporaryDirectory() as folder:
         torch.save(content, Path(folder, "weights.pt"))
-        weights, nest = read_weights(Path(folder, "weights.pt"))
-    return load_weights(model, weights, nest, strict=strict)
+        read = read_weights(Path(folder, "weights.pt"))
+    return load_weights(model, read.tensors, read.place, strict=strict)
 
 
 def test_mean_pooling_takes_the_patches_positions_and_leaves_the_class_token() -> None:
@@ -283,7 +284,7 @@ def test_a_file_of_timms_weights_gives_timms_logits(
     weights = timm_model.state_dict()
     save_file(weights, path) if suffix == ".safetensors" else torch.save(weights, path)
     model = make_model(2, image_size=16, **options)
-    report = load_weights(model, read_weights(path)[0], str(path))
+    report = load_weights(model, read_weights(path).tensors, str(path))
     assert not report.initialized and not report.unused
     images = torch.randn(2, 3, 16, 16)
     torch.testing.assert_close(model(images), timm_model(images), atol=1e-5, rtol=0)
@@ -336,7 +337,7 @@ def test_averaged_weights_are_taken_where_a_file_has_both_and_it_is_said(nest: A
 def test_nested_files_are_unwrapped(nest: Any, tmp_path: Path) -> None:
     weights = make_model(1).state_dict()
     torch.save(nest(weights), tmp_path / "last.pth")
-    found, _ = read_weights(tmp_path / "last.pth")
+    found = read_weights(tmp_path / "last.pth").tensors
     assert found.keys() == weights.keys() and all(torch.equal(found[name], weights[name]) for name in weights)
 
 
@@ -384,10 +385,10 @@ OTHERS: dict[str, dict[str, Tensor]] = {
         "layers.0.blocks.0.attn.relative_position_bias_table": torch.ones(9, 2),
         "layers.0.downsample.norm.bias": torch.ones(4),
     },
-    "hugging face": {"vit.encoder.layer.0.attention.attention.query.weight": torch.ones(16, 16)},
+    "a convolutional network": {"stages.0.blocks.0.conv_dw.weight": torch.ones(16, 1, 7, 7)},
     "fc_norm": make_timm(global_pool="avg").state_dict(),
     "rope": make_model(1).state_dict() | {"rope_embed.periods": torch.ones(4)},
-    "norm_pre": make_timm(pre_norm=True).state_dict(),
+    "swiglu": make_model(1).state_dict() | {"blocks.0.mlp.w12.weight": torch.ones(4)},
 }
 
 
@@ -396,7 +397,7 @@ OTHERS: dict[str, dict[str, Tensor]] = {
 def test_other_architectures_are_refused_by_the_names_that_only_they_have(name: str, strict: bool) -> None:
     weights, model = OTHERS[name], make_model(2)
     before = snapshot(model)
-    foreign = next(key for key in weights if key not in before)
+    foreign = explain_others([key for key in weights if key not in before]) or next(iter(weights))
     if strict or len(weights) < 16:
         with pytest.raises(ValueError, match=re.escape(f" is of another architecture than model.*: it has {foreign}")):
             read_and_load(model, weights, strict)
@@ -450,9 +451,9 @@ def test_files_that_hold_no_weights_are_errors_that_name_the_key(tmp_path: Path)
     text.touch()
     tensors.write_bytes(b"\xff" * 100)
     messages = {
-        tmp_path: "is not a file; allowed: a run's folder, or a file (.safetensors, .pt, .pth, .bin)",
+        tmp_path: "is not a file; allowed: a run's folder, or a file (.safetensors, .pt, .pth, .bin, .npz, .index.json)",
         tmp_path / "missing.pt": "is not a file",
-        text: "is not a weights file; allowed: .safetensors, .pt, .pth, .bin",
+        text: "is not a weights file; allowed: .safetensors, .pt, .pth, .bin, .npz, .index.json",
         objects: "contains objects (argparse.Namespace), which could run code; save only the state_dict()",
         cut: "is damaged",
         garbage: "is damaged",

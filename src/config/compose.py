@@ -18,15 +18,15 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from .initial import CONFIG, find_run, take_over
+from .inference import AnyConfig, InferenceConfig
+from .initial import CONFIG, ReadOrigin, describe_run, find_run, take_over
 from .keys import list_keys
 from .options import CONFIGS, GROUPS, list_options
 from .overrides import escape, name_key
 from .paths import anchor, replace_paths
 from .photos import Survey
 from .recipe import plain_words, settle
-from .resolve import resolve
-from .inference import AnyConfig, InferenceConfig
+from .resolve import check_weights, resolve
 from .schema import TrainConfig
 
 LARGEST = 2**20  # bytes of a run's configuration, which has some thousands
@@ -50,23 +50,34 @@ ConfigStore.instance().store(name="train_schema", node=TrainConfig)
 ConfigStore.instance().store(name="inference_schema", node=InferenceConfig)
 
 
-def to_config(schema: type[AnyConfig], cfg: DictConfig, overrides: list[str], folder: str = "") -> AnyConfig:
+def to_config(
+    schema: type[AnyConfig],
+    cfg: DictConfig,
+    overrides: list[str],
+    folder: str = "",
+    read_origin: ReadOrigin = lambda config: None,
+) -> AnyConfig:
     """Return checked dataclasses, with every null filled in that follows from other keys.
 
-    folder: the one that relative paths refer to; "": the working directory.
+    folder: the one that relative paths refer to; "": the working directory. read_origin: returns what initial weights
+    tell that are not of a run.
     """
     config = read_composed(schema, cfg)
     if not isinstance(config, TrainConfig):
         return config
     typed = {name_key(override) for override in overrides}
     # mypy does not narrow the type variable by isinstance.
-    return resolve(_take_over(anchor(config, folder or os.getcwd()), typed), typed)  # type: ignore[return-value]
+    anchored = check_weights(anchor(config, folder or os.getcwd()))
+    return resolve(_take_over(anchored, typed, read_origin), typed)  # type: ignore[return-value]
 
 
-def _take_over(config: TrainConfig, typed: set[str]) -> TrainConfig:
-    """Return `config` with the model and the preprocessing of the run that `init.weights` names, if it names one."""
-    folder = find_run(config.init.weights) if config.init.weights and config.resume is None else None
-    return config if folder is None else take_over(config, load_config(folder / CONFIG), folder, typed)
+def _take_over(config: TrainConfig, typed: set[str], read_origin: ReadOrigin) -> TrainConfig:
+    """Return `config` with the model and the preprocessing of the weights that `init.weights` names, if any."""
+    if not config.init.weights or config.resume is not None:
+        return config
+    folder = find_run(config.init.weights)
+    origin = read_origin(config) if folder is None else describe_run(folder, load_config(folder / CONFIG))
+    return config if origin is None else take_over(config, origin, typed)
 
 
 def read_composed(schema: type[AnyConfig], cfg: DictConfig) -> AnyConfig:

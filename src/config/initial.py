@@ -1,10 +1,12 @@
-"""What a new run takes from the run whose weights it starts from, `init.weights=RUN`: its model and its preprocessing.
+"""What a new run takes from the weights it starts from, `init.weights`: their model and their preprocessing.
 
-Weights mean what they meant only in the same model, on images of the same kind; a run's folder tells both.
+Weights mean what they meant only in the same model, on images of the same kind. A run's folder tells both, and so do
+the folders of timm and Hugging Face; of a file alone, shapes and names tell most.
 """
 
-from collections.abc import Collection
-from dataclasses import replace
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,41 @@ from .overrides import show_value
 from .schema import TrainConfig
 
 CONFIG = "config.yaml"  # the configuration of a run, in its folder
+WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".npz", ".index.json")
+HUB = re.compile(r"(timm|hf-hub):(.*)")  # weights on the Hugging Face Hub, by the model's name or the repository's
 # The keys of `model` that decide what the weights compute; rates of dropout do not, and classes follow the data.
-PARTS = ("patch_size", "qkv_bias", "pooling", "position_embedding", "num_registers", "layer_scale", "qk_norm", "stem")
+PARTS = (
+    *("patch_size", "qkv_bias", "pooling", "position_embedding", "num_registers", "layer_scale", "qk_norm", "pre_norm"),
+    *("norm_eps", "stem"),
+)
 PREPROCESSING = ("channels", "resize", "interpolation", "mean", "std", "axes", "pages", "value_range")  # of `dataset`
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What weights tell about themselves: keys of `model` and of `dataset` with their values.
+
+    name: for messages; assumed: the keys of `model` that are usual for such weights, so that a typed one goes before.
+    """
+
+    name: str
+    model: dict[str, Any]
+    dataset: dict[str, Any] = field(default_factory=dict)
+    assumed: tuple[str, ...] = ()
+
+    @property
+    def resamples_patches(self) -> bool:
+        """Whether the patch embedding can be resized: one linear map of pixels, not several layers."""
+        return self.model.get("stem") != "conv"
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """The rows and columns of patches that the weights were trained with, None if they are unknown."""
+        size, patch = self.model.get("image_size"), self.model.get("patch_size")
+        return None if size is None or patch is None else (size[0] // patch, size[1] // patch)
+
+
+ReadOrigin = Callable[[TrainConfig], Origin | None]
 
 
 def find_run(weights: str) -> Path | None:
@@ -25,45 +59,54 @@ def find_run(weights: str) -> Path | None:
     return next((folder for folder in folders if (folder / CONFIG).is_file()), None)
 
 
-def take_over(config: TrainConfig, saved: TrainConfig, folder: Path, typed: Collection[str]) -> TrainConfig:
-    """Return `config` with the model and the preprocessing of a saved run, except for what was typed.
+def describe_run(folder: Path, saved: TrainConfig) -> Origin:
+    """Return what a saved run tells about its weights."""
+    model = {key: getattr(saved.model, key) for key in ("image_size", *SIZE, *PARTS)}
+    look = {key: value for key in PREPROCESSING if (value := getattr(saved.dataset, key)) is not None}
+    return Origin(str(folder), model, look)
+
+
+def take_over(config: TrainConfig, origin: Origin, typed: Collection[str]) -> TrainConfig:
+    """Return `config` with the model and the preprocessing of the weights, except for what was typed.
 
     Another image size and patch size may be typed: position and patch embeddings are resized. Raises ValueError, naming
     the keys, for other typed ones that contradict the weights, unless init.strict=false.
     """
-    theirs = {key: getattr(saved.model, key) for key in (*SIZE, *PARTS)}
+    typed_instead = {key for key in origin.assumed if f"model.{key}" in typed}
+    theirs = {key: value for key, value in origin.model.items() if key not in ("image_size", *typed_instead)}
     ours = {key: getattr(config.model, key) for key in theirs}
-    if "model.patch_size" in typed and resamples_patches(saved):
-        del theirs["patch_size"]
-    differing = [key for key in theirs if ours[key] != theirs[key]]
+    if "model.patch_size" in typed and origin.resamples_patches:
+        theirs.pop("patch_size", None)
+    differing = [key for key in theirs if not _same(key, ours[key], theirs[key])]
     contradicting = [key for key in differing if f"model.{key}" in typed or ("model" in typed and key in SIZE)]
     if contradicting and config.init.strict:
         here, there = (
             ", ".join(f"model.{key}={show_value(values[key])}" for key in contradicting) for values in (ours, theirs)
         )
         raise ValueError(
-            f"{here} contradicts the weights of {folder}, which are those of {there}; leave it out to use the run's "
+            f"{here} contradicts the weights of {origin.name}, which are those of {there}; leave it out to use their "
             "model, or write init.strict=false to load what fits"
         )
     model = {key: value for key, value in theirs.items() if key not in contradicting}
-    if not {"model.image_size", "dataset.image_size"} & set(typed):
-        model["image_size"] = saved.model.image_size
-    look = _choose_preprocessing(config, saved, typed)
+    size = origin.model.get("image_size")
+    if size is not None and not {"model.image_size", "dataset.image_size"} & set(typed):
+        model["image_size"] = size
+    look = _choose_preprocessing(config, origin, typed)
     return replace(config, model=replace(config.model, **model), dataset=replace(config.dataset, **look))
 
 
-def resamples_patches(config: TrainConfig) -> bool:
-    """Return whether a patch embedding of this kind can be resized: one linear map of pixels, not several layers."""
-    return config.model.stem != "conv"
+def _same(key: str, ours: Any, theirs: Any) -> bool:
+    """Return whether two values of a key mean the same model; LayerScale's initial value does not matter."""
+    return (ours is None) == (theirs is None) if key == "layer_scale" else bool(ours == theirs)
 
 
-def _choose_preprocessing(config: TrainConfig, saved: TrainConfig, typed: Collection[str]) -> dict[str, Any]:
-    """Return the keys of `dataset` to take from the saved run: what was not typed, and fits what was typed."""
+def _choose_preprocessing(config: TrainConfig, origin: Origin, typed: Collection[str]) -> dict[str, Any]:
+    """Return the keys of `dataset` to take from the weights: what was not typed, and fits what was typed."""
     known = option_keys("dataset", config.dataset.name)
-    keys = [key for key in PREPROCESSING if key in known and f"dataset.{key}" not in typed]
-    values = {key: value for key in keys if (value := getattr(saved.dataset, key)) is not None}
+    values = {key: value for key, value in origin.dataset.items() if key in known and f"dataset.{key}" not in typed}
     statistics = {"mean", "std"}
-    other_channels = "dataset.channels" in typed and config.dataset.channels != saved.dataset.channels
+    channels = origin.dataset.get("channels")
+    other_channels = "dataset.channels" in typed and config.dataset.channels != channels
     if other_channels or not statistics <= values.keys():
         values = {key: value for key, value in values.items() if key not in statistics}
     return values

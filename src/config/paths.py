@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from .checks import check, explain_address
+from .initial import HUB
 from .schema import TrainConfig
 
 PATHS = ("dataset.root", "dataset.table", "dataset.cache_dir", "init.weights", "sweep.file", "sweep.after", "check")
@@ -37,9 +38,9 @@ def list_relative(config: TrainConfig, typed: Collection[str]) -> dict[str, str]
 
 
 def read_paths(config: Any) -> dict[str, str]:
-    """Return the paths by key, without those that are not set."""
+    """Return the paths by key, without those that are not set, and weights on the Hugging Face Hub."""
     values = {key: functools.reduce(getattr, key.split("."), config) for key in PATHS}
-    return {key: value for key, value in values.items() if isinstance(value, str) and value}
+    return {key: value for key, value in values.items() if isinstance(value, str) and value and not HUB.match(value)}
 
 
 def replace_paths(config: TrainConfig, paths: dict[str, str]) -> TrainConfig:

@@ -6,6 +6,7 @@ and typed keys that would have no effect.
 
 import math
 import os
+import re
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,9 @@ from pathlib import Path
 from .augmentation import AugmentationConfig
 from .checks import check, check_choice, common_divisors, format_size
 from .dataset import DatasetConfig, check_channels
+from .initial import HUB, WEIGHT_SUFFIXES
 from .options import GROUPS, list_options
 from .schema import TrainConfig
-
-WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
 def resolve(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
@@ -32,8 +32,6 @@ def resolve(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
     if isinstance(config.check, str):
         _check_report(Path(config.check), config.dataset)
     _check_split(config.dataset, typed)
-    if config.resume is None and config.init.weights is not None:
-        _check_weights(Path(config.init.weights))
     config = _resolve_augmentation(_resolve_sizes(_resolve_training(config)))
     _check_augmentation(config.augmentation, typed)
     check(
@@ -70,14 +68,23 @@ def _check_report(folder: Path, dataset: DatasetConfig) -> None:
         )
 
 
-def _check_weights(path: Path) -> None:
-    """Refuse a file that cannot be weights; the schema does not, because runs outlive their initial weights."""
-    allowed = f"write a run's folder or a file ({', '.join(WEIGHT_SUFFIXES)})"
+def check_weights(config: TrainConfig) -> TrainConfig:
+    """Refuse what cannot be initial weights; the schema does not, because runs outlive them. Returns `config`."""
+    wanted = config.init.weights
+    if config.resume is not None or wanted is None:
+        return config
+    allowed = f"write a folder, a file ({', '.join(WEIGHT_SUFFIXES)}), timm:MODEL or hf-hub:OWNER/NAME"
+    if hub := HUB.fullmatch(wanted):
+        form = re.fullmatch(r"[\w.-]+" if hub[1] == "timm" else r"[\w.-]+/[\w.-]+", hub[2])
+        check(form is not None, f"init.weights={wanted} is not of the form timm:MODEL or hf-hub:OWNER/NAME")
+        return config
+    path = Path(wanted)
     check(path != Path(), f"init.weights= has no value; {allowed}, or leave it out")
     typed = path.name if path.parent == Path.cwd() else path  # such as `latest`, which only resume= knows
     check(path.exists(), f"init.weights={typed} does not exist; {allowed}")
-    is_weights = path.is_dir() or path.suffix.lower() in WEIGHT_SUFFIXES
+    is_weights = path.is_dir() or path.name.lower().endswith(WEIGHT_SUFFIXES)
     check(is_weights, f"init.weights={path} is not a weights file; {allowed}")
+    return config
 
 
 def _check_split(dataset: DatasetConfig, typed: Collection[str]) -> None:

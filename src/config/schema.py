@@ -53,6 +53,8 @@ class ModelConfig:
     num_registers: int = field(metadata=at_least(0, most=1000))
     layer_scale: float | None = field(metadata=at_least(1e-9, null="no LayerScale", most=100))
     qk_norm: bool
+    pre_norm: bool
+    norm_eps: float = field(metadata=at_least(1e-30, most=1))
     stem: str = field(metadata=one_of("patch", "conv", "overlap"))
     zero_init_head: bool
 

@@ -2,37 +2,55 @@
 
 import pickle
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..config.resolve import WEIGHT_SUFFIXES
+from ..config.initial import WEIGHT_SUFFIXES
+from ..machine.disk import read_object
+from .convert import convert_npz, convert_openclip
+from .names import OPENCLIP, rename, use_synonyms
 
 # Keys under which files nest their weights: averaged ones first, as in timm, then those of our last.pt, DeiT and MAE,
-# timm, torchvision, Lightning, DINO. The first that has tensors is used.
+# timm, torchvision, Lightning, DINO, I-JEPA. The first that has tensors is used.
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "teacher")
-NESTS = (*AVERAGED, "trainer", "model", "state_dict", "model_state_dict", "module", "student")
+RAW = ("trainer", "model", "state_dict", "model_state_dict", "module", "student", "target_encoder", "encoder")
+NESTS = (*AVERAGED, *RAW)
 # Prefixes that wrappers add to names: DDP, torch.compile, Lightning, DINO.
-PREFIXES = re.compile(r"^(module\.|_orig_mod\.|model\.|backbone\.)+")
-# Other names of registers. The distillation token of DeiT is one: a token more between class token and patches.
-SYNONYMS = {"dist_token": "reg_token", "register_tokens": "reg_token", "storage_tokens": "reg_token"}
+PREFIXES = re.compile(r"^(module\.|_orig_mod\.|model\.|backbone\.|encoder\.)+")
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
-    """Read the tensors of a file to the CPU without executing anything in the file; return them and where they are.
+@dataclass(frozen=True)
+class Weights:
+    """The tensors of a file, under the names of timm.
 
-    Where: the keys, as in `trainer.ema`, and the prefix of the names, as in `backbone.*`; "" at the top level.
+    place: where they are in the file: the keys, as in `trainer.ema`, and the prefix of the names, as in `backbone.*`;
+    "" at the top level. library: whose names they had, if others. num_heads: if the file tells it.
+    """
+
+    tensors: dict[str, Tensor]
+    place: str = ""
+    library: str = ""
+    num_heads: int | None = None
+
+
+def read_weights(path: Path) -> Weights:
+    """Read the tensors of a file to the CPU without executing anything in the file.
+
     Raises FileNotFoundError, OSError or ValueError, with the key init.weights.
     """
     allowed = ", ".join(WEIGHT_SUFFIXES)
     if not path.is_file():
         raise FileNotFoundError(f"init.weights={path} is not a file; allowed: a run's folder, or a file ({allowed})")
-    if path.suffix.lower() not in WEIGHT_SUFFIXES:
+    if not path.name.lower().endswith(WEIGHT_SUFFIXES):
         raise ValueError(f"init.weights={path} is not a weights file; allowed: {allowed}")
     try:
         content = _read(path)
+        if isinstance(content, Weights):
+            return content
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         problem = f"contains objects ({found[1]}), which could run code" if found else "is damaged"
@@ -41,24 +59,56 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
     except OSError as error:
         raise OSError(f"init.weights={path} cannot be read: {error}") from error
     except Exception as error:  # torch, zipfile and safetensors each raise their own for a damaged file
+        if isinstance(error, ValueError) and path.suffix.lower() in (".npz", ".json"):
+            raise ValueError(f"init.weights={path}: {error}") from error
         reason = re.split(r"\n|\. ", f"{type(error).__name__}: {error}")[0]
         raise ValueError(f"init.weights={path} is damaged or not a {path.suffix} file: {reason}") from error
     weights, nest = _unwrap(content, depth=3)
     if not weights:
         raise ValueError(f"init.weights={path} contains no named tensors, at the top level or in {', '.join(NESTS)}")
-    weights, prefix = _take_off_prefix(weights)
-    for name, ours in SYNONYMS.items():
-        if name in weights and ours not in weights:
-            weights[ours] = weights.pop(name)
-    return weights, " ".join(part for part in (nest, f"{prefix}*" if prefix else "") if part)
+    try:
+        return _give_names(weights, nest)
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"init.weights={path}: {error}") from error
 
 
 def _read(path: Path) -> Any:
-    if path.suffix.lower() == ".safetensors":
+    name = path.name.lower()
+    if name.endswith(".npz"):
+        tensors, num_heads = convert_npz(path)
+        return Weights(tensors, library="JAX", num_heads=num_heads)
+    if name.endswith(".index.json"):
+        return {name: tensor for part in list_parts(path)[1:] for name, tensor in _read(part).items()}
+    if name.endswith(".safetensors"):
         from safetensors.torch import load_file
 
         return load_file(path)
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def list_parts(path: Path) -> list[Path]:
+    """Return the file, and those that it stands for: an index names the parts of large weights."""
+    if not path.name.endswith(".index.json"):
+        return [path]
+    names = read_object(path).get("weight_map")
+    parts = sorted({str(name) for name in names.values()}) if isinstance(names, dict) else []
+    if not parts or any(Path(name).name != name for name in parts):
+        raise ValueError("it names no files beside it")
+    return [path, *(path.parent / name for name in parts)]
+
+
+def _give_names(weights: dict[str, Tensor], nest: str) -> Weights:
+    openclip = [match[1] for name in weights if (match := OPENCLIP.fullmatch(name)) and "visual" in match[1]]
+    if openclip:
+        return Weights(convert_openclip(weights, openclip[0]), nest, "OpenCLIP")
+    weights, library = rename(weights)
+    prefix = ""
+    if not library:
+        weights, prefix = _take_off_prefix(weights)
+        weights, library = use_synonyms(weights)
+    if "norm_pre.weight" in weights:  # a norm follows, so there is no bias in the files; here, it may be learned
+        weights.setdefault("patch_embed.proj.bias", torch.zeros_like(weights["norm_pre.bias"]))
+    return Weights(weights, " ".join(part for part in (nest, f"{prefix}*" if prefix else "") if part), library)
 
 
 def _unwrap(content: Any, depth: int) -> tuple[dict[str, Tensor], str]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..model import VisionTransformer, resize_position_embedding
 from .architecture import ASIDE, CLASS, LEAST_SHARE, NAMES, PATCHES, POSITIONS, read_architecture
+from .names import explain_others
 
 
 @dataclass
@@ -106,7 +107,7 @@ def _refuse_others(report: LoadReport, state: dict[str, Tensor], weights: dict[s
     theirs, ours = read_architecture(weights), read_architecture(state)
     differing = [key for key in theirs if theirs[key] != ours[key]]
     if foreign or not differing:
-        names = _shorten(foreign) if foreign else f"no {_shorten(missing)}"
+        names = explain_others(foreign) or (_shorten(foreign) if foreign else f"no {_shorten(missing)}")
         problem = f"is of another architecture than model.*: it has {names}"
     else:
         keys = " ".join(f"model.{key}={theirs[key]}" for key in differing)

@@ -9,8 +9,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ..config.compose import load_config
-from ..config.initial import CONFIG, find_run
-from ..config.schema import TrainConfig
+from ..config.initial import CONFIG, Origin, describe_run
 from ..machine.disk import read_json, write_bytes
 from .files import BEST, CLASSES
 
@@ -42,35 +41,25 @@ def read_best(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """A file of weights, and what the run it belongs to tells about it: the run's configuration and its classes."""
+    """A file of weights, what they tell about themselves, and the classes of their head, None if these are unknown."""
 
     path: Path
-    config: TrainConfig | None = None
+    origin: Origin
     classes: list[str] | None = None
 
-    @property
-    def grid(self) -> tuple[int, int] | None:
-        """The rows and columns of patches that the weights were trained with, None if they are unknown."""
-        if self.config is None or self.config.model.patch_size is None or self.config.model.image_size is None:
-            return None
-        model = self.config.model
-        return model.image_size[0] // model.patch_size, model.image_size[1] // model.patch_size
 
-
-def find_weights(wanted: str) -> InitialWeights:
-    """Return the weights for `init.weights=<run folder | file>`.
+def find_weights(wanted: str, folder: Path) -> InitialWeights:
+    """Return the weights for `init.weights=<run folder | file in it>`; folder: of the run.
 
     Raises FileNotFoundError for a folder without weights, ValueError for a damaged run.
     """
-    path, folder = Path(wanted), find_run(wanted)
+    path = Path(wanted)
     if path.is_dir():
         path /= BEST
         if not path.is_file():
             raise FileNotFoundError(f"init.weights={wanted} is not a run with weights: it has no {BEST}")
-    if folder is None:
-        return InitialWeights(path)
     try:
         classes = read_json(folder / CLASSES) if (folder / CLASSES).is_file() else None
-        return InitialWeights(path, load_config(folder / CONFIG), classes)
+        return InitialWeights(path, describe_run(folder, load_config(folder / CONFIG)), classes)
     except Exception as error:  # json, yaml and the schema raise various types
         raise ValueError(f"init.weights={wanted}: the run {folder} is damaged: {error}") from error

@@ -29,6 +29,7 @@ from ..config.schema import TrainConfig
 from ..data.survey import survey
 from ..run.resume import read_config, refuse_changes
 from ..run.saved import SavedRun
+from .origin import read_origin
 from .words import check_words
 
 
@@ -118,7 +119,7 @@ class Composer:
         settled = self._settle(words)
         if self._run is not None and self._saved is not None:
             refuse_changes(self._run, self._saved, read_composed(TrainConfig, settled.cfg))
-        config = to_config(self._schema, settled.cfg, words, self.folder)
+        config = to_config(self._schema, settled.cfg, words, self.folder, read_origin)
         if self._run is None and isinstance(config, TrainConfig) and config.resume is not None:
             resume = f"resume={config.resume}"
             raise ValueError(f"{resume} is set in a file; type it instead: python train.py {shlex.quote(resume)}")

@@ -22,6 +22,7 @@ from ..run.resume import read_config
 from ..run.saved import SavedRun
 from .command import Command
 from .messages import format_error, wants_traceback
+from .origin import read_origin
 
 
 def run_job(
@@ -49,7 +50,7 @@ def run_job(
         if run is not None and command.run is None:
             config = replace(read_config(run), resume=str(run.folder))
         else:
-            config = to_config(command.schema, cfg, words, command.cwd)
+            config = to_config(command.schema, cfg, words, command.cwd, read_origin)
         if isinstance(config, TrainConfig) and "model" in choices:
             choices["model"] = describe_model(choices["model"], config.model, _list_sources(runtime))
         if isinstance(config, TrainConfig):

@@ -1,0 +1,126 @@
+"""Models on the Hugging Face Hub: from its cache, or fetched; without a network, how to fetch them elsewhere."""
+
+import contextlib
+import json
+import os
+import shlex
+import threading
+from pathlib import Path
+from typing import Any
+
+import requests
+
+INSTALL = "pip install -r requirements-export.txt"
+PATIENCE = 1.0  # seconds until a hub that does not answer counts as out of reach
+CONFIG = "config.json"
+FACTS = ("preprocessor_config.json", "README.md")  # which a repository may have besides its configuration
+# In the order of preference; an index names the parts of large weights.
+WEIGHTS = (
+    *("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"),
+    *("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
+)
+
+
+def fetch_model(wanted: str) -> Path:
+    """Return the folder with the files of `timm:MODEL` or `hf-hub:OWNER/NAME`.
+
+    Raises ValueError within about a second if they are neither in the cache nor can be fetched.
+    """
+    try:
+        import huggingface_hub as hub
+    except ImportError as error:
+        raise ValueError(f"init.weights={wanted} needs huggingface_hub: {INSTALL}") from error
+    repo = _name_repository(wanted)
+    for name in WEIGHTS:
+        path = hub.try_to_load_from_cache(repo, name)
+        if isinstance(path, str) and all(Path(path).with_name(part).is_file() for part in _list_parts(Path(path))):
+            return Path(path).parent
+    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or hub.constants.ENDPOINT
+    if hub.constants.HF_HUB_OFFLINE or not _answers(endpoint):
+        why = "HF_HUB_OFFLINE is set" if hub.constants.HF_HUB_OFFLINE else "the Hugging Face Hub does not answer"
+        raise ValueError(explain_elsewhere(wanted, repo, why))
+    try:
+        return _download(hub, repo, endpoint)
+    except (hub.errors.HfHubHTTPError, OSError, ValueError) as error:
+        raise ValueError(_explain_failure(hub, error, wanted, repo)) from error
+
+
+def _name_repository(wanted: str) -> str:
+    """Return OWNER/NAME; that of a model of timm without a tag is the one that timm would load."""
+    kind, _, name = wanted.partition(":")
+    if kind != "timm":
+        return name
+    if "." in name:
+        return f"timm/{name}"
+    try:
+        import timm
+    except ImportError as error:
+        raise ValueError(
+            f"init.weights={wanted} has no tag, such as {name}.augreg_in21k; timm knows the usual one: {INSTALL}"
+        ) from error
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.hf_hub_id:
+        near = ", ".join(timm.list_pretrained(f"{name[:9]}*")[:6])
+        raise ValueError(f"init.weights={wanted}: timm has no weights of this name; similar ones: {near}")
+    return str(config.hf_hub_id)
+
+
+def _answers(endpoint: str) -> bool:
+    """Return whether the hub can be reached; looking up its name may take longer than any timeout, so in a thread."""
+    answers: list[int] = []
+
+    def knock() -> None:
+        with contextlib.suppress(requests.RequestException, OSError):
+            answers.append(requests.head(endpoint, timeout=PATIENCE, allow_redirects=False).status_code)
+
+    thread = threading.Thread(target=knock, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    return bool(answers)
+
+
+def _download(hub: Any, repo: str, endpoint: str) -> Path:
+    missing = hub.errors.EntryNotFoundError
+
+    def get(name: str) -> Path | None:
+        try:
+            return Path(hub.hf_hub_download(repo, name, endpoint=endpoint))
+        except missing:
+            return None
+
+    for name in (CONFIG, *FACTS):
+        get(name)
+    path = next((found for name in WEIGHTS if (found := get(name)) is not None), None)
+    if path is None:
+        raise ValueError(f"it has none of {', '.join(WEIGHTS)}")
+    for part in _list_parts(path):
+        get(part)
+    return path.parent
+
+
+def _list_parts(path: Path) -> list[str]:
+    if not path.name.endswith(".index.json"):
+        return []
+    names = json.loads(path.read_text(encoding="utf-8")).get("weight_map", {})
+    return sorted({str(name) for name in names.values()})
+
+
+def explain_elsewhere(wanted: str, repo: str, why: str) -> str:
+    """Return how to fetch a model on another machine, and what to type then."""
+    folder = repo.rpartition("/")[2]
+    command = shlex.join(["hf", "download", repo, "--local-dir", folder])
+    return (
+        f"init.weights={wanted} is not in the cache of Hugging Face, and {why}; where there is a network, run\n"
+        f"  {command}\nthen copy that folder here and type init.weights={folder}"
+    )
+
+
+def _explain_failure(hub: Any, error: Exception, wanted: str, repo: str) -> str:
+    if isinstance(error, hub.errors.GatedRepoError):
+        return (
+            f"init.weights={wanted}: {repo} asks for its terms to be accepted; do so on its page, then: hf auth login"
+        )
+    if isinstance(error, hub.errors.RepositoryNotFoundError):
+        return f"init.weights={wanted}: the Hugging Face Hub has no {repo}, or it is private: hf auth login"
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return f"init.weights={wanted} cannot be fetched: {reason}"

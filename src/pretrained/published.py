@@ -1,0 +1,160 @@
+"""Published weights, from a file, a folder or the Hugging Face Hub: which model they are of, and for which images."""
+
+import functools
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config.initial import HUB, WEIGHT_SUFFIXES, Origin
+from ..config.overrides import show_value
+from ..config.schema import TrainConfig
+from ..machine.disk import short_path
+from .architecture import infer_model
+from .cards import CONFIG, Card, read_card
+from .files import Weights, read_weights
+from .hub import WEIGHTS, fetch_model
+from .names import explain_others
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+HALF = (0.5,) * 3, (0.5,) * 3
+# Tensors that only the training of these leaves in a file: DINO, DINOv2 and MAE; DeiT. All of them used ImageNet's.
+TRAINED_WITH_IMAGENET = re.compile(r"mask_token|decoder_.*|head_dist\..*|teacher|student")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file of weights and what is known about them; reason: why the mean and std are these, "" if unknown."""
+
+    path: Path
+    origin: Origin
+    card: Card
+    reason: str = ""
+
+    def lines(self, config: TrainConfig) -> list[str]:
+        """Return what was taken over into the configuration and what was not, line by line."""
+        origin = self.origin
+        model = {key: value for key, value in origin.model.items() if _equal(getattr(config.model, key), value)}
+        taken = " ".join(f"model.{key}={show_value(value)}" for key, value in model.items())
+        where = f"{CONFIG} and the shapes" if self.card.model else "the shapes of its tensors"
+        lines = [f"model from {where}: {taken}" if taken else f"model: nothing is known from {where}"]
+        if "num_heads" in origin.assumed and "num_heads" in model:
+            lines.append(f"model.num_heads={model['num_heads']} is usual for this width; no tensor tells it")
+        if left := [f"model.{key}={show_value(value)}" for key, value in origin.model.items() if key not in model]:
+            lines.append(f"not taken over, as others were typed: {' '.join(left)}")
+        lines += [f"not taken over: {what}" for what in self.card.left]
+        return lines + ([f"license: {self.card.license}"] if self.card.license else [])
+
+    def describe_statistics(self, config: TrainConfig) -> tuple[str, bool]:
+        """Return how the new images are normalized and why, and whether that is known to be right for the weights."""
+        mean, std = config.dataset.mean, config.dataset.std
+        shown = f"normalization: dataset.mean={show_value(mean)} dataset.std={show_value(std)}"
+        theirs = self.origin.dataset.get("mean"), self.origin.dataset.get("std")
+        if not self.reason:
+            return (
+                f"{shown}, as in these images: the file does not tell that of its training; type it if you know it: "
+                "often [0.5,0.5,0.5] for both (augreg), or ImageNet's [0.485,0.456,0.406] and [0.229,0.224,0.225]"
+            ), False
+        if (mean, std) == theirs:
+            return f"{shown} ({self.reason})", True
+        return f"{shown}, but the weights were trained with {show_value(theirs[0])} and {show_value(theirs[1])}", False
+
+
+def read_origin(config: TrainConfig) -> Origin | None:
+    """Return what published weights tell about themselves, None if they are of no ViT, which loading will say.
+
+    Raises FileNotFoundError, OSError or ValueError, with the key init.weights.
+    """
+    assert config.init.weights is not None
+    origin = find_published(config.init.weights, config.init.strict).origin
+    return origin if origin.model else None
+
+
+def find_published(wanted: str, strict: bool = True) -> Published:
+    """Return the weights for `init.weights=<folder | file | timm:MODEL | hf-hub:OWNER/NAME>`.
+
+    strict: refuse models that are no plain ViT, by what tells it. Raises as `read_origin`.
+    """
+    path = _find_file(fetch_model(wanted) if HUB.match(wanted) else Path(wanted), wanted)
+    return _describe(path, wanted, path.stat().st_mtime_ns, strict)
+
+
+def _find_file(path: Path, wanted: str) -> Path:
+    """Return the file of weights in a folder, or the file itself."""
+    if path.is_file():
+        return path
+    named = [path / name for name in WEIGHTS if (path / name).is_file()]
+    found = named or sorted(file for file in path.glob("*") if file.name.lower().endswith(WEIGHT_SUFFIXES))
+    if not found:
+        raise FileNotFoundError(
+            f"init.weights={wanted} has no weights: neither a run's nor one of {', '.join(WEIGHTS)}"
+        )
+    if len(found) > 1 and not named:
+        names = ", ".join(file.name for file in found[:4])
+        raise ValueError(f"init.weights={wanted} has {len(found)} files of weights; type one of them: {names}")
+    return found[0]
+
+
+@functools.lru_cache(maxsize=8)
+def _describe(path: Path, wanted: str, changed: int, strict: bool) -> Published:
+    """Describe a file; changed: when it was, so that a file of the same name is read again."""
+    weights = read_weights(path)
+    try:
+        card = read_card(path.parent)
+    except ValueError as error:
+        if strict:
+            raise ValueError(f"init.weights={wanted}: {error}") from error
+        card = Card()
+    if strict and (other := explain_others(list(weights.tensors))):
+        raise ValueError(
+            f"init.weights={wanted} is of another architecture than model.*: it has {other}; init.strict=false loads "
+            "what fits and leaves the rest random"
+        )
+    model = infer_model(weights.tensors)
+    assumed = () if "num_heads" in card.model or weights.num_heads else ("num_heads",)
+    if model:
+        model |= card.model | ({"num_heads": weights.num_heads} if weights.num_heads else {})
+    look, reason = _choose_look(weights, card, model)
+    return Published(path, Origin(_shorten(path, wanted), model, look, assumed), card, reason)
+
+
+def _shorten(path: Path, wanted: str) -> str:
+    return wanted if HUB.match(wanted) else short_path(path)
+
+
+def _equal(ours: Any, theirs: Any) -> bool:
+    return (list(ours) if isinstance(ours, tuple) else ours) == (list(theirs) if isinstance(theirs, tuple) else theirs)
+
+
+def _choose_look(weights: Weights, card: Card, model: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return the keys of `dataset` that the weights were trained with, and why; unknown statistics are left out."""
+    if not model:
+        return {}, ""
+    look = {key: value for key, value in card.look.items() if key == "interpolation" or _is_statistic(value)}
+    channels = weights.tensors["patch_embed.proj.weight"].shape[1] if model["stem"] != "conv" else 3
+    look["channels"] = channels
+    if {"mean", "std"} <= look.keys() and len(look["mean"]) == len(look["std"]) == channels:
+        return look, f"{card.source} says so"
+    known = _guess_statistics(weights)
+    if known is None or channels != 3:
+        return {key: value for key, value in look.items() if key not in ("mean", "std")}, ""
+    (mean, std), reason = known
+    return look | {"mean": list(mean), "std": list(std)}, reason
+
+
+def _is_statistic(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
+
+
+def _guess_statistics(weights: Weights) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], str] | None:
+    if weights.library == "torchvision":
+        return IMAGENET, "all of torchvision's weights were trained with it"
+    if weights.library == "JAX":
+        return HALF, "the original code trained with it"
+    if "norm_pre.weight" in weights.tensors:
+        return CLIP, "CLIP was trained with it"
+    names = [*weights.tensors, *weights.place.split(" ")]
+    if weights.library in ("DeiT", "DINOv2") or any(TRAINED_WITH_IMAGENET.match(name) for name in names):
+        return IMAGENET, "DINO, DINOv2, MAE and DeiT were trained with it"
+    return None
