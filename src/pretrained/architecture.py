@@ -15,7 +15,7 @@ NAMES = re.compile(
 )
 # Tensors that images do not pass on their way to the tokens: heads, decoders, and what only training needs.
 ASIDE = re.compile(
-    r"(heads?|head_\w+|\w+_head|fc|classifier|decoder|decoder_\w+|projector|predictor|mask_token|n_averaged)(\.|$)"
+    r"(heads?|head_\w+|\w+_head|fc|classifier|decoder|decoder_\w+|projector|predictor|pooler|mask_token|n_averaged)(\.|$)"
 )
 HEAD_DIM = 64  # of published ViTs, but for these:
 NUM_HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}  # SoViT-400m, ViT-H, ViT-g, ViT-G by their embedding dimension
@@ -61,6 +61,8 @@ def infer_model(weights: dict[str, Tensor]) -> dict[str, Any]:
     model |= {"mlp_ratio": sizes["blocks.0.mlp.fc1.weight"][0] / dim if "blocks.0.mlp.fc1.weight" in sizes else 4.0}
     model |= {"layer_scale": None if told["layer_scale"] == "null" else 1e-5}
     model |= {"patch_size": int(told["patch_size"].split(" ")[0])}
+    if model["pre_norm"]:
+        model["norm_eps"] = 1e-5  # of CLIP, the only one that has it
     if heads := NUM_HEADS.get(dim, dim // HEAD_DIM if dim % HEAD_DIM == 0 else None):
         model["num_heads"] = heads
     if POSITIONS in sizes and len(sizes[POSITIONS]) == 3:

@@ -99,10 +99,11 @@ def list_parts(path: Path) -> list[Path]:
 
 def _give_names(weights: dict[str, Tensor], nest: str) -> Weights:
     openclip = [match[1] for name in weights if (match := OPENCLIP.fullmatch(name)) and "visual" in match[1]]
-    if openclip:
-        return Weights(convert_openclip(weights, openclip[0]), nest, "OpenCLIP")
-    weights, library = rename(weights)
     prefix = ""
+    if openclip:
+        weights, library = convert_openclip(weights, openclip[0]), "OpenCLIP"
+    else:
+        weights, library = rename(weights)
     if not library:
         weights, prefix = _take_off_prefix(weights)
         weights, library = use_synonyms(weights)

@@ -1,14 +1,16 @@
 """Models on the Hugging Face Hub: from its cache, or fetched; without a network, how to fetch them elsewhere."""
 
 import contextlib
+import difflib
 import json
 import os
 import shlex
+import socket
 import threading
 from pathlib import Path
 from typing import Any
-
-import requests
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 INSTALL = "pip install -r requirements-export.txt"
 PATIENCE = 1.0  # seconds until a hub that does not answer counts as out of reach
@@ -60,18 +62,27 @@ def _name_repository(wanted: str) -> str:
         ) from error
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.hf_hub_id:
-        near = ", ".join(timm.list_pretrained(f"{name[:9]}*")[:6])
-        raise ValueError(f"init.weights={wanted}: timm has no weights of this name; similar ones: {near}")
+        near = difflib.get_close_matches(name, timm.list_models("vit*", pretrained=True), n=4) or [
+            "vit_small_patch16_224"
+        ]
+        raise ValueError(f"init.weights={wanted}: timm has no weights of this name; did you mean timm:{near[0]}?")
     return str(config.hf_hub_id)
 
 
 def _answers(endpoint: str) -> bool:
-    """Return whether the hub can be reached; looking up its name may take longer than any timeout, so in a thread."""
-    answers: list[int] = []
+    """Return whether the hub, or the proxy on the way to it, takes a connection.
+
+    In a thread, as looking up a name may take longer than any timeout.
+    """
+    address = urlsplit(endpoint)
+    proxy = None if proxy_bypass(address.hostname or "") else getproxies().get(address.scheme)
+    place = urlsplit(proxy if proxy and "://" in proxy else f"http://{proxy}") if proxy else address
+    port = place.port or (443 if place.scheme == "https" else 80)
+    answers: list[bool] = []
 
     def knock() -> None:
-        with contextlib.suppress(requests.RequestException, OSError):
-            answers.append(requests.head(endpoint, timeout=PATIENCE, allow_redirects=False).status_code)
+        with contextlib.suppress(OSError), socket.create_connection((place.hostname or "", port), PATIENCE):
+            answers.append(True)
 
     thread = threading.Thread(target=knock, daemon=True)
     thread.start()

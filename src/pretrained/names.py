@@ -68,12 +68,7 @@ OTHERS = {
 def explain_others(names: list[str]) -> str:
     """Return what tells that tensors of these names are of no plain Vision Transformer, "" if nothing does."""
     joined = [(name, what) for pattern, what in OTHERS.items() for name in names if re.search(pattern, name)]
-    if joined:
-        return f"{joined[0][1]} ({joined[0][0]})"
-    hugging_face = any(HUGGING_FACE.fullmatch(name) for name in names)
-    if hugging_face and not any("position_embedding" in name for name in names):
-        return "no position embeddings, so rotary ones, as DINOv3 has"
-    return ""
+    return f"{joined[0][1]} ({joined[0][0]})" if joined else ""
 
 
 def rename(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
@@ -84,6 +79,8 @@ def rename(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     ):
         found = [match[1] for name in weights if not TEXT.search(name) and (match := marker.fullmatch(name))]
         found = [prefix for prefix in found if prefix == "" or prefix.endswith(".")]
+        if found and library == "Hugging Face" and not any("position_embedding" in name for name in weights):
+            raise ValueError("it has no position embeddings but rotary ones, as DINOv3")
         if found:
             return _rename(weights, min(found, key=len), rules), library
     return weights, ""

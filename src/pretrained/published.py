@@ -11,7 +11,7 @@ from ..config.overrides import show_value
 from ..config.schema import TrainConfig
 from ..machine.disk import short_path
 from .architecture import infer_model
-from .cards import CONFIG, Card, read_card
+from .cards import CONFIG, PREPROCESSOR, Card, read_card
 from .files import Weights, read_weights
 from .hub import WEIGHTS, fetch_model
 from .names import explain_others
@@ -19,6 +19,12 @@ from .names import explain_others
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 HALF = (0.5,) * 3, (0.5,) * 3
+# What a plain ViT has, which the log leaves out.
+PLAIN = {
+    **{"pooling": "cls", "position_embedding": "learned", "stem": "patch", "num_registers": 0, "qkv_bias": True},
+    **{"qk_norm": False, "pre_norm": False, "layer_scale": None, "mlp_ratio": 4.0, "norm_eps": 1e-6},
+}
+LARGE = 300  # pixels, from which on training takes long
 # Tensors that only the training of these leaves in a file: DINO, DINOv2 and MAE; DeiT. All of them used ImageNet's.
 TRAINED_WITH_IMAGENET = re.compile(r"mask_token|decoder_.*|head_dist\..*|teacher|student")
 
@@ -36,11 +42,18 @@ class Published:
         """Return what was taken over into the configuration and what was not, line by line."""
         origin = self.origin
         model = {key: value for key, value in origin.model.items() if _equal(getattr(config.model, key), value)}
-        taken = " ".join(f"model.{key}={show_value(value)}" for key, value in model.items())
+        taken = " ".join(f"model.{key}={show_value(value)}" for key, value in model.items() if value != PLAIN.get(key))
         where = f"{CONFIG} and the shapes" if self.card.model else "the shapes of its tensors"
         lines = [f"model from {where}: {taken}" if taken else f"model: nothing is known from {where}"]
         if "num_heads" in origin.assumed and "num_heads" in model:
             lines.append(f"model.num_heads={model['num_heads']} is usual for this width; no tensor tells it")
+        if origin.model.get("pre_norm") and not self.card.model:
+            lines.append(
+                "its MLPs are taken to have GELU, as OpenCLIP's; OpenAI's CLIP has QuickGELU, which is not here"
+            )
+        size = config.model.image_size
+        if size == origin.model.get("image_size") and max(size) > LARGE:
+            lines.append(f"model.image_size={max(size)} is that of the weights; dataset.image_size=224 is much faster")
         if left := [f"model.{key}={show_value(value)}" for key, value in origin.model.items() if key not in model]:
             lines.append(f"not taken over, as others were typed: {' '.join(left)}")
         lines += [f"not taken over: {what}" for what in self.card.left]
@@ -77,7 +90,8 @@ def find_published(wanted: str, strict: bool = True) -> Published:
     strict: refuse models that are no plain ViT, by what tells it. Raises as `read_origin`.
     """
     path = _find_file(fetch_model(wanted) if HUB.match(wanted) else Path(wanted), wanted)
-    return _describe(path, wanted, path.stat().st_mtime_ns, strict)
+    files = [file for file in (path, path.with_name(CONFIG), path.with_name(PREPROCESSOR)) if file.is_file()]
+    return _describe(path, wanted, tuple(file.stat().st_mtime_ns for file in files), strict)
 
 
 def _find_file(path: Path, wanted: str) -> Path:
@@ -87,9 +101,7 @@ def _find_file(path: Path, wanted: str) -> Path:
     named = [path / name for name in WEIGHTS if (path / name).is_file()]
     found = named or sorted(file for file in path.glob("*") if file.name.lower().endswith(WEIGHT_SUFFIXES))
     if not found:
-        raise FileNotFoundError(
-            f"init.weights={wanted} has no weights: neither a run's nor one of {', '.join(WEIGHTS)}"
-        )
+        raise FileNotFoundError(f"init.weights={wanted} has no weights: no run's, and none of {', '.join(WEIGHTS)}")
     if len(found) > 1 and not named:
         names = ", ".join(file.name for file in found[:4])
         raise ValueError(f"init.weights={wanted} has {len(found)} files of weights; type one of them: {names}")
@@ -97,15 +109,15 @@ def _find_file(path: Path, wanted: str) -> Path:
 
 
 @functools.lru_cache(maxsize=8)
-def _describe(path: Path, wanted: str, changed: int, strict: bool) -> Published:
-    """Describe a file; changed: when it was, so that a file of the same name is read again."""
-    weights = read_weights(path)
+def _describe(path: Path, wanted: str, changed: tuple[int, ...], strict: bool) -> Published:
+    """Describe a file; changed: when it and those beside it were, so that they are read again."""
     try:
         card = read_card(path.parent)
     except ValueError as error:
         if strict:
             raise ValueError(f"init.weights={wanted}: {error}") from error
         card = Card()
+    weights = read_weights(path)
     if strict and (other := explain_others(list(weights.tensors))):
         raise ValueError(
             f"init.weights={wanted} is of another architecture than model.*: it has {other}; init.strict=false loads "
