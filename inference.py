@@ -40,6 +40,20 @@ def compare(config: InferenceConfig) -> None:
     compare_runs(config)
 
 
+def embed(config: InferenceConfig) -> None:
+    """Write the features of `input`, or find the images in it that are the most similar to `query`."""
+    from src.predict.embed import embed_images
+
+    embed_images(config)
+
+
+def export(config: InferenceConfig) -> None:
+    """Write a run in the formats of other programs, each checked on test images."""
+    from src.export.export import export_run
+
+    export_run(config)
+
+
 def serve(config: InferenceConfig) -> None:
     """Show all of this, and training, as a page in the browser, until Ctrl-C."""
     from src.web.serve import serve as serve_page
@@ -48,7 +62,15 @@ def serve(config: InferenceConfig) -> None:
 
 
 # Each has a file in configs/task/.
-TASKS = {"interactive": ask, "list": show, "predict": predict, "compare": compare, "serve": serve}
+TASKS = {
+    "interactive": ask,
+    "list": show,
+    "predict": predict,
+    "compare": compare,
+    "embed": embed,
+    "export": export,
+    "serve": serve,
+}
 
 
 def infer(config: InferenceConfig, job: Job) -> None:

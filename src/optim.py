@@ -219,8 +219,11 @@ class ExponentialMovingAverage(Generic[AnyModule]):
     def update(self, model: nn.Module, step: int) -> None:
         """Move toward the weights after optimizer step number `step`, counted from 0 over the whole run."""
         decay = min(self.decay, (1 + step) / (10 + step))
+        # Frozen weights are those of the average already.
+        pairs = zip(self.model.parameters(), model.parameters(), strict=True)
+        averages, weights = zip(*(pair for pair in pairs if pair[1].requires_grad), strict=True)
         # lerp, not a sum of two products: a weight that does not change keeps its bits.
-        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
+        torch._foreach_lerp_(averages, weights, 1 - decay)
         for averaged, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
             averaged.copy_(buffer)
 

@@ -16,10 +16,11 @@ LAYERS = {
     0: {"model", "augment", "metrics", "distributed", "seeding", "signals", "config", "machine"},
     1: {"data", "optim", "plots", "terminal", "tables", "trackers"},
     2: {"engine", "run", "pretrained"},
-    3: {"predict", "evaluate", "sweep", "compare", "build"},
+    3: {"predict", "evaluate", "sweep", "compare", "export", "build"},
     4: {"start", "web"},
 }
 FLOOR = {module: floor for floor, modules in LAYERS.items() for module in modules}
+ONNX = {"onnx", "onnxruntime", "onnxscript"}
 # What these may import besides the standard library and the rooms below them.
 LIBRARIES = {
     "model": {"torch"},
@@ -35,6 +36,7 @@ LIBRARIES = {
     "tables": set(),
     "trackers": {"torch"},
     "start": {"hydra", "omegaconf", "yaml"},
+    "export": {"torch", "numpy", "PIL", "safetensors", "timm", "transformers", "yaml", *ONNX},
     "web": {"fastapi", "starlette", "uvicorn", "jinja2", "python_multipart", "numpy", "PIL"},
 }
 

@@ -285,6 +285,24 @@ def test_dropped_pasted_and_broken_images_are_answered(page: Any, server: Server
     assert page.locator("#results .card").count() == 0
 
 
+def test_a_run_is_exported_and_its_files_come_down(page: Any, server: Server) -> None:
+    page.goto(f"{server.address}/runs/{make_id(server.folder / 'outputs/first')}")
+    page.wait_for_selector("fieldset.choices input:checked")
+    page.check("fieldset.choices input[value=torchscript]")
+    command = page.inner_text("form .copy code")
+    assert command == "python inference.py task=export run=outputs/first 'formats=[timm,torchscript]'"
+    page.click("button:text-is('Export')")
+    page.wait_for_selector("text=Exporting …")
+    page.reload()  # the export goes on, and is shown again
+    page.wait_for_selector("text=Exported.")
+    assert page.locator("[aria-label='Agreement of the exports'] tbody tr").count() == 2
+    with page.expect_download() as download:
+        page.click("a:text-is('model.torchscript.pt')")
+    written = server.folder / "outputs/first/exports/model.torchscript.pt"
+    assert Path(download.value.path()).read_bytes() == written.read_bytes()
+    check_access(page)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_can_be_used_by_everyone_and_fits_a_phone(browser: Any, server: Server, scheme: str) -> None:
     rows = json.loads(urllib.request.urlopen(f"{server.address}/api/runs").read())["rows"]

@@ -7,18 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from published import make_timm
 
 from src.config.compose import CONFIGS, dump_config, load_config
+from src.config.inference import InferenceConfig
 from src.config.keys import SYNONYMS, list_keys
 from src.config.options import option_keys
 from src.config.overrides import quote_path
 from src.config.resolve import complete
-from src.config.inference import InferenceConfig
 from src.config.schema import TrainConfig
 from src.run.job import Job
 from src.start.launch import launch
@@ -487,9 +489,10 @@ def test_warm_up_is_a_tenth_of_the_run_and_one_epoch_always_works() -> None:
 
 def test_weights_are_found_from_any_folder(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(empty))
-    for path in (empty / "w.pt", empty / "w.BIN"):
-        path.touch()
-    for typed, weights in (("w.pt", "w.pt"), ("'~/w.BIN'", "w.BIN"), (".", "."), (f"{empty}/w.pt", "w.pt")):
+    for path in (empty / "w.pt", empty / "vit" / "w.BIN"):
+        path.parent.mkdir(exist_ok=True)
+        torch.save(make_timm().state_dict(), path)
+    for typed, weights in (("w.pt", "w.pt"), ("'~/vit/w.BIN'", "vit/w.BIN"), (".", "."), (f"{empty}/w.pt", "w.pt")):
         _, [(config, _)] = run_cli(monkeypatch, f"init.weights={typed}")
         assert config.init.weights == str((empty / weights).absolute())
 
@@ -499,19 +502,20 @@ def test_weights_are_found_from_any_folder(empty: Path, monkeypatch: pytest.Monk
     [
         (
             "",
-            "init.weights= has no value; write a run's folder or a file (.safetensors, .pt, .pth, .bin), or leave it",
+            "init.weights= has no value; write a folder, a file (.safetensors, .pt, .pth, .bin, .npz, .index.json), ti",
         ),
-        ("latest", "init.weights=latest does not exist; write a run's folder or a file (.safetensors, .pt, .pth"),
-        ("/no/where.pt", "init.weights=/no/where.pt does not exist; write a run's folder or a file"),
-        ("w.txt", "w.txt is not a weights file; write a run's folder or a file (.safetensors, .pt, .pth, .bin)"),
+        ("latest", "init.weights=latest does not exist; write a folder, a file (.safetensors, .pt, .pth"),
+        ("/no/where.pt", "init.weights=/no/where.pt does not exist; write a folder, a file"),
+        ("w.txt", "w.txt is not a weights file; write a folder, a file (.safetensors, .pt, .pth, .bin, .npz"),
+        ("timm:a/b", "init.weights=timm:a/b is not of the form timm:MODEL or hf-hub:OWNER/NAME"),
         ("w.pt,/no/where.pt", "init.weights=/no/where.pt does not exist"),
     ],
 )
 def test_weights_that_cannot_be_are_refused_before_anything_begins(
     typed: str, message: str, empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    for name in ("w.pt", "w.txt"):
-        (empty / name).touch()
+    torch.save(make_timm().state_dict(), empty / "w.pt")
+    (empty / "w.txt").touch()
     code, calls = run_cli(monkeypatch, f"init.weights={typed}", *(["--multirun"] if "," in typed else []))
     assert code == 1 and not calls and message in capsys.readouterr().err
     assert {path.name for path in empty.iterdir()} == {"w.pt", "w.txt"}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from helpers import compose
+from published import save_timm
 
 from src.config.compose import CONFIGS, dump_config
 from src.config.inference import InferenceConfig
@@ -42,6 +43,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (run / "status.json").write_text('{"status": "stopped"}')
     (run / "checkpoints/best.safetensors").touch()
     shutil.copytree(ROOT / "tests/saved/multirun/sweep", tmp_path / "multirun/2026-01-31/13-00-00")
+    save_timm(tmp_path / "vit_small")
+    shutil.copy(tmp_path / "vit_small" / "model.safetensors", tmp_path / "vit.safetensors")
+    for module in ("hub", "published"):  # nothing is downloaded
+        monkeypatch.setattr(f"src.pretrained.{module}.fetch_model", lambda wanted: tmp_path / "vit_small")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -282,7 +282,7 @@ def test_ctrl_c_while_the_model_is_imported_leaves_no_empty_output(
     (tmp_path / "pressed_library.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "pressed_library", raising=False)
-    monkeypatch.setattr("src.predict.session._open", import_slowly)
+    monkeypatch.setattr("src.predict.session.open_predictor", import_slowly)
     result = infer(place, "run=latest", "input=pictures", f"output={tmp_path}/out.{suffix}")
     assert result.returncode == 130 and not list(tmp_path.glob("*out*"))
 

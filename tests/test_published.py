@@ -190,6 +190,8 @@ def test_what_contradicts_published_weights_is_refused_but_for_what_no_tensor_te
     (tmp_path / "vit" / "config.json").unlink()
     assert compose_from(tmp_path / "vit", root=tmp_path).model.num_heads == 1, "64 numbers each, as is usual"
     assert compose_from(tmp_path / "vit", "model.num_heads=8", root=tmp_path).model.num_heads == 8
+    nano = compose_from(tmp_path / "vit", "model=vit_nano", "model.num_layers=2", "model.mlp_ratio=4.0", root=tmp_path)
+    assert (nano.model.embedding_dim, nano.model.num_heads) == (64, 4), "of the model that was typed"
 
 
 def lines_of(weights: Path, *overrides: str, root: Path) -> tuple[list[str], str, bool]:
@@ -201,7 +203,8 @@ def lines_of(weights: Path, *overrides: str, root: Path) -> tuple[list[str], str
 def test_the_log_says_what_was_taken_over_and_which_normalization_is_used_and_why(tmp_path: Path) -> None:
     save_timm(tmp_path / "vit")
     lines, statistics, known = lines_of(tmp_path / "vit", "dataset.image_size=32", root=tmp_path)
-    assert lines[0].startswith("model from config.json and the shapes: model.embedding_dim=64 model.num_layers=2") and known
+    assert lines[0].startswith("model from config.json and the shapes: model.embedding_dim=64 model.num_layers=2 ")
+    assert known
     assert lines[1:] == [
         "not taken over, as others were typed: model.image_size=[16, 16]",
         "not taken over: crop_pct=0.9 (of each image, all of its middle is used here)",

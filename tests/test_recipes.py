@@ -55,7 +55,7 @@ def compose_command(path: Path, *overrides: str) -> TrainConfig:
 
 def test_there_is_a_recipe_for_each_of_these_and_fine_tuning() -> None:
     wanted = "caltech101 cifar100 digits fashion_mnist flowers102 gtsrb imagenet imagenette mnist oxford_pets svhn"
-    wanted += " cifar10_fast cifar10_best tiny_imagenet tom_and_jerry finetune finetune_head"
+    wanted += " cifar10_fast cifar10_best tiny_imagenet tom_and_jerry finetune finetune_head linear_probe lora"
     wanted += " cpu cifar10_cpu caltech101_cpu"
     assert set(wanted.split()) <= {path.stem for path in RECIPES}
 
@@ -65,7 +65,7 @@ def test_the_command_in_the_header_composes_and_what_it_gave_is_told(path: Path)
     config = compose_command(path)
     header = header_of(path)
     assert re.search(r"^# Hardware, time, accuracy \(mean ± sd, n seeds\): \S", header, flags=re.MULTILINE)
-    if path.stem not in ("cpu", "finetune", "finetune_head"):
+    if path.stem not in ("cpu", "finetune", "finetune_head", "linear_probe", "lora"):
         assert path.stem.removeprefix("search_").startswith(config.dataset.name)
     assert config.dataset.flips or config.augmentation.horizontal_flip == 0
 

@@ -20,6 +20,7 @@ from src.machine.disk import read_json, short_path, write_json
 from src.model import VisionTransformer
 from src.run import files
 from src.run.files import remove_results
+from src.run.history import History
 from src.run.job import Job
 from src.run.saved import SavedRun, best_run, choose_run, find_runs, read_run
 from train import train
@@ -375,3 +376,25 @@ def test_a_thousand_runs_are_found_newest_first(tmp_path: Path) -> None:
         save_fake_run(tmp_path / f"{i:04d}", f"2026-01-01T00:{i // 60:02d}:{i % 60:02d}", i / 1000)
     runs = find_runs([str(tmp_path)])
     assert len(runs) == 1000 and runs[0].val_acc == 0.999
+
+
+def test_curves_of_short_epochs_are_drawn_at_times_and_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, drawn = [100.0], []
+
+    def draw(columns: dict[str, list[float]], path: Path) -> None:
+        drawn.append(len(columns["epoch"]))
+        clock[0] += 1.0
+
+    monkeypatch.setattr("src.plots.curves.plot_curves", draw)
+    monkeypatch.setattr("src.run.history.time.monotonic", lambda: clock[0])
+    history, rows = History(tmp_path, []), [{"epoch": float(number)} for number in range(1, 10)]
+    for number in range(1, 9):
+        history.append(rows[:number])
+        clock[0] += 1.5
+    assert drawn == [1, 4, 7], "a fifth of the time"
+    history.append(rows)
+    history.finish()
+    history.finish()
+    assert drawn == [1, 4, 7, 9]

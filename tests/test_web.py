@@ -32,6 +32,7 @@ from src.machine.disk import read_csv, read_object, write_csv, write_json
 from src.machine.processes import start_time
 from src.run import files
 from src.run.saved import SavedRun, read_run
+from src.web import exports
 from src.web import jobs as jobs_module
 from src.web import serve as serve_module
 from src.web.app import build_app
@@ -599,6 +600,136 @@ def test_every_key_has_a_field_with_its_type_range_and_help(client: Any) -> None
     assert {option["name"] for option in form["groups"]["model"]} >= {"auto", "vit_small"}
 
 
+# Exports.
+
+
+@pytest.fixture
+def exported(place: Path) -> Iterator[Path]:
+    """The folder of the exports of the run on photos, with files as an export leaves them, and others."""
+    folder = place / "outputs/photos" / files.EXPORTS
+    (folder / "hf").mkdir(parents=True)
+    for name in ("model.onnx", "hf/config.json", "README.md", "secret.txt", "config.html"):
+        (folder / name).write_text(f"<script>{name}</script>")
+    facts = {"max_probability_difference": 1e-7, "same_class": 1.0, "images": 64, "files": {"../../config.yaml": {}}}
+    formats = {"onnx": facts, "hf": "odd", "evil": facts}
+    write_json(folder / "parity.json", {"formats": formats, "best_epoch": 77})
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_exported_files_are_downloads_never_pages(client: Any, exported: Path) -> None:
+    found = client.get(f"/api/runs/{id_of('photos')}").json()["exports"]
+    assert [file["name"] for file in found["files"]] == ["README.md", "parity.json", "hf/config.json", "model.onnx"]
+    for file in found["files"]:
+        answer = client.get(file["url"])
+        assert answer.content == (exported / file["name"]).read_bytes() and len(answer.content) == file["bytes"]
+        assert answer.headers["content-disposition"].startswith("attachment")
+        assert answer.headers["content-type"] == "application/octet-stream"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["content-security-policy"].startswith("sandbox")
+    (row,) = found["agreement"]
+    assert (row["format"], row["difference"], row["same"], row["images"]) == ("onnx", 1e-7, 1.0, 64)
+    assert found["command"] == "python inference.py task=export run=outputs/photos"
+    assert found["outdated"].startswith("These files have the weights of epoch 77;")
+
+
+def test_exports_lead_nowhere_else(client: Any, exported: Path, tmp_path: Path) -> None:
+    address = f"/api/runs/{id_of('photos')}/exports"
+    for name in ("secret.txt", "config.html", "../config.yaml", "..%2fconfig.yaml", "%2e%2e/status.json", "hf"):
+        assert client.get(f"{address}/{name}").status_code in (404, 405), name
+    (tmp_path / "config.json").write_text("secret")
+    (exported / "config.json").symlink_to(tmp_path / "config.json")
+    (exported / "hf/config.json").unlink()
+    (exported / "hf").rmdir()
+    (exported / "hf").symlink_to(tmp_path)
+    for name in ("config.json", "hf/config.json"):
+        assert client.get(f"{address}/{name}").status_code == 404
+    assert [file["name"] for file in client.get(address).json()["files"]] == ["README.md", "parity.json", "model.onnx"]
+    (exported / "hf").unlink()
+    moved = exported.rename(exported.with_name("moved"))
+    exported.symlink_to(moved)
+    assert client.get(f"{address}/model.onnx").status_code == 404
+    found = client.get(address).json()
+    exported.unlink()
+    moved.rename(exported)
+    assert found["files"] == [] and found["agreement"] == []
+
+
+def test_an_export_is_the_command_that_is_shown_once_at_a_time(client: Any, started: list[Process]) -> None:
+    address = f"/api/runs/{id_of('photos')}/exports"
+    answer = client.post(address, json={"formats": ["timm", "pt2", "timm"]})
+    assert answer.status_code == 201 and answer.json()["state"] == "exporting"
+    assert answer.json()["command"] == "python inference.py task=export run=outputs/photos 'formats=[timm,pt2]'"
+    (process,) = started
+    words = ["task=export", "run=outputs/photos", "formats=[timm,pt2]"]
+    assert process.command[1:] == [str(jobs_module.INFERENCE), *words]
+    assert process.options["start_new_session"] is True and process.options["stdin"] == subprocess.DEVNULL
+    again = client.post(address, json={"formats": ["timm"]})
+    assert again.status_code == 409 and "is being exported" in again.json()["error"]
+    assert client.get(address).json()["started"]["id"] == answer.json()["id"]
+    assert client.get("/api/starts").json()["starts"] == []  # those train
+    assert client.post("/api/start", json={"words": ["seed=1"], "queue": True}).status_code == 201
+
+
+def test_a_failed_export_says_why(client: Any, started: list[Process]) -> None:
+    start = client.post(f"/api/runs/{id_of('photos')}/exports", json={"formats": ["hf"]}).json()
+    started[0].options["stdout"].write(b"run  outputs/photos\nerror: formats=[hf]: no model.pooling=mean\n")
+    started[0].options["stdout"].flush()
+    started[0].poll = lambda: 1  # type: ignore[method-assign, assignment]
+    now = client.get(f"/api/starts/{start['id']}").json()
+    assert (now["state"], now["error"]) == ("ended", "formats=[hf]: no model.pooling=mean")
+
+
+def test_an_export_that_cannot_be_is_refused_before_it_starts(
+    client: Any, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", pytest.fail)
+    address = f"/api/runs/{id_of('photos')}/exports"
+    for formats in ([], ["pickle"], ["timm,hydra.run.dir=/tmp"], ["../timm"]):
+        answer = client.post(address, json={"formats": formats})
+        assert answer.status_code == 400 and answer.json()["key"] == "formats", formats
+    assert client.post(address, json={"formats": "timm"}).status_code == 422
+    other = client.post(address, json={"formats": ["timm"]}, headers={"Origin": "http://evil.example"})
+    assert other.status_code == 403
+    monkeypatch.setattr("src.web.exports.find_spec", lambda name: None)
+    missing = client.post(address, json={"formats": ["onnx"]})
+    assert missing.status_code == 400 and "pip install -r requirements-export.txt" in missing.json()["error"]
+    save_fake_run(place / "outputs/new", "2026-01-03T00:00:00", 0.9)
+    (place / "outputs/new" / files.BEST).unlink()
+    try:
+        monkeypatch.setattr("src.web.index.FRESH", 0.0)
+        early = client.post(f"/api/runs/{id_of('new')}/exports", json={"formats": ["timm"]})
+        assert early.status_code == 409 and "no weights yet" in early.json()["error"]
+    finally:
+        shutil.rmtree(place / "outputs/new")
+    with open_client("serve.read_only=true") as reader:
+        assert reader.get(address).status_code == 200
+        refused = reader.post(address, json={"formats": ["timm"]})
+        assert refused.status_code == 403 and "serve.read_only=true" in refused.json()["error"]
+
+
+def test_the_formats_of_the_page_are_those_of_the_task() -> None:
+    from src.export import hf_folder, onnx_files, onnx_int8, timm_folder, torch_files, web_page
+    from src.export.card import CARD, COPIES, RECIPE
+    from src.export.destination import PARITY
+    from src.export.formats import FORMATS
+
+    assert {name: choice.needs for name, choice in exports.CHOICES.items()} == {
+        name: chosen.needs for name, chosen in FORMATS.items()
+    }
+    assert set(exports.CARD) == {CARD, RECIPE, PARITY, *(Path(name).name for name in COPIES)}
+    hf = (hf_folder.CONFIG, hf_folder.WEIGHTS, hf_folder.PROCESSOR)
+    assert {name: set(choice.files) for name, choice in exports.CHOICES.items()} == {
+        "timm": {timm_folder.CONFIG, timm_folder.WEIGHTS},
+        "hf": {f"{hf_folder.FOLDER}/{name}" for name in hf},
+        "pt2": {torch_files.EXPORTED},
+        "torchscript": {torch_files.TRACED},
+        "onnx": {onnx_files.PICTURE, onnx_files.BATCH},
+        "onnx-int8": {onnx_int8.INT8},
+        "web": {web_page.PAGE},
+    }
+
+
 # The page and its address.
 
 
@@ -616,7 +747,15 @@ def test_pages_ask_nothing_of_other_machines(client: Any) -> None:
 
 def test_the_description_of_the_api_names_each_address(client: Any) -> None:
     paths = client.get("/openapi.json").json()["paths"]
-    assert {"/api/runs", "/api/predict", "/api/start", "/api/runs/{run}/stop", "/health", "/ping"} <= set(paths)
+    assert {
+        "/api/runs",
+        "/api/predict",
+        "/api/start",
+        "/api/runs/{run}/stop",
+        "/health",
+        "/ping",
+        "/api/runs/{run}/exports",
+    } <= set(paths)
     for path, operations in paths.items():
         for operation in operations.values():
             assert operation["summary"][0].isupper(), path

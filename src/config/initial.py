@@ -72,13 +72,13 @@ def take_over(config: TrainConfig, origin: Origin, typed: Collection[str]) -> Tr
     Another image size and patch size may be typed: position and patch embeddings are resized. Raises ValueError, naming
     the keys, for other typed ones that contradict the weights, unless init.strict=false.
     """
-    typed_instead = {key for key in origin.assumed if f"model.{key}" in typed}
+    typed_instead = {key for key in origin.assumed if _is_typed(key, typed)}
     theirs = {key: value for key, value in origin.model.items() if key not in ("image_size", *typed_instead)}
     ours = {key: getattr(config.model, key) for key in theirs}
     if "model.patch_size" in typed and origin.resamples_patches:
         theirs.pop("patch_size", None)
     differing = [key for key in theirs if not _same(key, ours[key], theirs[key])]
-    contradicting = [key for key in differing if f"model.{key}" in typed or ("model" in typed and key in SIZE)]
+    contradicting = [key for key in differing if _is_typed(key, typed)]
     if contradicting and config.init.strict:
         here, there = (
             ", ".join(f"model.{key}={show_value(values[key])}" for key in contradicting) for values in (ours, theirs)
@@ -93,6 +93,11 @@ def take_over(config: TrainConfig, origin: Origin, typed: Collection[str]) -> Tr
         model["image_size"] = size
     look = _choose_preprocessing(config, origin, typed)
     return replace(config, model=replace(config.model, **model), dataset=replace(config.dataset, **look))
+
+
+def _is_typed(key: str, typed: Collection[str]) -> bool:
+    """Return whether a key of `model` was typed, or a model that stands for it."""
+    return f"model.{key}" in typed or ("model" in typed and key in SIZE)
 
 
 def _same(key: str, ours: Any, theirs: Any) -> bool:

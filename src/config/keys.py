@@ -40,6 +40,7 @@ _SYNONYMS = {
     "init.weights": "pretrained finetune weights pretrained_path initial_checkpoint",
     "init.freeze": "freeze_backbone linear_probe",
     "init.layer_decay": "layer_wise_lr_decay llrd",
+    "init.lora_rank": "lora lora_r peft",
     "resume": "resume_from resume_from_checkpoint ckpt_path",
     "optimizer": "opt optim",
     "optimizer.weight_decay": "wd",
@@ -64,8 +65,9 @@ _SYNONYMS = {
     "seed": "random_seed",
     "device": "gpu accelerator",
     "input": "image images",
+    "query": "similar",
     "run": "checkpoint",
-    "topk": "top_k k",
+    "topk": "top_k k neighbors num_neighbors",
 }
 SYNONYMS = {synonym: key for key, synonyms in _SYNONYMS.items() for synonym in synonyms.split()}
 

@@ -10,7 +10,8 @@ from .checks import read_switch
 # Their values are taken literally, without Hydra's grammar: paths, a regular expression, conditions.
 PATH_KEYS = (
     *("dataset.root", "dataset.table", "dataset.cache_dir", "dataset.subfolder", "dataset.group_pattern"),
-    *("input", "output", "run", "filter", "resume", "init.weights", "sweep.file", "sweep.after"),
+    *("input", "query", "output", "web_runtime", "run", "filter", "resume"),
+    *("init.weights", "sweep.file", "sweep.after"),
     "check",  # a path, unless it is true or false
 )
 PATH_LISTS = ("roots", "serve.roots")  # [~,/data] or one folder, taken literally, too

@@ -172,12 +172,23 @@ class InitConfig:
     strict: bool
     freeze: Any
     layer_decay: float | None = field(metadata=above_up_to(0, 1, null="the same learning rate for all layers"))
+    lora_rank: int | None = field(metadata=at_least(1, most=65_536, null="no adapters"))
 
     def __post_init__(self) -> None:
         check_fields("init", self)
         number = isinstance(self.freeze, int) and not isinstance(self.freeze, bool)
         valid = self.freeze in (None, "backbone") or (number and self.freeze >= 0)
         check(valid, f"init.freeze={self.freeze} is not known; allowed: backbone, a number of layers, null")
+        lora = f"init.lora_rank={self.lora_rank}"
+        check(
+            self.lora_rank is None or self.weights is not None,
+            f"{lora} adapts trained weights, but there are none; name a run or a file: init.weights=RUN",
+        )
+        check(
+            self.lora_rank is None or self.freeze is None,
+            f"{lora} freezes the backbone by itself, but for its adapters; leave init.freeze out, or write "
+            "init.freeze=null",
+        )
 
 
 @dataclass
@@ -204,6 +215,10 @@ class TrainConfig:
         check(
             self.training.strategy == "ddp" or self.optimizer.name != "muon",
             "training.strategy=fsdp shards the matrices that optimizer=muon needs whole; use training.strategy=ddp",
+        )
+        check(
+            self.training.strategy == "ddp" or self.init.lora_rank is None,
+            "training.strategy=fsdp shards the matrices that init.lora_rank adapts; use training.strategy=ddp",
         )
         frozen, layers = self.init.freeze, self.model.num_layers
         check(

@@ -143,6 +143,11 @@ def upright_size(path: Path, reading: Reading = PLAIN) -> tuple[int, int]:
         return image.size if _find_orientation(image, []) in SIDEWAYS else image.size[::-1]
 
 
+def make_upright(image: Image.Image) -> Image.Image:
+    """Return a picture turned as its EXIF data says, as the pictures of files are."""
+    return _turn(image, _find_orientation(image, []))
+
+
 def _open(file: Any) -> Image.Image:
     start = file.read(16)
     file.seek(0)
@@ -198,8 +203,7 @@ def _parse_picture(image: Image.Image, content: bytes, reading: Reading, min_sid
     orientation = _find_orientation(image, notes)
     if orientation in SIDEWAYS:
         width, height = height, width
-    # Not ImageOps.exif_transpose, which also writes the metadata anew, and fails where they are broken.
-    upright = image.transpose(TURNS[orientation]) if orientation in TURNS else image
+    upright = _turn(image, orientation)
     levels = find_levels(upright)
     if reading.channels == len(upright.getbands()) and upright.mode not in ("L", "RGB", "P"):
         return Picture(np.asarray(upright), width, height, mode, notes=notes)
@@ -220,6 +224,11 @@ def _find_orientation(image: Image.Image, notes: list[str]) -> int:
     except Exception:  # the parsers raise a dozen types for broken data
         notes.append(NO_METADATA)
         return 1
+
+
+def _turn(image: Image.Image, orientation: int) -> Image.Image:
+    # Not ImageOps.exif_transpose, which also writes the metadata anew, and fails where they are broken.
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
 def _halve_transparency(image: PngImageFile) -> None:

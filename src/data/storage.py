@@ -34,6 +34,8 @@ Batch = tuple[Tensor, Tensor]  # images (B,C,H,W) and their positions (B,), whic
 class Images:
     """uint8 images (N,C,H,W) in one tensor: on the device, in memory, or mapped from a file.
 
+    Of a frozen backbone, what is stored are the features of images instead, float32 (N,D,1,1): `engine/features.py`.
+
     Channels-first storage is fastest for flips and shifts, which move whole rows of a channel; channels-last,
     (N,H,W,C), for resampling, which reads all channels of a pixel.
     """
@@ -69,7 +71,7 @@ class Images:
         """Yield batches in memory, for a CUDA device in pinned memory, so that copies overlap with computation."""
         for batch in positions:
             images = torch.empty(
-                len(batch), *self.pixels.shape[1:], dtype=torch.uint8, pin_memory=device.type == "cuda"
+                len(batch), *self.pixels.shape[1:], dtype=self.pixels.dtype, pin_memory=device.type == "cuda"
             )
             yield self._view(torch.index_select(self.pixels, 0, batch, out=images)), batch
 

@@ -57,11 +57,11 @@ def evaluate(
     in_top5 = torch.zeros((), device=device, dtype=torch.long)
     confusion = torch.zeros(num_classes, num_classes, device=device, dtype=torch.long)
     predictions: list[tuple[Tensor, Tensor]] = []
-    batches = _split_batches(len(split), batch_size, world)
+    batches = split_batches(len(split), batch_size, world)
     loaded = (batch if len(batch) else torch.zeros(1, dtype=torch.long) for batch in batches)
     for batch, (images, _) in zip(batches, iterate_batches(split, loaded, device), strict=True):
         with autocast(device, precision):
-            logits = model(normalize(images, preprocessing.mean, preprocessing.std)).float()[: len(batch)]
+            logits = _compute_logits(model, images, preprocessing).float()[: len(batch)]
         labels = split.labels[batch].to(device, non_blocking=True)
         loss_sum += F.cross_entropy(logits, labels, reduction="sum")
         predicted = logits.argmax(1)
@@ -82,7 +82,14 @@ def evaluate(
     return result
 
 
-def _split_batches(count: int, batch_size: int, world: World) -> list[Tensor]:
+def _compute_logits(model: VisionTransformer, images: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Return the logits (n,K) of uint8 images (n,C,H,W), or of features (n,D,1,1) of the model's backbone."""
+    if images.is_floating_point():
+        return model.head(images.flatten(1))
+    return model(normalize(images, preprocessing.mean, preprocessing.std))
+
+
+def split_batches(count: int, batch_size: int, world: World) -> list[Tensor]:
     """Return the positions of this process's images, batch by batch; the last ones may be empty."""
     positions = torch.arange(count)[world.rank :: world.size]
     rounds = -(-count // (batch_size * world.size))

@@ -98,9 +98,10 @@ def estimate_memory(config: Any, shards: int) -> int:
     hidden = int(model.embedding_dim * model.mlp_ratio)
     # Of each block and token, in half precision: what its products and norms were computed from.
     kept = 0 if training.gradient_checkpointing else 2 * (6 * model.embedding_dim + hidden)
-    trained = config.init.freeze is None
+    reached = config.init.freeze is None  # by gradients, for the adapters if not for all weights
+    trained = reached and config.init.lora_rank is None
     copies = 1 + trained * (1 + MOMENTS.get(config.optimizer.name, 1)) + (training.ema is not None)
-    activations = trained * model.num_layers * tokens * kept
+    activations = reached * model.num_layers * tokens * kept
     return round(4 * copies * estimate_parameters(model) / shards + activations)
 
 

@@ -199,9 +199,9 @@ class Trainer:
             "seen": progress.seen,
             "lr": progress.lr,
             **sums,
-            "model": gather_state(self.model.state_dict()),
+            "model": gather_state(separate_state(self.model)),
             "optimizer": gather_state(self.optimizer.state_dict()),
-            "ema": None if self.ema is None else gather_state(self.ema.state_dict()),
+            "ema": None if self.ema is None else gather_state(separate_state(self.ema.model)),
             "scaler": self.scaler.state_dict(),
             "micro_batch_size": self.micro_batch_size if self.micro_batch_reduced else None,
         }
@@ -238,6 +238,11 @@ class Trainer:
     def load_weights(self, weights: dict[str, Tensor]) -> None:
         """Load unsharded weights, the same in all processes, into the raw model."""
         self.model.load_state_dict(shard_model_state(self.model, weights))
+
+
+def separate_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return a model's state with its parameters as they are trained: adapters, which its state dict merges, apart."""
+    return {**model.state_dict(), **{name: parameter.detach() for name, parameter in model.named_parameters()}}
 
 
 def weighted_cross_entropy(

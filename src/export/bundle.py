@@ -28,7 +28,10 @@ class Samples:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A run that is exported; model: its best weights, in float32, on the CPU, in evaluation mode."""
+    """A run that is exported.
+
+    model: its best weights, in float32, on the CPU, in evaluation mode; web_runtime: the key of that name.
+    """
 
     run: SavedRun
     config: TrainConfig
@@ -36,3 +39,4 @@ class Bundle:
     classes: list[str]
     preprocessing: Preprocessing
     samples: Samples
+    web_runtime: str | None = None

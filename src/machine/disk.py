@@ -82,6 +82,16 @@ def format_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
+def format_portable_json(value: Any) -> str:
+    """Return JSON for any program: names that are not UTF-8, as those of files may be, are escaped."""
+    text = format_json(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=2) + "\n"
+    return text
+
+
 def read_json(path: Path, limit: float = SMALL) -> Any:
     """Return what a JSON file holds. Raises OSError, or ValueError if it is damaged or nested too deeply."""
     text = read_regular(path, limit).decode("utf-8", "surrogateescape")

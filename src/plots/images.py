@@ -1,6 +1,7 @@
-"""Image grids: predictions, augmentations, attention."""
+"""Image grids: predictions, augmentations, attention, neighbors."""
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,22 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from .letters import INK, MUTED, label, text
+from .letters import INK, MUTED, label, shorten, text
 from .style import RIGHT, WRONG, Bytes, Floats, add_bar, known, save, write_caption
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture (h, w, C) of any size, the name of its file, and its class, which is only predicted unless `certain`.
+
+    similarity: to the query, None for the query itself.
+    """
+
+    image: Bytes
+    file: str
+    name: str
+    certain: bool
+    similarity: float | None = None
 
 
 def plot_predictions(
@@ -43,6 +58,11 @@ def plot_attention(
     true and the predicted class of each image, written below it.
     """
     save(_draw_attention(images, maps, layer_names, outcomes), path, crop=True)
+
+
+def plot_neighbors(rows: list[tuple[Shown, list[Shown]]], path: Path) -> None:
+    """Draw queries, each with its neighbors to the right, the most similar first."""
+    save(_draw_neighbors(rows), path, crop=True)
 
 
 def _draw_predictions(images: Bytes, true: list[str], predicted: list[str], confidences: list[float]) -> Figure:
@@ -130,6 +150,37 @@ def _draw_attention(images: Bytes, maps: Floats, layer_names: list[str], outcome
         "images, is a place where the model keeps notes, not what it looks at.",
     )
     return figure
+
+
+def _draw_neighbors(rows: list[tuple[Shown, list[Shown]]]) -> Figure:
+    shape = tuple(np.median([shown.image.shape[:2] for query, near in rows for shown in (query, *near)], axis=0))
+    columns = 1 + max(len(near) for _, near in rows)
+    figure, grid = _new_grid(len(rows), columns, shape, gap=0.52)
+    for line, (query, near) in zip(grid, rows, strict=True):
+        for axes, shown in zip(line, (query, *near), strict=False):
+            _show_image(axes, shown.image)
+            axes.set_anchor("S")  # images of other shapes stand on their captions
+            _write_neighbor(axes, shown)
+            if shown.similarity is None:
+                axes.spines[:].set(visible=True, color=INK, linewidth=2)
+            elif shown.certain and query.certain:
+                axes.spines[:].set(visible=True, color=RIGHT if shown.name == query.name else WRONG, linewidth=2)
+    write_caption(
+        grid[-1, 0],
+        "Left, in black, the image that was asked for; to its right the images whose features are the most similar, "
+        "with the cosine of the angle between them, 1 for equal ones. The class is that of the folder, or, with a "
+        "question mark, the predicted one; frames are green where both folders name the same class, red where not.",
+    )
+    return figure
+
+
+def _write_neighbor(axes: Axes, shown: Shown) -> None:
+    """Write below an image how similar it is, its class and, in a second line, its file."""
+    similarity = "query" if shown.similarity is None else f"{shown.similarity:.3f}"
+    name = label(shown.name, 9.3) + ("" if shown.certain else "?")
+    for drop, line, tint in ((4, f"{similarity}  {name}", INK), (16, shorten(shown.file, 13.5), MUTED)):
+        style = text(8.5, tint, ha="center", va="top")
+        axes.annotate(line, (0.5, 0), (0, -drop), "axes fraction", "offset points", **style)
 
 
 def _write_outcome(axes: Axes, true: str, guess: str, right: bool) -> None:

@@ -24,20 +24,19 @@ class Inputs:
         return f"{len(self.others):,} file{'' if len(self.others) == 1 else 's'} left out: {listed}" if reasons else ""
 
 
-def find_inputs(wanted: str) -> Inputs:
+def find_inputs(wanted: str, key: str = "input") -> Inputs:
     """Return the images of a file, a folder (recursively) or a glob. Raises FileNotFoundError if there are none.
 
-    Raises ValueError for an address.
+    key: what was typed, for messages. Raises ValueError for an address.
     """
-    if address := explain_address("input", wanted):
+    if address := explain_address(key, wanted):
         raise ValueError(address)
     path = Path(os.path.expanduser(wanted))
     if path.exists() and not path.is_dir():
         return Inputs([path])  # whatever its name is
-    # The first part of a glob that is not a name.
-    fixed = next((place for place, part in enumerate(path.parts) if glob.has_magic(part)), len(path.parts))
+    fixed = len(fixed_part(path).parts)
     if "**" in path.parts:
-        refuse_closed(Path(*path.parts[:fixed]))
+        refuse_closed(fixed_part(path))
     found = [path] if path.is_dir() else sorted(glob.glob(os.path.expanduser(wanted), recursive=True))
     reasons: dict[Path, str] = {}  # of each file once, "" for images
     for match in map(Path, found):
@@ -53,6 +52,12 @@ def find_inputs(wanted: str) -> Inputs:
     if not inputs.files:
         raise FileNotFoundError("; ".join(filter(None, [_explain_none(wanted, path), inputs.describe_others()])))
     return inputs
+
+
+def fixed_part(path: Path) -> Path:
+    """Return the folder in front of the first part of a glob that is not a name; a path without one as it is."""
+    end = next((place for place, part in enumerate(path.parts) if glob.has_magic(part)), len(path.parts))
+    return Path(*path.parts[:end])
 
 
 def _explain_none(wanted: str, path: Path) -> str:

@@ -3,11 +3,14 @@
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import ParamSpec
 
 from ..machine.disk import format_csv, replace_file
 
 Row = Mapping[str, str | float]
+P = ParamSpec("P")
 Add = Callable[[Sequence[Row]], None]  # adds rows to the table
 
 
@@ -18,20 +21,34 @@ def open_output(path: Path) -> Iterator[Add]:
     A file that exists keeps its content until there is a first row (CSV), or until the end (JSON); after an error, a
     JSON file is as it was. Raises OSError, naming the file, if it cannot be written.
     """
+    opened = _open_json(path) if path.suffix.lower() == ".json" else _open_csv(path)
+    with name_in_errors(path, opened, "predictions.csv") as add:
+        yield add
+
+
+@contextlib.contextmanager
+def name_in_errors(
+    path: Path, opened: AbstractContextManager[Callable[P, None]], example: str
+) -> Iterator[Callable[P, None]]:
+    """Yield the function that `opened` yields; OSErrors of both name the file.
+
+    Raises IsADirectoryError for a folder, with an example of a file in it.
+    """
     with _explained(path):
         is_folder = path.is_dir()
     if is_folder:
-        raise IsADirectoryError(f"output={path} is a folder; name a file, such as {path / 'predictions.csv'}")
-    opened = _open_json(path) if path.suffix.lower() == ".json" else _open_csv(path)
+        raise IsADirectoryError(f"output={path} is a folder; name a file, such as {path / example}")
     with contextlib.ExitStack() as stack:
         with _explained(path):
             add = stack.enter_context(opened)
 
-        def add_explained(rows: Sequence[Row]) -> None:
+        def add_explained(*arguments: P.args, **options: P.kwargs) -> None:
             with _explained(path):
-                add(rows)
+                add(*arguments, **options)
 
         yield add_explained
+        with _explained(path):
+            stack.pop_all().close()
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
-"""From a run directory and image files to class probabilities. Letters: n images, K classes."""
+"""From a run directory and image files to probabilities and features. Letters: n images, K classes, D features."""
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -37,6 +37,19 @@ def _refuse_other_size(config: ModelConfig, path: Path) -> None:
         raise ValueError(f"{path} has {format_bytes(there)}, but the model of this run has {parameters:,} parameters")
 
 
+def load_best(folder: Path, config: ModelConfig) -> VisionTransformer:
+    """Return the model of a run with its best weights, on the CPU, in evaluation mode. Raises ValueError if damaged."""
+    _refuse_other_size(config, folder / BEST)
+    model = VisionTransformer(**asdict(config)).eval()
+    try:
+        model.load_state_dict(load_file(folder / BEST))
+    except (SafetensorError, RuntimeError) as error:
+        lines = [line.strip().rstrip(".") for line in str(error).splitlines()[:2]]
+        reason = ": ".join(filter(None, lines))[:200]
+        raise ValueError(f"the weights of {folder} are damaged or of another model: {reason}") from error
+    return model
+
+
 class Predictor:
     """The best weights of a run, with the classes and the preprocessing of its training."""
 
@@ -50,15 +63,7 @@ class Predictor:
         self._wanted = replace(wanted, precision=choose_precision(precision, self.device))
         self.precision = PRECISIONS[self._wanted.precision]
         self._compiled: Trial | None = None  # the trial after which the model was compiled
-        _refuse_other_size(config.model, run.folder / BEST)
-        model = VisionTransformer(**asdict(config.model))
-        self.model = model.to(self.device).eval()
-        try:
-            self.model.load_state_dict(load_file(run.folder / BEST))
-        except (SafetensorError, RuntimeError) as error:
-            lines = [line.strip().rstrip(".") for line in str(error).splitlines()[:2]]
-            reason = ": ".join(filter(None, lines))[:200]
-            raise ValueError(f"the weights of {run.folder} are damaged or of another model: {reason}") from error
+        self.model = load_best(run.folder, config.model).to(self.device)
 
     def stack(self, pixels: Sequence[np.ndarray]) -> Tensor:
         """Return preprocessed pixels (H,W,C) of several images as one tensor (n,C,H,W)."""
@@ -71,6 +76,19 @@ class Predictor:
         with autocast(self.device, self.precision):
             logits = self.model(inputs)
         return logits.float().softmax(1).cpu()
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Return features (n,D) float32 on the CPU for preprocessed uint8 images (n,C,H,W): what the head gets."""
+        return self.embed_and_predict(images)[0]
+
+    @torch.no_grad()
+    def embed_and_predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `embed` and what `predict` returns, computed together."""
+        inputs = normalize(images.to(self.device), self.preprocessing.mean, self.preprocessing.std)
+        with autocast(self.device, self.precision):
+            features = self.model.pool(self.model.forward_features(inputs))
+            logits = self.model.head(features)
+        return features.float().cpu(), logits.float().softmax(1).cpu()
 
     @torch.no_grad()
     def attend(self, images: Tensor) -> Tensor:
@@ -86,6 +104,18 @@ class Predictor:
 
         The next files are decoded while the model computes, as `choose_computing` has chosen.
         """
+        with closing(self.read_files(files, batch_size, notes)) as batches:
+            for read, images, errors in batches:
+                yield read, self.predict(images) if read else torch.empty(0, len(self.classes)), errors
+
+    def read_files(
+        self, files: Sequence[Path], batch_size: int, notes: Counter[str] | None = None
+    ) -> Generator[tuple[list[Path], Tensor, list[str]], None, None]:
+        """Yield for each batch the files read, their images uint8 (n,C,H,W), and a line for each unreadable file.
+
+        notes: counts what ambiguous files were taken for. The next files are decoded meanwhile.
+        """
+        nothing = torch.empty(0, self.preprocessing.channels, *self.preprocessing.size, dtype=torch.uint8)
         with closing(map_in_order(self._read, files)) as results:
             for first in range(0, len(files), batch_size):
                 read, images, errors = [], [], []
@@ -98,8 +128,7 @@ class Predictor:
                     images.append(result[0])
                     if notes is not None:
                         notes.update(result[1])
-                probabilities = self.predict(torch.stack(images)) if images else torch.empty(0, len(self.classes))
-                yield read, probabilities, errors
+                yield read, torch.stack(images) if images else nothing, errors
 
     def _read(self, path: Path) -> tuple[Tensor, list[str]] | OSError:
         """Return the uint8 tensor (C,H,W) of a file and its notes, or what is wrong with it."""

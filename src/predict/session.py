@@ -97,9 +97,9 @@ class Tally:
     predicted: int = 0
     unreadable: int = 0
 
-    def describe(self, others: int) -> str:
+    def describe(self, others: int, done: str = "predicted") -> str:
         """Return a line such as "24 images predicted, 2 unreadable, 38 other files"."""
-        parts = [f"{self.predicted:,} image{'' if self.predicted == 1 else 's'} predicted"]
+        parts = [f"{self.predicted:,} image{'' if self.predicted == 1 else 's'} {done}"]
         parts += [f"{self.unreadable:,} unreadable"] if self.unreadable else []
         parts += [f"{others:,} other file{'' if others == 1 else 's'}"] if others else []
         return ", ".join(parts)
@@ -115,17 +115,14 @@ def predict_once(config: InferenceConfig) -> int:
     from .output import open_output
 
     inputs = find_inputs(str(config.input))
-    run = choose_run(config.run, config.roots)
-    if config.run in ("best", "latest"):
-        for line in name_others(run, config.roots):
-            terminal.warn(line)
+    run = choose_one(config)
     output = None if config.output is None else Path(os.path.expanduser(config.output))
     tally, stopped, add = Tally(), None, None
     with contextlib.ExitStack() as stack:
         if output is not None:
             stack.enter_context(Interrupts())  # a signal is raised, in imports too, so that no empty file is left
             add = stack.enter_context(open_output(output))
-        predictor = _open(run, config)
+        predictor = open_predictor(run, config)
         terminal.warn(inputs.describe_others())
         try:
             _predict(predictor, inputs.files, str(config.input), config, tally, add, terminal.warn)
@@ -147,6 +144,15 @@ def predict_once(config: InferenceConfig) -> int:
     if stopped is not None:
         raise stopped
     return tally.predicted
+
+
+def choose_one(config: InferenceConfig) -> SavedRun:
+    """Return the run that `run=` means, and warn of runs on other data sets if it is a word."""
+    run = choose_run(config.run, config.roots)
+    if config.run in ("best", "latest"):
+        for line in name_others(run, config.roots):
+            terminal.warn(line)
+    return run
 
 
 def _predict(
@@ -211,7 +217,8 @@ def _as_row(path: Path, top: Sequence[tuple[str, float]]) -> dict[str, str | flo
     return row
 
 
-def _open(run: SavedRun, config: InferenceConfig) -> "Predictor":
+def open_predictor(run: SavedRun, config: InferenceConfig) -> "Predictor":
+    """Load a run's model, and say which run it is."""
     from ..machine.kernels import Wanted
     from .predictor import Predictor
 
@@ -231,7 +238,7 @@ def ask_about_images(config: InferenceConfig) -> None:
         if run is None:
             return
         try:
-            predictor = _open(run, config)
+            predictor = open_predictor(run, config)
         except (OSError, ValueError) as error:
             if config.run or not terminal.is_interactive():
                 raise

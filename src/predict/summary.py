@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..data.names import normalize
 from ..tables import format_percent, wilson
+from .inputs import fixed_part
 
 NAMED = 10  # wrong images that are named
 
@@ -28,12 +29,13 @@ class Summary:
     def __post_init__(self) -> None:
         self._known = {normalize(name): name for name in self.classes}
         root = Path(os.path.expanduser(self.wanted))
+        root = root if root.exists() else fixed_part(root)
         self._root = root.resolve() if root.is_dir() else None
 
     def add(self, path: Path, predicted: str, confidence: float) -> None:
         """Add an image with its most probable class."""
         self._confidences.setdefault(predicted, []).append(confidence)
-        true = self._find_class(path)
+        true = self.find_class(path)
         if true is None:
             self._unnamed += 1
         elif true == predicted:
@@ -41,7 +43,7 @@ class Summary:
         else:
             self._wrong.append(f"{path}: {predicted} ({format_percent(confidence)}), in a folder called {true}")
 
-    def _find_class(self, path: Path) -> str | None:
+    def find_class(self, path: Path) -> str | None:
         """Return the class that a folder of the input is called after, the outermost one; None if there is none."""
         if self._root is None:
             return None

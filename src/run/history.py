@@ -3,12 +3,15 @@
 import errno
 import math
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..machine.disk import append_text, format_csv, write_csv
 from ..trackers import Row, Tracker
 from .files import CURVES, METRICS
+
+DRAWING_SHARE = 0.2  # of the time, for drawing the curves; of short epochs, several are drawn at once
 
 
 class History:
@@ -17,6 +20,8 @@ class History:
     def __init__(self, folder: Path, trackers: Sequence[Tracker]) -> None:
         self._folder = folder
         self._trackers = trackers
+        self._draw_from = 0.0  # a time of the monotonic clock
+        self._undrawn: Sequence[Row] = ()
 
     def append(self, rows: Sequence[Row]) -> None:
         """Add the last row; the others were added before."""
@@ -29,12 +34,21 @@ class History:
             write_csv(path, rows)
         else:  # if a user deletes it during the run, it must stay deleted
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._folder))
-        self._draw(rows)
+        if time.monotonic() >= self._draw_from:
+            self._draw(rows)
+        else:
+            self._undrawn = rows
         for tracker in self._trackers:
             tracker.log(rows[-1:])
 
+    def finish(self) -> None:
+        """Draw the curves of the last epochs, if they are not drawn yet."""
+        if self._undrawn and self._folder.is_dir():
+            self._draw(self._undrawn)
+
     def rewrite(self, rows: Sequence[Row]) -> None:
         """Replace the contents by these rows: the files may have incomplete lines, or epochs that will be repeated."""
+        self._undrawn = ()
         for tracker in self._trackers:
             tracker.clear()
         if rows:
@@ -51,7 +65,10 @@ class History:
 
         names = dict.fromkeys(key for row in rows for key in row)
         columns = {name: [math.nan if row.get(name) is None else row[name] for row in rows] for name in names}
+        started, self._undrawn = time.monotonic(), ()
         plot_curves(columns, self._folder / CURVES)
+        ended = time.monotonic()
+        self._draw_from = ended + (ended - started) * (1 / DRAWING_SHARE - 1)
 
     def close(self) -> None:
         for tracker in self._trackers:

@@ -132,6 +132,8 @@ class Run:
             end.__cause__ = error
         try:
             self.wait()
+            with self._explained(self.folder / files.CURVES):
+                self._history.finish()
         except (OSError, KeyboardInterrupt) as failure:  # a second Ctrl-C does not wait for the checkpoint
             end = end or failure
             if error is not None and isinstance(failure, OSError):

@@ -78,10 +78,13 @@ def refuse_secrets(words: list[str]) -> None:
 
 
 def refuse_repeated(words: list[str]) -> None:
-    """Raise ValueError for a second `input=`: only the last one would be predicted."""
-    inputs = [word for word in words if name_key(word) == "input"]
-    if len(inputs) > 1:
-        raise ValueError(f"{' '.join(inputs)}: only one input is read; name a folder, or a glob: input='photos/*.jpg'")
+    """Raise ValueError for a second `input=` or `query=`: only the last one would be read."""
+    for key in ("input", "query"):
+        given = [word for word in words if name_key(word) == key]
+        if len(given) > 1:
+            raise ValueError(
+                f"{' '.join(given)}: only one {key} is read; name a folder, or a glob: {key}='photos/*.jpg'"
+            )
 
 
 def check_words(words: list[str], schema: type) -> None:

@@ -1,29 +1,23 @@
 """A run, as its page shows it: configuration, environment, results, files."""
 
-import contextlib
-import functools
 import json
 import math
 import os
 import shlex
-import threading
 from pathlib import Path
 from typing import Any
 
-from ..config.compose import USER_ERRORS, compose_values, flatten, read_values, to_plain
-from ..config.options import list_options
-from ..config.overrides import name_key
 from ..machine.disk import read_csv, read_object, short_path
 from ..machine.regular import open_regular, read_regular
 from ..machine.streams import printable_cell
 from ..run import files
+from ..run.changes import list_changes, read_settings, show_setting
 from ..run.messages import resume_command
 from ..run.saved import SavedRun
 from ..run.validate import as_number
 from .index import make_id
 
 LOG_BYTES = 2**20  # at the end of a log, which are read
-HIDDEN = ("sweep.", "resume", "check")  # keys that do not say what a run is
 FIGURES = {
     files.PREDICTIONS: "Predictions for test images",
     files.ATTENTION: "Attention, layer by layer",
@@ -46,7 +40,6 @@ TESTED = {
     "loss": "loss",
     "images": "images",
 }
-_composing = threading.Lock()  # Hydra composes one configuration at a time
 
 
 def describe_details(run: SavedRun) -> dict[str, Any]:
@@ -55,9 +48,11 @@ def describe_details(run: SavedRun) -> dict[str, Any]:
     return {
         "input": _read_input(run),
         "classes": read_classes(run),
-        "config": _read_config(run, environment),
+        "config": _read_config(run),
         "environment": [
-            {"key": key, "value": _show(value)} for key, value in environment.items() if value not in (None, [], {})
+            {"key": key, "value": show_setting(value)}
+            for key, value in environment.items()
+            if value not in (None, [], {})
         ],
         "command": shlex.join(["python", *map(str, environment.get("command") or [])])
         if isinstance(environment.get("command"), list)
@@ -137,55 +132,17 @@ def read_classes(run: SavedRun) -> list[str] | None:
     return [str(name) for name in names] if isinstance(names, list) else None
 
 
-def _read_config(run: SavedRun, environment: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def _read_config(run: SavedRun) -> dict[str, list[dict[str, Any]]]:
     """Return all values by key, and those that are not the defaults of the chosen options."""
-    try:
-        values = read_values(run.folder / files.CONFIG)
-    except Exception:  # yaml raises various types
-        return {"changed": [], "all": []}
-    shown = {key: value for key, value in values.items() if not key.startswith(HIDDEN)}
-    choices = [
-        f"{group}={option.split(',')[0]}"
-        for group, option in sorted(run.choices().items())
-        if group != "experiment" and option.split(",")[0] in list_options(group)
-    ]
-    defaults = compose_defaults(*choices)
-    typed = {name_key(str(word)) for word in environment.get("overrides") or []}
-    changed = [
-        {"key": key, "value": _show(value), "default": _show(defaults.get(key))}
-        for key, value in shown.items()
-        if _differs(value, defaults.get(key)) and (key in typed or defaults.get(key) is not None)
-    ]
-    return {"changed": changed, "all": [{"key": key, "value": _show(value)} for key, value in shown.items()]}
-
-
-def compose_defaults(*choices: str) -> dict[str, Any]:
-    """Return the values of `configs/` for these options by dotted key; {} if they do not go together."""
-    with contextlib.suppress(*USER_ERRORS), _composing:
-        return _compose(*choices)
-    return {}
-
-
-@functools.lru_cache(maxsize=32)
-def _compose(*choices: str) -> dict[str, Any]:
-    return flatten(to_plain(compose_values(*choices)))
-
-
-def _differs(value: Any, default: Any) -> bool:
-    if default == "???":  # a key that must be typed, or that the option does not have
-        return value is not None
-    if isinstance(value, float) and isinstance(default, float | int):
-        return not math.isclose(value, default, rel_tol=1e-9)
-    return _show(value) != _show(default)
-
-
-def _show(value: Any) -> str:
-    """Return a value as it is typed."""
-    if isinstance(value, str):
-        return printable_cell(value)
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return printable_cell(json.dumps(value, ensure_ascii=False, default=str))
+    settings = read_settings(run)
+    changes = list_changes(run, settings)
+    return {
+        "changed": [
+            {"key": key, "value": show_setting(value), "default": show_setting(default)}
+            for key, (value, default) in changes.items()
+        ],
+        "all": [{"key": key, "value": show_setting(value)} for key, value in settings.items()],
+    }
 
 
 def _read_test(run: SavedRun) -> list[dict[str, Any]] | None:

@@ -10,7 +10,7 @@ from ..config.checks import Rule
 from ..config.comments import describe_option, read_comments
 from ..config.options import GROUPS, list_options, option_keys
 from ..config.schema import TrainConfig
-from .details import compose_defaults
+from ..run.changes import compose_defaults
 
 CHOICES = ("dataset", "model", "experiment", "optimizer", "scheduler", "augmentation")
 LEFT_OUT = ("sweep", "resume", "check")  # sections and keys that mean nothing for one new run

@@ -1,4 +1,4 @@
-"""Training from the page: `python train.py WORDS`, each in a session of its own, which outlives the page.
+"""What the page starts: `python train.py WORDS`, or an export, each in a session of its own, which outlives the page.
 
 What is going on is read from the folders of runs. Kept here is only what a process prints before it has one.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..config.compose import CONFIGS
+from ..config.initial import HUB
 from ..config.keys import list_keys
 from ..config.overrides import PATH_KEYS, is_quoted, quote_path, split_override, type_value, unquote_path
 from ..config.schema import TrainConfig
@@ -29,7 +30,7 @@ from .errors import PageError, find_key
 from .folders import allow
 from .index import RunIndex, SavedSweep, make_id
 
-TRAIN = CONFIGS.parent / "train.py"
+TRAIN, INFERENCE = CONFIGS.parent / "train.py", CONFIGS.parent / "inference.py"
 CHECK_SECONDS = 60.0
 MOST_STARTS = 50  # that are remembered
 MOST_WORDS, LONGEST = 200, 4096
@@ -48,10 +49,12 @@ class Start:
     sweep: Path | None = None  # the folder of its sweep, if it is one
     id: str = field(default_factory=lambda: os.urandom(6).hex())
     run: str | None = None  # the id of its run, once it has one
+    exports: str | None = None  # the id of the run that it exports, instead of training one
 
     @property
     def command(self) -> str:
-        return shlex.join(["python", "train.py", *map(unquote_path, self.words)])
+        program = TRAIN if self.exports is None else INFERENCE
+        return shlex.join(["python", program.name, *map(unquote_path, self.words)])
 
     def read(self) -> str:
         """Return the end of what it has printed."""
@@ -110,6 +113,8 @@ class Jobs:
                 if key == "dataset.subfolder":  # inside the data set
                     if os.path.isabs(plain) or ".." in Path(plain).parts:
                         raise PageError(f"{word}: it is a folder inside the data set", key=key)
+                elif key == "init.weights" and HUB.match(plain):  # no path
+                    continue
                 elif key != "init.weights" or os.sep in plain or plain.startswith((".", "~")) or os.path.exists(plain):
                     allow(plain, self._roots, key)
 
@@ -132,7 +137,8 @@ class Jobs:
 
     def _is_starting(self, start: Start) -> bool:
         """Return whether a process that was started for a single run has no run yet."""
-        return start.sweep is None and start.process.poll() is None and self._find_run(start) is None
+        trains = start.sweep is None and start.exports is None
+        return trains and start.process.poll() is None and self._find_run(start) is None
 
     def list_running(self) -> list[SavedRun]:
         """Return the runs that train on this machine, the newest first."""
@@ -157,16 +163,30 @@ class Jobs:
     def resume_sweep(self, sweep: SavedSweep) -> Start:
         return self._spawn(["--multirun", f"resume={sweep.folder}"], sweep.folder)
 
-    def _spawn(self, words: list[str], sweep: Path | None = None) -> Start:
+    def export(self, run: SavedRun, formats: Sequence[str]) -> Start:
+        """Write formats into the run's folder. Raises PageError if that is being done already."""
+        with self._lock:
+            identity, last = make_id(run.folder), self.find_export(run)
+            if last is not None and last.process.poll() is None:
+                raise PageError("this run is being exported; wait until that has ended", 409)
+            words = ["task=export", f"run={run.folder}", f"formats=[{','.join(formats)}]"]
+            return self._spawn(words, exports=identity)
+
+    def find_export(self, run: SavedRun) -> Start | None:
+        """Return the last export of a run that was started here, None if there was none."""
+        starts = (start for start in reversed(list(self._starts.values())) if start.exports == make_id(run.folder))
+        return next(starts, None)
+
+    def _spawn(self, words: list[str], sweep: Path | None = None, exports: str | None = None) -> Start:
         output = tempfile.TemporaryFile()  # noqa: SIM115 - for as long as the process is remembered
         process = subprocess.Popen(
-            [sys.executable, str(TRAIN), *words],
+            [sys.executable, str(TRAIN if exports is None else INFERENCE), *words],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        start = Start(words, process, output, sweep)
+        start = Start(words, process, output, sweep, exports=exports)
         with self._lock:
             self._starts[start.id] = start
             for old in [old for old in self._starts.values() if old.process.poll() is not None][:-MOST_STARTS]:
@@ -176,7 +196,8 @@ class Jobs:
     def list_starts(self) -> list[dict[str, Any]]:
         """Return the processes that are starting or have failed to, the newest first."""
         with self._lock:
-            shown = [self.describe(start) for start in reversed(list(self._starts.values()))]
+            starts = [start for start in self._starts.values() if start.exports is None]
+            shown = [self.describe(start) for start in reversed(starts)]
         return [start for start in shown if start["state"] != "ended" or start["error"]]
 
     def open_start(self, wanted: str) -> Start:
@@ -186,7 +207,7 @@ class Jobs:
 
     def describe(self, start: Start) -> dict[str, Any]:
         code = start.process.poll()
-        if start.run is None:
+        if start.run is None and start.exports is None:
             start.run = self._find_run(start)
         sweep = self._find_sweep(start)
         output, error, key = start.read(), None, None
@@ -196,7 +217,7 @@ class Jobs:
         return {
             "id": start.id,
             "command": start.command,
-            "state": "ended" if code is not None else "training" if start.run or sweep else "starting",
+            "state": "ended" if code is not None else self._name_work(start, sweep),
             "output": output,
             "code": code,
             "run": start.run,
@@ -204,6 +225,9 @@ class Jobs:
             "error": error,
             "key": key,
         }
+
+    def _name_work(self, start: Start, sweep: str | None) -> str:
+        return "exporting" if start.exports else "training" if start.run or sweep else "starting"
 
     def _find_run(self, start: Start) -> str | None:
         """Return the id of the run that a process trains, by the number of the process, which the run has noted."""

@@ -2,17 +2,20 @@
 
 import asyncio
 import contextlib
+import shlex
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, Response
 from starlette.concurrency import run_in_threadpool
 
+from ..machine.disk import short_path
 from ..run.files import SWEEP_PICTURE
 from ..run.saved import SavedRun
 from . import compare, results
 from .details import describe_details, find_file, read_classes, read_log, read_metrics
 from .errors import PageError
+from .exports import describe_exports, find_export
 from .predictions import describe_result
 from .state import State
 
@@ -43,7 +46,12 @@ def show_run(state: State, wanted: str) -> dict[str, Any]:
     with contextlib.suppress(PageError):  # what is wrong with the table is said where it is shown
         tested = results.read_tested(run)
     confused = results.list_confused(tested)
-    return {"run": describe_run(state, run), **describe_details(run), "confused": confused}
+    return {
+        "run": describe_run(state, run),
+        **describe_details(run),
+        "confused": confused,
+        "exports": show_exports(state, run),
+    }
 
 
 @router.get("/runs", summary="The table of runs")
@@ -133,6 +141,31 @@ def get_file(request: Request, run: str, name: str) -> FileResponse:
         raise PageError("the run has no such file, or it is not offered", 404)
     shown = path.suffix == ".png"
     return FileResponse(path, filename=None if shown else path.name, headers={"Cache-Control": "private, max-age=300"})
+
+
+@router.get(
+    "/runs/{run}/exports", summary="The exports of a run: formats, files, how nearly they agree, and the last start"
+)
+def get_exports(request: Request, run: str) -> dict[str, Any]:
+    state = state_of(request)
+    return show_exports(state, state.index.open_run(run))
+
+
+def show_exports(state: State, run: SavedRun) -> dict[str, Any]:
+    started = state.jobs.find_export(run)
+    command = f"python inference.py task=export run={shlex.quote(short_path(run.folder))}"
+    last = None if started is None else state.jobs.describe(started)
+    return {**describe_exports(run), "command": command, "started": last}
+
+
+@router.get("/runs/{run}/exports/{name:path}", summary="A file of an export, to download", response_class=FileResponse)
+def get_export(request: Request, run: str, name: str) -> FileResponse:
+    path = find_export(state_of(request).index.open_run(run), name)
+    if path is None:
+        raise PageError("the run has no such export, or it is not offered", 404)
+    # Never shown by the browser: a page of an export has scripts, and a run may be a stranger's.
+    headers = {"Content-Security-Policy": "sandbox; default-src 'none'"}
+    return FileResponse(path, media_type="application/octet-stream", filename=path.name, headers=headers)
 
 
 @router.get("/sweeps/{sweep}", summary="A sweep: its ranking and its jobs")

@@ -1,4 +1,4 @@
-"""Start, stop and resume training, and what the form for it needs."""
+"""Start, stop and resume training, what the form for it needs; and export runs."""
 
 from typing import Annotated, Any
 
@@ -6,12 +6,14 @@ from fastapi import APIRouter, Body, Request
 from fastapi.responses import FileResponse
 
 from .errors import PageError
+from .exports import check_formats
 from .folders import list_folders
 from .form import describe_form
 from .routes_runs import state_of
 from .state import State
 
 router = APIRouter(prefix="/api", tags=["train"])
+Formats = Annotated[list[str], Body(embed=True, description="as in formats= of the command line: ['timm', 'onnx']")]
 Words = Annotated[list[str], Body(embed=True, description="settings as typed: ['dataset=digits', 'seed=1']")]
 
 
@@ -19,7 +21,9 @@ def writable(request: Request) -> State:
     """Return the state. Raises PageError if the page only shows and predicts."""
     state = state_of(request)
     if state.config.serve.read_only:
-        raise PageError("this page is read-only (serve.read_only=true): it starts, stops and resumes nothing", 403)
+        raise PageError(
+            "this page is read-only (serve.read_only=true): it starts, stops, resumes and exports nothing", 403
+        )
     return state
 
 
@@ -82,6 +86,13 @@ def stop(request: Request, run: str) -> dict[str, str]:
 def resume(request: Request, run: str, words: Words = []) -> dict[str, Any]:  # noqa: B006 - FastAPI copies it
     state = writable(request)
     return state.jobs.describe(state.jobs.resume(state.index.open_run(run), words))
+
+
+@router.post("/runs/{run}/exports", summary="Write a run in formats of other programs", status_code=201)
+def export(request: Request, run: str, formats: Formats) -> dict[str, Any]:
+    state = writable(request)
+    found = state.index.open_run(run)
+    return state.jobs.describe(state.jobs.export(found, check_formats(found, formats)))
 
 
 @router.post("/sweeps/{sweep}/stop", summary="Save and stop the running jobs of a sweep, and begin no others")

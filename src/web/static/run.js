@@ -4,6 +4,7 @@ import { actions } from "./actions.js";
 import { get, repeat } from "./api.js";
 import { Chart } from "./charts.js";
 import { badge, bytes, copyable, count, duration, fill, find, h, initial, minutes, moment, openDialog, page, percent, refill, say, scroll, table } from "./dom.js";
+import { exportsOf } from "./exports.js";
 import { browser, grid, openGallery } from "./gallery.js";
 import { confusionMatrix } from "./matrix.js";
 
@@ -106,7 +107,7 @@ function drawDetails() {
   fill(find("results"), details.test ? results(run) : h("section", {}, h("h2", {}, "Results"), h("p", {}, run.status === "running" ? "The test images are used once, at the end." : "There are none: the test images are used once, at the end of a run. Resume it to get there.")));
   fill(find("about"), h("h2", {}, "Use it"), commands(run), h("h2", {}, "Configuration"), configuration(details.config),
     h("h2", {}, "Environment"), h("details", {}, h("summary", {}, "Versions, machine, command"), scroll("Environment", table(["key", "value"], details.environment.map((row) => [row.key, row.value])))),
-    h("h2", {}, "Files"), files(details.files));
+    h("h2", {}, "Files"), files(details.files), h("h2", {}, "Export"), exportsOf(run, details.exports));
   if (details.predictions) loadTested(run.id);
 }
 
