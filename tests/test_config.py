@@ -439,6 +439,11 @@ def test_synonyms_point_at_keys_that_exist() -> None:
     assert set(SYNONYMS.values()) <= set(list_keys(TrainConfig)) | set(list_keys(InferenceConfig))
 
 
+@pytest.mark.parametrize("key", ["dataset.image_size", "model.image_size"])
+def test_a_typed_image_size_goes_before_that_of_a_recipe(key: str) -> None:
+    assert compose("experiment=finetune", f"{key}=96").model.image_size == (96, 96)
+
+
 @pytest.mark.parametrize(("size", "patch"), [(8, 2), (28, 4), (32, 4), (64, 8), (96, 12), (128, 16), (224, 16)])
 def test_the_patch_size_follows_the_image_size(size: int, patch: int) -> None:
     assert compose(f"model.image_size={size}").model.patch_size == patch

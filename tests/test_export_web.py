@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from helpers import compose_inference
 from onnx import TensorProto, helper
 
 from src.data.images import Preprocessing
@@ -187,6 +188,13 @@ def test_without_npm_the_command_for_elsewhere_is_named(bundle: Bundle, monkeypa
         "a file; name it here: web_runtime=FILE.tgz"
     )
     assert explain(replace(bundle, web_runtime="gone.tgz")) == "web_runtime=gone.tgz is not a file"
+
+
+@pytest.mark.parametrize("others", [("task=export",), ("task=export", "formats=[onnx,timm]"), ("task=list",)])
+def test_a_runtime_without_a_page_is_refused(others: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match=r"web_runtime is for task=export formats=\[web\]; leave it out otherwise"):
+        compose_inference("web_runtime=x.tgz", *others)
+    assert compose_inference("web_runtime=x.tgz", "task=export", "formats=[onnx,web]").web_runtime == "x.tgz"
 
 
 def make_npm(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:

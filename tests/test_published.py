@@ -178,8 +178,13 @@ def test_model_and_normalization_follow_from_the_weights_whatever_the_recipe(tmp
     assert (model.image_size, model.patch_size, model.embedding_dim, model.num_layers) == ((16, 16), 4, 64, 2)
     assert (model.num_heads, model.drop_path, config.init.layer_decay) == (4, 0.1, 0.75)
     assert (data.mean, data.std, data.interpolation, data.channels) == ([0.5] * 3, [0.25] * 3, "bilinear", 3)
-    larger = compose_from(tmp_path / "vit", "dataset.image_size=32", "model.patch_size=8", root=tmp_path).model
-    assert (larger.image_size, larger.patch_size, larger.num_layers) == ((32, 32), 8, 2)
+    for recipe in ([], ["experiment=finetune"]):
+        sizes = ["dataset.image_size=32", "model.patch_size=8", *recipe]
+        larger = compose_from(tmp_path / "vit", *sizes, root=tmp_path).model
+        assert (larger.image_size, larger.patch_size, larger.num_layers) == ((32, 32), 8, 2)
+    message = "dataset.image_size=30 does not fit the patches of the weights, 4 px; write dataset.image_size=28 or data"
+    with pytest.raises(ValueError, match=message):
+        compose_from(tmp_path / "vit", "dataset.image_size=30", root=tmp_path)
 
 
 def test_what_contradicts_published_weights_is_refused_but_for_what_no_tensor_tells(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for folder in ("photos", "imagenet"):
         (tmp_path / folder).mkdir()
-    (tmp_path / "vit.pt").touch()
+    (tmp_path / "WEIGHTS").mkdir()
 
 
 def header_of(path: Path) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from .checks import format_size
 from .options import SIZE, option_keys
 from .overrides import show_value
 from .schema import TrainConfig
@@ -91,8 +92,24 @@ def take_over(config: TrainConfig, origin: Origin, typed: Collection[str]) -> Tr
     size = origin.model.get("image_size")
     if size is not None and not {"model.image_size", "dataset.image_size"} & set(typed):
         model["image_size"] = size
+    elif "patch_size" in model:
+        _check_size(config, model["patch_size"], typed)
     look = _choose_preprocessing(config, origin, typed)
     return replace(config, model=replace(config.model, **model), dataset=replace(config.dataset, **look))
+
+
+def _check_size(config: TrainConfig, patch: int, typed: Collection[str]) -> None:
+    """Refuse an image size that was typed and is no multiple of the weights' patches, and name some that are."""
+    key = "model.image_size" if "model.image_size" in typed else "dataset.image_size"
+    size = config.model.image_size if key == "model.image_size" else config.dataset.image_size
+    if size is None or all(side % patch == 0 for side in size):
+        return
+    smaller, larger = ([max(1, side // patch + more) * patch for side in size] for more in (0, 1))
+    near = " or ".join(f"{key}={format_size((sides[0], sides[1]))}" for sides in (smaller, larger))
+    raise ValueError(
+        f"{key}={format_size(size)} does not fit the patches of the weights, {patch} px; write {near}, or another "
+        "model.patch_size, to which they are resampled"
+    )
 
 
 def _is_typed(key: str, typed: Collection[str]) -> bool:

@@ -32,7 +32,7 @@ def resolve(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
     if isinstance(config.check, str):
         _check_report(Path(config.check), config.dataset)
     _check_split(config.dataset, typed)
-    config = _resolve_augmentation(_resolve_sizes(_resolve_training(config)))
+    config = _resolve_augmentation(_resolve_sizes(_resolve_training(config), typed))
     _check_augmentation(config.augmentation, typed)
     check(
         "training.patch_dropout_off_share" not in typed or bool(config.training.patch_dropout),
@@ -105,8 +105,11 @@ def _resolve_training(config: TrainConfig) -> TrainConfig:
     return replace(config, training=replace(config.training, epochs=epochs, patch_dropout=patch_dropout))
 
 
-def _resolve_sizes(config: TrainConfig) -> TrainConfig:
-    size = config.model.image_size or config.dataset.image_size or (128, 128)
+def _resolve_sizes(config: TrainConfig, typed: Collection[str]) -> TrainConfig:
+    """Choose the image size, of the two keys the one that was typed, and the patches that fit."""
+    of_dataset = "dataset.image_size" in typed and "model.image_size" not in typed
+    sizes = config.model.image_size, config.dataset.image_size
+    size = next(filter(None, reversed(sizes) if of_dataset else sizes), (128, 128))
     patch = config.model.patch_size or default_patch_size(size, config.model.stem)
     return replace(config, model=replace(config.model, image_size=size, patch_size=patch))
 
