@@ -25,10 +25,11 @@ def train(config: TrainConfig, job: Job) -> float:
     from src.engine.epoch import StepControl, StepWatch, TimeLimit, make_row, summarize, train_steps
     from src.engine.evaluation import choose_best, evaluate, validate
     from src.engine.features import count_evaluated
-    from src.engine.memory import OutOfMemory, fit_memory
+    from src.engine.memory import OutOfMemory, count_parameters, fit_memory
     from src.engine.profile import StepProfiler
     from src.engine.trainer import Progress
     from src.evaluate import write_augmentations, write_check, write_figures, write_test
+    from src.initialize import load_initial_weights
     from src.machine.disk import short_path
     from src.machine.memory import peak_memory
     from src.run.files import LAST
@@ -64,12 +65,12 @@ def train(config: TrainConfig, job: Job) -> float:
 
     # The model, the fastest way to compute it on this device, and its trainer.
     model = build.build_model(config, device, job.choices.get("model", ""))
-    build.load_initial_weights(model, config, data.classes, resumed=(folder / LAST).is_file())
+    load_initial_weights(model, config, data.classes, resumed=(folder / LAST).is_file())
     config = build.choose_computing(config, model, len(data.train), world)
     training, epochs = config.training, config.training.epochs
     assert epochs is not None  # a complete configuration has no null
     trainer = build.build_trainer(config, model, look, data.train.labels, world)
-    steps, parameters = trainer.steps_per_epoch(data.train), build.count_parameters(model)
+    steps, parameters = trainer.steps_per_epoch(data.train), count_parameters(model)
     open_run = Run.resume if config.resume else Run.begin
 
     with (

@@ -27,10 +27,12 @@ from published import as_npz, as_openclip, randomize  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from src.machine.disk import read_object  # noqa: E402
+from src.machine.memory import format_bytes  # noqa: E402
 from src.model import VisionTransformer  # noqa: E402
 from src.pretrained.files import read_weights  # noqa: E402
 from src.pretrained.load import load_weights  # noqa: E402
 from src.pretrained.published import find_published  # noqa: E402
+from src.run.files import EXPORTS, PARITY  # noqa: E402
 from src.tables import Table  # noqa: E402
 
 Reference = Callable[[Tensor], Tensor]
@@ -130,9 +132,11 @@ def tabulate_sources() -> Table:
 def tabulate_targets(runs: list[Path]) -> Table:
     rows = []
     for run in runs:
-        for name, facts in read_object(run / "exports" / "parity.json").get("formats", {}).items():
-            rows.append((run.name, name, str(facts.get("images")), f"{facts.get('max_difference', 0):.1e}"))
-    return Table(("run", "format", "images", "largest difference of a probability"), rows)
+        for name, facts in read_object(run / EXPORTS / PARITY)["formats"].items():
+            size = format_bytes(sum(file["bytes"] for file in facts["files"].values()))
+            numbers = f"{facts['max_probability_difference']:.1e}", f"{facts['same_class']:.1%}"
+            rows.append((run.name, f"`{name}`", facts["read_by"], size, facts["source"], *numbers))
+    return Table(("run", "format", "read by", "size", "checked on", "max Δp", "same class"), rows)
 
 
 def main() -> None:

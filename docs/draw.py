@@ -78,6 +78,7 @@ FLOORS: list[tuple[str, str, tuple[str, str], list[list[tuple[str, str]]]]] = [
                 ("export/", "other formats"),
                 ("evaluate", "test, figures"),
                 ("build", "config → parts"),
+                ("initialize", "first weights"),
             ]
         ],
     ),

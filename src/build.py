@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from .augment.pipeline import Augmentation, stored_size
 from .config.features import describe_changing, freezes_backbone, list_random
-from .config.initial import Origin, find_run
-from .config.overrides import show_value
 from .config.resolve import complete, default_patch_size
 from .config.schema import TrainConfig, TrainingConfig
+from .config.size import estimate_parameters
 from .data.images import Preprocessing, Track
 from .data.load import Data, Split
 from .distributed.models import wrap_model
@@ -20,28 +19,20 @@ from .distributed.torchrun import read_place
 from .distributed.world import World, join_world, local_device
 from .engine.evaluation import count_gflops
 from .engine.features import replace_images
-from .engine.memory import estimate_memory, estimate_parameters, is_out_of_memory
+from .engine.memory import count_parameters, estimate_memory, is_out_of_memory
 from .engine.trainer import Progress, Trainer, balanced_weights
 from .engine.trial import Work, choose_kernels, compile_blocks, use_kernels
 from .machine.devices import choose_algorithms, choose_device
-from .machine.disk import short_path
 from .machine.kernels import PRECISIONS, Wanted, choose_precision
 from .machine.memory import format_bytes, keep_freed_memory, reset_peak_memory, total_memory
 from .model import VisionTransformer
 from .optim import ExponentialMovingAverage, LearningRate, build_optimizer
-from .pretrained.files import read_weights
-from .pretrained.freeze import freeze, list_untrained
-from .pretrained.load import LoadReport, load_weights, match_head
-from .pretrained.lora import add_adapters
-from .pretrained.published import Published, find_published
 from .run.checkpoint import explain_damage
 from .run.files import LAST
 from .run.limits import still_ends
 from .run.log import log, log_lines
 from .run.record import Run
 from .run.resume import describe_changes
-from .run.weights import InitialWeights, find_weights
-from .seeding import generator_for
 
 ALONE = World(0, 0, 1)
 
@@ -120,77 +111,6 @@ def _refuse_too_large(config: TrainConfig, device: torch.device) -> None:
             f"trained on one image, but {place} has {format_bytes(total)}; a smaller model=, "
             "model.embedding_dim, model.num_layers or dataset.image_size, or a larger model.patch_size needs less"
         )
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Return the number of weights that are saved, in which adapters are merged."""
-    return sum(weight.numel() for weight in model.state_dict().values())
-
-
-def load_initial_weights(
-    model: VisionTransformer, config: TrainConfig, classes: list[str], resumed: bool = False
-) -> None:
-    """Load `init.weights` into the model, unless a checkpoint follows (resumed); freeze it, and add adapters."""
-    init, report = config.init, None
-    if init.weights and not resumed:
-        report = _load_initial_weights(model, config, classes)
-    if init.layer_decay and not init.weights:
-        log.warning("init.layer_decay without init.weights: the first layers are random and learn slowest")
-    _freeze(model, config)
-    if not resumed and (random := list_untrained(model, report)):
-        log.warning(f"frozen at random values, as nothing was loaded for them: {', '.join(random)}")
-
-
-def _load_initial_weights(model: VisionTransformer, config: TrainConfig, classes: list[str]) -> LoadReport:
-    found, published = _find_weights(config)
-    weights, origin = read_weights(found.path), found.origin
-    if config.model.zero_init_head:
-        tensors, fresh_head, head = weights.tensors, "model.zero_init_head=true", ""
-    else:
-        tensors, fresh_head, head = match_head(weights.tensors, model, found.classes, classes)
-    source = f"{short_path(found.path)} ({weights.place})" if weights.place else short_path(found.path)
-    resample = origin.resamples_patches and origin.model.get("stem") == config.model.stem
-    report = load_weights(model, tensors, source, origin.grid, config.init.strict, fresh_head, resample)
-    lines = [*report.lines(), head, *(published.lines(config) if published else [])]
-    log_lines(f"init      {line}" for line in lines if line)
-    if published is None:
-        log.info(f"init      {_compare_preprocessing(config, origin)}")
-    else:
-        line, known = published.describe_statistics(config)
-        (log.info if known else log.warning)(f"init      {line}")
-    return report
-
-
-def _find_weights(config: TrainConfig) -> tuple[InitialWeights, Published | None]:
-    """Return the initial weights, and what is known about them besides if they are of no run."""
-    wanted = config.init.weights
-    assert wanted is not None
-    folder = find_run(wanted)
-    if folder is not None:
-        return find_weights(wanted, folder), None
-    published = find_published(wanted, config.init.strict)
-    return InitialWeights(published.path, published.origin, published.card.classes), published
-
-
-def _compare_preprocessing(config: TrainConfig, origin: Origin) -> str:
-    """Return how images are prepared, and whether the run's weights were trained with that."""
-    keys = ("mean", "std", "interpolation", "resize")
-    values = {key: getattr(config.dataset, key) for key in keys}
-    shown = " ".join(f"dataset.{key}={show_value(value)}" for key, value in values.items() if value is not None)
-    other = [key for key in keys if origin.dataset.get(key) != values[key]]
-    told = f"but for {', '.join(other)} as in the weights' run" if other else "as in the weights' run"
-    return f"preprocessing {told}: {shown}"
-
-
-def _freeze(model: VisionTransformer, config: TrainConfig) -> None:
-    rank, parameters = config.init.lora_rank, count_parameters(model)
-    trainable = freeze(model, config.init.freeze if rank is None else "backbone")
-    if rank is not None:
-        adapters = add_adapters(model, rank, generator_for("lora", config.seed))
-        trained = f"{adapters:,} of adapters of rank {rank} and {trainable:,} of the head"
-        log.info(f"lora      {trained} are trained; {parameters - trainable:,} parameters are frozen")
-    elif trainable < parameters:
-        log.info(f"frozen    {parameters - trainable:,} parameters; {trainable:,} are trained")
 
 
 def choose_computing(config: TrainConfig, model: VisionTransformer, num_images: int, world: World) -> TrainConfig:

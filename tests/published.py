@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer as TimmVisionTransf
 from torch import Tensor, nn
 
 
-def randomize(module: nn.Module, spread: float = 0.1) -> nn.Module:
+def randomize(module: nn.Module, spread: float = 0.1) -> Any:
     """Add random values to all parameters: biases are 0 and norms 1 as initialized, so that copies would not show."""
     torch.manual_seed(3)
     with torch.no_grad():

@@ -16,7 +16,7 @@ LAYERS = {
     0: {"model", "augment", "metrics", "distributed", "seeding", "signals", "config", "machine"},
     1: {"data", "optim", "plots", "terminal", "tables", "trackers"},
     2: {"engine", "run", "pretrained"},
-    3: {"predict", "evaluate", "sweep", "compare", "export", "build"},
+    3: {"predict", "evaluate", "sweep", "compare", "export", "build", "initialize"},
     4: {"start", "web"},
 }
 FLOOR = {module: floor for floor, modules in LAYERS.items() for module in modules}

@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ def quick_pictures() -> Iterator[None]:
 
 def make_model() -> VisionTransformer:
     torch.manual_seed(0)
-    sizes = {"embedding_dim": 16, "num_layers": 2, "num_heads": 2}
+    sizes: dict[str, Any] = {"embedding_dim": 16, "num_layers": 2, "num_heads": 2}
     return VisionTransformer(image_size=8, patch_size=4, in_channels=3, num_classes=3, **sizes)
 
 

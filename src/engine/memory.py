@@ -11,8 +11,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..config.size import estimate_parameters
 from ..data.images import Preprocessing
 from ..data.load import Split
 from ..data.storage import Images
@@ -77,14 +78,9 @@ class OutOfMemory:
 MOMENTS = {"adamw": 2, "adam": 2}
 
 
-def estimate_parameters(model: Any) -> int:
-    """Return the number of parameters of a model's configuration, but for a few thousand, before it is built."""
-    dim, hidden = model.embedding_dim, int(model.embedding_dim * model.mlp_ratio)
-    height, width = model.image_size
-    tokens = (height // model.patch_size) * (width // model.patch_size)
-    positions = tokens * dim if model.position_embedding == "learned" else 0
-    patches = (model.in_channels or 1) * model.patch_size**2
-    return model.num_layers * (4 * dim**2 + 2 * dim * hidden) + positions + dim * (patches + (model.num_classes or 1))
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of weights that are saved, in which adapters are merged."""
+    return sum(weight.numel() for weight in model.state_dict().values())
 
 
 def estimate_memory(config: Any, shards: int) -> int:

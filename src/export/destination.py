@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..machine.disk import read_object
-
-PARITY = "parity.json"  # what was written, from which weights, and how nearly it agrees
+from ..run.files import PARITY
 
 
 class Destination:

@@ -6,28 +6,24 @@ import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
 from .. import terminal
 from ..config.inference import InferenceConfig
-from ..engine.memory import estimate_parameters
 from ..machine.disk import short_path, write_json
 from ..machine.memory import format_bytes
-from ..model import VisionTransformer
-from ..run.files import BEST, EXPORTS
+from ..run.best import load_best
+from ..run.files import BEST, EXPORTS, PARITY
 from ..run.saved import SavedRun, choose_run, name_others
 from ..signals import Interrupts
 from .bundle import Bundle
 from .card import write_card
 from .choose import check_formats, choose_formats
-from .destination import PARITY, Destination, describe_files, hash_file
+from .destination import Destination, describe_files, hash_file
 from .formats import FORMATS
 from .parity import Agreement, measure
 from .samples import collect_samples
@@ -76,16 +72,7 @@ def _announce(bundle: Bundle, left_out: Mapping[str, str]) -> None:
 def open_bundle(run: SavedRun) -> Bundle:
     """Return a run with its model and the images on which exports are checked. Raises ValueError if it is damaged."""
     config, classes, preprocessing = run.load()
-    path = run.folder / BEST
-    if 4 * estimate_parameters(config.model) > 2 * path.stat().st_size + 2**20:  # before a model that large is built
-        raise ValueError(f"{path} has {format_bytes(path.stat().st_size)}, too little for the model of this run")
-    model = VisionTransformer(**asdict(config.model))
-    try:
-        model.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError) as error:
-        reason = ": ".join(line.strip().rstrip(".") for line in str(error).splitlines()[:2])[:200]
-        raise ValueError(f"the weights of {run.folder} are damaged or of another model: {reason}") from error
-    model.float().eval().requires_grad_(False)
+    model = load_best(run.folder, config.model).requires_grad_(False)
     samples = collect_samples(run, config, preprocessing, model)
     return Bundle(run, config, model, classes, preprocessing, samples)
 

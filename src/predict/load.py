@@ -17,8 +17,8 @@ from ..data.images import Preprocessing
 from ..data.levels import to_bytes
 from ..data.read import make_upright
 from ..model import VisionTransformer
+from ..run.best import load_best
 from ..run.saved import choose_run
-from .predictor import load_best
 
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray  # an array is (H,W) or (H,W,C)
 

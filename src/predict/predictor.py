@@ -4,50 +4,24 @@ import itertools
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ..augment.normalize import normalize
-from ..config.schema import ModelConfig
 from ..data.decode import map_in_order
 from ..engine.attention import attention_to_patches
-from ..engine.memory import estimate_parameters
 from ..engine.trial import Trial, Work, choose_kernels, compile_blocks
 from ..machine.devices import autocast, choose_device
 from ..machine.kernels import PRECISIONS, Wanted, choose_precision, suits
-from ..machine.memory import format_bytes, keep_freed_memory
-from ..model import VisionTransformer
-from ..run.files import BEST
+from ..machine.memory import keep_freed_memory
+from ..run.best import load_best
 from ..run.saved import SavedRun
 
 WHATEVER_IS_FASTEST = Wanted()
-
-
-def _refuse_other_size(config: ModelConfig, path: Path) -> None:
-    """Raise ValueError if the file of weights is much smaller than the configured model, before that is built."""
-    parameters = estimate_parameters(config)
-    there = path.stat().st_size
-    if 4 * parameters > 2 * there + 2**20:
-        raise ValueError(f"{path} has {format_bytes(there)}, but the model of this run has {parameters:,} parameters")
-
-
-def load_best(folder: Path, config: ModelConfig) -> VisionTransformer:
-    """Return the model of a run with its best weights, on the CPU, in evaluation mode. Raises ValueError if damaged."""
-    _refuse_other_size(config, folder / BEST)
-    model = VisionTransformer(**asdict(config)).eval()
-    try:
-        model.load_state_dict(load_file(folder / BEST))
-    except (SafetensorError, RuntimeError) as error:
-        lines = [line.strip().rstrip(".") for line in str(error).splitlines()[:2]]
-        reason = ": ".join(filter(None, lines))[:200]
-        raise ValueError(f"the weights of {folder} are damaged or of another model: {reason}") from error
-    return model
 
 
 class Predictor:

@@ -15,6 +15,7 @@ PREDICTIONS, ATTENTION = "figures/predictions.png", "figures/attention.png"
 AUGMENTATIONS = "figures/augmentations.png"
 POSITION_EMBEDDINGS, PATCH_FILTERS = "figures/position_embeddings.png", "figures/patch_filters.png"
 EXPORTS = "exports"  # the folder of `task=export`, unless another one is named
+PARITY = "parity.json"  # of an export: what was written, from which weights, and how nearly it agrees
 PROFILE_TRACE, PROFILE_TABLE = "profile/trace.json", "profile/operations.txt"
 LOCK = ".lock"  # of a run, of a sweep, and of each of its jobs: see `claim`
 # Files of a sweep, next to the folders of its jobs, and in each of them.

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ..machine.disk import read_object
-from ..run.files import BEST, EXPORTS
+from ..run.files import BEST, EXPORTS, PARITY
 from ..run.saved import SavedRun
 from ..run.validate import as_number
 from .errors import PageError
 from .index import make_id
 
 INSTALL = "pip install -r requirements-export.txt"
-PARITY = "parity.json"
 CARD = ("README.md", PARITY, "training.yaml", "per_class.csv", "confusion_matrix.png", "curves.png")
 ONNX = ("onnx", "onnxscript", "onnxruntime")
 
