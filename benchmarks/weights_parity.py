@@ -37,7 +37,7 @@ from src.tables import Table  # noqa: E402
 
 Reference = Callable[[Tensor], Tensor]
 SPREAD = 0.02  # of the random values, as of trained weights
-SMALL = {"hidden_size": 384, "num_attention_heads": 6}
+SMALL: dict[str, Any] = {"hidden_size": 384, "num_attention_heads": 6}
 
 
 def make_sources(folder: Path) -> Iterator[tuple[str, str, Path, str, Reference]]:
@@ -76,10 +76,10 @@ def make_sources(folder: Path) -> Iterator[tuple[str, str, Path, str, Reference]
     path = folder / "timm"
     path.mkdir()
     model = randomize(timm.create_model("vit_small_patch16_224"), SPREAD)
-    timm.models.save_for_hf(model, path, model_config=model.pretrained_cfg)
+    timm.models.save_for_hf(model, str(path), model_config=model.pretrained_cfg)
     yield "timm, a folder of the Hub", "ViT-S/16", path, "logits", model
 
-    for name, config, build in (
+    hugging_face: list[tuple[str, Any, Any]] = [
         ("vit", transformers.ViTConfig(), transformers.ViTForImageClassification),
         ("deit", transformers.DeiTConfig(**SMALL, intermediate_size=1536), transformers.DeiTModel),
         ("dinov2", transformers.Dinov2Config(**SMALL, patch_size=14, image_size=518), transformers.Dinov2Model),
@@ -89,7 +89,8 @@ def make_sources(folder: Path) -> Iterator[tuple[str, str, Path, str, Reference]
             transformers.Dinov2WithRegistersModel,
         ),
         ("clip_vision_model", transformers.CLIPVisionConfig(hidden_act="gelu"), transformers.CLIPVisionModel),
-    ):
+    ]
+    for name, config, build in hugging_face:
         path = folder / name
         model = randomize(build(config), SPREAD)
         model.save_pretrained(path)

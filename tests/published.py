@@ -27,11 +27,22 @@ def make_timm(**options: Any) -> Any:
     return randomize(TimmVisionTransformer(**{**sizes, **options}))
 
 
-def save_timm(folder: Path, **facts: Any) -> Any:
-    """Write a folder as timm does for the Hub; return the model."""
-    arguments = {"img_size": 16, "patch_size": 4, "embed_dim": 64, "depth": 2, "num_heads": 4}
+def save_timm(folder: Path, patch_size: int = 4, **facts: Any) -> Any:
+    """Write a folder as timm does for the Hub, of a model of 4 x 4 patches; return the model."""
+    arguments: dict[str, Any] = {
+        "img_size": 4 * patch_size,
+        "patch_size": patch_size,
+        "embed_dim": 64,
+        "depth": 2,
+        "num_heads": 4,
+    }
     theirs = randomize(timm.create_model("vit_tiny_patch16_224", num_classes=3, **arguments))
-    told = {"input_size": [3, 16, 16], "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinear"}
+    told = {
+        "input_size": [3, 4 * patch_size, 4 * patch_size],
+        "mean": [0.5] * 3,
+        "std": [0.25] * 3,
+        "interpolation": "bilinear",
+    }
     config = {"architecture": "vit_tiny_patch16_224", "num_classes": 3, "model_args": arguments}
     config |= {"pretrained_cfg": told | {"crop_pct": 0.9, "license": "apache-2.0"}} | facts
     folder.mkdir()
@@ -65,7 +76,7 @@ def as_openclip(timm_model: Any) -> dict[str, Tensor]:
     return weights
 
 
-def as_npz(theirs: Any) -> dict[str, np.ndarray]:
+def as_npz(theirs: Any) -> dict[str, Any]:
     """Return the tensors of a model of timm as the original code in JAX stores them."""
     weights = {name: tensor.detach().numpy() for name, tensor in theirs.state_dict().items()}
     heads, dim = theirs.blocks[0].attn.num_heads, theirs.embed_dim

@@ -44,6 +44,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (run / "checkpoints/best.safetensors").touch()
     shutil.copytree(ROOT / "tests/saved/multirun/sweep", tmp_path / "multirun/2026-01-31/13-00-00")
     save_timm(tmp_path / "vit_small")
+    save_timm(tmp_path / "vit_s14", patch_size=14)
     shutil.copy(tmp_path / "vit_small" / "model.safetensors", tmp_path / "vit.safetensors")
     for module in ("hub", "published"):  # nothing is downloaded
         monkeypatch.setattr(f"src.pretrained.{module}.fetch_model", lambda wanted: tmp_path / "vit_small")

@@ -23,8 +23,8 @@ from src.pretrained.files import read_weights
 from src.pretrained.load import load_weights
 from src.pretrained.published import Published, find_published, read_origin
 
-SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
-SHAPE = {"image_size": 16, "patch_size": 4}
+SIZES: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
+SHAPE: dict[str, Any] = {"image_size": 16, "patch_size": 4}
 IMAGENET = [0.485, 0.456, 0.406]
 
 
@@ -65,7 +65,7 @@ def test_torchvisions_names_give_torchvisions_logits(images: Tensor, tmp_path: P
     assert found.origin.dataset["mean"] == IMAGENET and "torchvision" in found.reason
 
 
-HUGGING_FACE = {
+HUGGING_FACE: dict[str, Any] = {
     "vit": (transformers.ViTConfig, transformers.ViTForImageClassification),
     "deit": (transformers.DeiTConfig, transformers.DeiTModel),
     "dinov2": (transformers.Dinov2Config, transformers.Dinov2Model),
@@ -228,7 +228,12 @@ def test_the_log_says_what_was_taken_over_and_which_normalization_is_used_and_wh
 def test_what_is_no_plain_vit_is_refused_by_what_tells_it(tmp_path: Path) -> None:
     clip = tmp_path / "clip"
     make_clip("quick_gelu").save_pretrained(clip)
-    sizes = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 96}
+    sizes: dict[str, Any] = {
+        "hidden_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "intermediate_size": 96,
+    }
     transformers.DINOv3ViTModel(transformers.DINOv3ViTConfig(**sizes, **SHAPE)).save_pretrained(tmp_path / "dinov3")
     swin = transformers.SwinConfig(image_size=16, patch_size=4, embed_dim=8, depths=[1], num_heads=[2], window_size=2)
     transformers.SwinModel(swin).save_pretrained(tmp_path / "swin")

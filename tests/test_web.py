@@ -711,8 +711,8 @@ def test_an_export_that_cannot_be_is_refused_before_it_starts(
 def test_the_formats_of_the_page_are_those_of_the_task() -> None:
     from src.export import hf_folder, onnx_files, onnx_int8, timm_folder, torch_files, web_page
     from src.export.card import CARD, COPIES, RECIPE
-    from src.export.destination import PARITY
     from src.export.formats import FORMATS
+    from src.run.files import PARITY
 
     assert {name: choice.needs for name, choice in exports.CHOICES.items()} == {
         name: chosen.needs for name, chosen in FORMATS.items()
