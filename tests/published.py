@@ -32,9 +32,9 @@ def save_timm(folder: Path, patch_size: int = 4, **facts: Any) -> Any:
     arguments: dict[str, Any] = {
         "img_size": 4 * patch_size,
         "patch_size": patch_size,
-        "embed_dim": 64,
+        "embed_dim": 192,
         "depth": 2,
-        "num_heads": 4,
+        "num_heads": 3,
     }
     theirs = randomize(timm.create_model("vit_tiny_patch16_224", num_classes=3, **arguments))
     told = {

@@ -121,9 +121,8 @@ def test_equal_weights_give_equal_bytes_and_files_of_earlier_versions_are_read(t
     weights = {f"blocks.{i}.weight": torch.full((i + 1,), float(i)) for i in range(4)}
     facts = {"epoch": 3, "val_acc": 0.5, "val_loss": 1.25, "kind": "ema"}
     for number in range(8):
-        write_best(
-            tmp_path / f"{number}.safetensors", dict(reversed(weights.items())) if number % 2 else weights, facts
-        )
+        ordered = dict(reversed(weights.items())) if number % 2 else weights
+        write_best(tmp_path / f"{number}.safetensors", ordered, facts, compose())
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
     assert read_best(tmp_path / "0.safetensors") == facts
     save_file(weights, tmp_path / "old.safetensors", {key: str(value) for key, value in facts.items()})

@@ -496,7 +496,7 @@ def test_weights_are_found_from_any_folder(empty: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("HOME", str(empty))
     for path in (empty / "w.pt", empty / "vit" / "w.BIN"):
         path.parent.mkdir(exist_ok=True)
-        torch.save(make_timm().state_dict(), path)
+        torch.save(make_timm(embed_dim=192, num_heads=3).state_dict(), path)
     for typed, weights in (("w.pt", "w.pt"), ("'~/vit/w.BIN'", "vit/w.BIN"), (".", "."), (f"{empty}/w.pt", "w.pt")):
         _, [(config, _)] = run_cli(monkeypatch, f"init.weights={typed}")
         assert config.init.weights == str((empty / weights).absolute())
@@ -507,7 +507,7 @@ def test_weights_are_found_from_any_folder(empty: Path, monkeypatch: pytest.Monk
     [
         (
             "",
-            "init.weights= has no value; write a folder, a file (.safetensors, .pt, .pth, .bin, .npz, .index.json), ti",
+            "init.weights= has no value; write a folder, a file (.safetensors, .pt, .pth, .bin, .npz, .ckpt, ",
         ),
         ("latest", "init.weights=latest does not exist; write a folder, a file (.safetensors, .pt, .pth"),
         ("/no/where.pt", "init.weights=/no/where.pt does not exist; write a folder, a file"),
@@ -519,7 +519,7 @@ def test_weights_are_found_from_any_folder(empty: Path, monkeypatch: pytest.Monk
 def test_weights_that_cannot_be_are_refused_before_anything_begins(
     typed: str, message: str, empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    torch.save(make_timm().state_dict(), empty / "w.pt")
+    torch.save(make_timm(embed_dim=192, num_heads=3).state_dict(), empty / "w.pt")
     (empty / "w.txt").touch()
     code, calls = run_cli(monkeypatch, f"init.weights={typed}", *(["--multirun"] if "," in typed else []))
     assert code == 1 and not calls and message in capsys.readouterr().err

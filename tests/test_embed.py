@@ -172,7 +172,7 @@ def test_without_pyarrow_the_answer_is_one_line_before_the_model_is_loaded(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.setattr("src.predict.predictor.load_file", lambda path: pytest.fail("the weights were read"))
+    monkeypatch.setattr("src.run.best.load_file", lambda path: pytest.fail("the weights were read"))
     _, errors = embed(here, "input=photos", "output=f.parquet", code=1)
     assert errors.count("\n") == 1 and "needs pyarrow: pip install -r requirements-export.txt" in errors
     assert not (here / "f.parquet").exists()

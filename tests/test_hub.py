@@ -2,9 +2,9 @@
 
 import hashlib
 import json
+import os
 import re
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -53,7 +53,7 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
     """A hub with one model, and an empty cache."""
-    save_timm(tmp_path / "model")
+    save_timm(tmp_path / "model", pretrained_cfg={"mean": [0.5] * 3, "std": [0.25] * 3})  # the license is in README.md
     (tmp_path / "model" / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A model\n")
     Hub.files, Hub.asked = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}, []
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -70,7 +70,7 @@ def test_a_model_of_timm_is_fetched_once_and_then_found_without_a_network(
     hub: type[Hub], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = find_published(NAME)
-    assert found.origin.model["embedding_dim"] == 64 and found.origin.dataset["std"] == [0.25] * 3
+    assert found.origin.model["embedding_dim"] == 192 and found.origin.dataset["std"] == [0.25] * 3
     assert found.card.license == "apache-2.0" and found.origin.name == NAME
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     before = list(hub.asked)
@@ -114,9 +114,34 @@ def test_without_a_network_the_answer_comes_at_once_with_the_command_for_elsewhe
 
 
 def test_a_hub_that_never_answers_is_given_up(hub: type[Hub], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.pretrained.hub.socket.create_connection", lambda *_: time.sleep(30))
+    answered = threading.Event()
+
+    def wait(*_: object) -> None:
+        answered.wait()
+        raise OSError
+
+    monkeypatch.setattr("src.pretrained.hub.socket.create_connection", wait)
     monkeypatch.setattr("src.pretrained.hub.PATIENCE", 0.01)
     with pytest.raises(ValueError, match="the Hugging Face Hub does not answer"):
+        fetch_model(NAME)
+    answered.set()
+
+
+def test_what_another_program_has_cached_is_completed(hub: type[Hub], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in hub.files:
+        if name == "model.safetensors":  # all that timm itself fetches
+            huggingface_hub.hf_hub_download(REPOSITORY, name, endpoint=os.environ["HF_ENDPOINT"])
+    assert find_published(NAME).origin.dataset["std"] == [0.25] * 3
+
+
+def test_a_hub_that_fails_is_not_taken_for_one_that_has_no_such_file(
+    hub: type[Hub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise huggingface_hub.errors.LocalEntryNotFoundError("503")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    with pytest.raises(ValueError, match="the Hugging Face Hub does not answer; where there is a network, run"):
         fetch_model(NAME)
 
 

@@ -94,7 +94,9 @@ def test_the_run_of_a_file_is_the_folder_that_has_a_configuration(tmp_path: Path
     (run / "checkpoints").mkdir(parents=True)
     file, beside, alone = run / "checkpoints" / "best.safetensors", run / "copy.pt", tmp_path / "other" / "vit.pt"
     assert find_run(str(run)) is None is find_run(str(file))
-    (run / "config.yaml").touch()
+    (run / "config.yaml").write_text("model: {}\ntrainer: {}\n")  # of another program
+    assert find_run(str(run)) is None
+    (run / "config.yaml").write_text("model: {}\ndataset: {}\ntraining: {}\n")
     assert [find_run(str(path)) for path in (run, file, beside, alone)] == [run, run, run, None]
 
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 from helpers import compose, make_picture
+from published import make_timm
+from safetensors.torch import save_file
 from test_config import run_cli
 
 from src.config.photos import Pictures, choose, choose_size, describe_chosen, list_chosen
@@ -135,7 +137,7 @@ def test_only_what_was_not_typed_counts_as_chosen() -> None:
 
 def test_trained_weights_leave_nothing_to_choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_photos(tmp_path / "photos", [(64, 64)] * 6)
-    (tmp_path / "weights.safetensors").touch()
+    save_file(make_timm(embed_dim=192, num_heads=3).state_dict(), tmp_path / "weights.safetensors")
     words = ["dataset=image_folder", f"dataset.root={root}", f"init.weights={tmp_path / 'weights.safetensors'}"]
     _, ((config, job),) = run_cli(monkeypatch, *words)
-    assert not job.chosen and config.optimizer.name == "adamw" and config.model.image_size == (128, 128)
+    assert not job.chosen and config.optimizer.name == "adamw" and config.model.image_size == (16, 16)

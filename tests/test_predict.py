@@ -256,7 +256,7 @@ def test_rows_are_written_as_they_come_and_kept_at_ctrl_c(
 def test_an_output_that_cannot_be_written_is_refused_before_the_model_is_loaded(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("src.predict.predictor.load_file", lambda path: pytest.fail("the weights were read"))
+    monkeypatch.setattr("src.run.best.load_file", lambda path: pytest.fail("the weights were read"))
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "link.csv").symlink_to(tmp_path / "nowhere" / "out.csv")
     for name, reason in (

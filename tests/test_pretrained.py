@@ -1,7 +1,7 @@
 """Pretrained weights: what fits is copied, what does not is reported, what is frozen does not change."""
 
-import argparse
 import copy
+import fractions
 import re
 import tempfile
 from pathlib import Path
@@ -442,7 +442,7 @@ def test_files_that_hold_no_weights_are_errors_that_name_the_key(tmp_path: Path)
     whole, garbage, empty = tmp_path / "whole.pt", tmp_path / "garbage.pt", tmp_path / "empty.pth"
     objects, nothing, text = tmp_path / "objects.bin", tmp_path / "nothing.pt", tmp_path / "weights.txt"
     torch.save(make_model(1).state_dict(), whole)
-    torch.save({"model": {}, "args": argparse.Namespace(lr=1)}, objects)
+    torch.save({"model": {}, "args": fractions.Fraction(1)}, objects)
     torch.save({"epoch": 3, "names": ["a"]}, nothing)
     cut, tensors = tmp_path / "cut.pt", tmp_path / "cut.safetensors"
     cut.write_bytes(whole.read_bytes()[:500])
@@ -453,8 +453,8 @@ def test_files_that_hold_no_weights_are_errors_that_name_the_key(tmp_path: Path)
     messages = {
         tmp_path: "is not a file; allowed: a run's folder, or a file (.safetensors, .pt, .pth, .bin, .npz, ",
         tmp_path / "missing.pt": "is not a file",
-        text: "is not a weights file; allowed: .safetensors, .pt, .pth, .bin, .npz, .index.json",
-        objects: "contains objects (argparse.Namespace), which could run code; save only the state_dict()",
+        text: "is not a weights file; allowed: .safetensors, .pt, .pth, .bin, .npz, .ckpt, .pth.tar, .index.json",
+        objects: "contains objects (fractions.Fraction), which could run code; save only the state_dict()",
         cut: "is damaged",
         garbage: "is damaged",
         empty: "is damaged",

@@ -1,7 +1,9 @@
 """Published weights: each source gives the tokens or logits of its own architecture, and the model follows."""
 
+import argparse
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,16 +14,17 @@ import pytest
 import torch
 import transformers
 from published import as_npz, as_openclip, make_timm, randomize, save_timm
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer as TorchvisionVisionTransformer
 
-from src.config.compose import compose_values, to_config
+from src.config.compose import compose_values, load_config, to_config
 from src.config.schema import TrainConfig
 from src.model import VisionTransformer
 from src.pretrained.files import read_weights
 from src.pretrained.load import load_weights
 from src.pretrained.published import Published, find_published, read_origin
+from src.run.saved import SavedRun
 
 SIZES: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
 SHAPE: dict[str, Any] = {"image_size": 16, "patch_size": 4}
@@ -120,7 +123,7 @@ def test_openclips_names_are_converted_by_timm(images: Tensor, tmp_path: Path) -
     torch.save(as_openclip(theirs), tmp_path / "open_clip_pytorch_model.bin")
     model, found = load(tmp_path, num_heads=4)
     close(model(images), theirs(images))
-    assert found.reason == "CLIP was trained with it"
+    assert found.reason == "assumed, as most CLIPs were trained with it"
 
 
 def test_the_registers_of_dinov2_keep_their_values(images: Tensor, tmp_path: Path) -> None:
@@ -163,7 +166,7 @@ def test_a_folder_of_timm_gives_its_logits_and_what_it_says(images: Tensor, tmp_
     model, found = load(tmp_path / "vit")
     close(model(images), theirs(images))
     assert found.card.classes == ["ant", "bee", "cat"] and found.card.license == "apache-2.0"
-    assert found.card.left == ("crop_pct=0.9 (of each image, all of its middle is used here)",)
+    assert found.card.left == ("crop_pct=0.9 (here, images are cropped without a margin)",)
 
 
 def compose_from(weights: Path | str, *overrides: str, root: Path) -> TrainConfig:
@@ -175,8 +178,8 @@ def test_model_and_normalization_follow_from_the_weights_whatever_the_recipe(tmp
     save_timm(tmp_path / "vit")
     config = compose_from(tmp_path / "vit", "experiment=finetune", root=tmp_path)
     model, data = config.model, config.dataset
-    assert (model.image_size, model.patch_size, model.embedding_dim, model.num_layers) == ((16, 16), 4, 64, 2)
-    assert (model.num_heads, model.drop_path, config.init.layer_decay) == (4, 0.1, 0.75)
+    assert (model.image_size, model.patch_size, model.embedding_dim, model.num_layers) == ((16, 16), 4, 192, 2)
+    assert (model.num_heads, model.drop_path, config.init.layer_decay) == (3, 0.1, 0.75)
     assert (data.mean, data.std, data.interpolation, data.channels) == ([0.5] * 3, [0.25] * 3, "bilinear", 3)
     for recipe in ([], ["experiment=finetune"]):
         sizes = ["dataset.image_size=32", "model.patch_size=8", *recipe]
@@ -193,10 +196,17 @@ def test_what_contradicts_published_weights_is_refused_but_for_what_no_tensor_te
     with pytest.raises(ValueError, match=message):
         compose_from(tmp_path / "vit", "model.num_layers=3", root=tmp_path)
     (tmp_path / "vit" / "config.json").unlink()
-    assert compose_from(tmp_path / "vit", root=tmp_path).model.num_heads == 1, "64 numbers each, as is usual"
+    assert compose_from(tmp_path / "vit", root=tmp_path).model.num_heads == 3, "as in published models of the width"
     assert compose_from(tmp_path / "vit", "model.num_heads=8", root=tmp_path).model.num_heads == 8
-    nano = compose_from(tmp_path / "vit", "model=vit_nano", "model.num_layers=2", "model.mlp_ratio=4.0", root=tmp_path)
-    assert (nano.model.embedding_dim, nano.model.num_heads) == (64, 4), "of the model that was typed"
+    torch.save(make_timm().state_dict(), tmp_path / "narrow.pt")
+    with pytest.raises(
+        ValueError, match="do not tell their number of heads, and their embedding dimension of 64"
+    ):
+        compose_from(tmp_path / "narrow.pt", root=tmp_path)
+    nano = ["model=vit_nano", "model.num_layers=2", "model.mlp_ratio=4.0"]
+    assert compose_from(tmp_path / "narrow.pt", *nano, root=tmp_path).model.num_heads == 4, (
+        "of the model that was typed"
+    )
 
 
 def lines_of(weights: Path, *overrides: str, root: Path) -> tuple[list[str], str, bool]:
@@ -208,11 +218,11 @@ def lines_of(weights: Path, *overrides: str, root: Path) -> tuple[list[str], str
 def test_the_log_says_what_was_taken_over_and_which_normalization_is_used_and_why(tmp_path: Path) -> None:
     save_timm(tmp_path / "vit")
     lines, statistics, known = lines_of(tmp_path / "vit", "dataset.image_size=32", root=tmp_path)
-    assert lines[0].startswith("model from config.json and the shapes: model.embedding_dim=64 model.num_layers=2 ")
+    assert lines[0].startswith("model from config.json and the shapes: model.embedding_dim=192 model.num_layers=2 ")
     assert known
     assert lines[1:] == [
         "not taken over, as others were typed: model.image_size=[16, 16]",
-        "not taken over: crop_pct=0.9 (of each image, all of its middle is used here)",
+        "not taken over: crop_pct=0.9 (here, images are cropped without a margin)",
         "license: apache-2.0",
     ]
     shown = "normalization: dataset.mean=[0.5, 0.5, 0.5] dataset.std=[0.25, 0.25, 0.25] "
@@ -221,8 +231,8 @@ def test_the_log_says_what_was_taken_over_and_which_normalization_is_used_and_wh
     assert "but the weights were trained with [0.5, 0.5, 0.5] and [0.25, 0.25, 0.25]" in typed[1] and not typed[2]
     (tmp_path / "vit" / "config.json").unlink()
     lines, statistics, known = lines_of(tmp_path / "vit", root=tmp_path)
-    assert "model.num_heads=1 is usual for this width; no tensor tells it" in lines and not known
-    assert "as in these images: the file does not tell that of its training; type it" in statistics
+    assert "model.num_heads=3 is assumed, as published models of this width have" in lines and not known
+    assert "the file does not tell whether it was trained with these; if not, type the right" in statistics
 
 
 def test_what_is_no_plain_vit_is_refused_by_what_tells_it(tmp_path: Path) -> None:
@@ -242,9 +252,9 @@ def test_what_is_no_plain_vit_is_refused_by_what_tells_it(tmp_path: Path) -> Non
     torch.save(weights | {"blocks.0.mlp.w12.weight": torch.ones(4, 4)}, tmp_path / "swiglu.pth")
     torch.save(make_timm(global_pool="avg").state_dict(), tmp_path / "fc_norm.pth")
     messages = {
-        "clip": "its MLPs have another activation than GELU: hidden_act=quick_gelu, as OpenAI's CLIP has",
-        "dinov3": "it is a model of the kind dinov3_vit, no plain Vision Transformer; known: vit, deit, ",
-        "swin": "it is a model of the kind swin, no plain Vision Transformer",
+        "clip": "its MLPs have another activation than GELU: hidden_act=quick_gelu",
+        "dinov3": "it is a model of the kind dinov3_vit, which is not known here; known: vit, deit, ",
+        "swin": "it is a model of the kind swin, which is not known here",
         "rope.pth": "it has rotary position embeddings, as DINOv3 has (rope.periods); init.strict=false loads",
         "swiglu.pth": "it has gated MLPs (SwiGLU), as DINOv2's and DINOv3's largest have (blocks.0.mlp.w12.weight)",
         "fc_norm.pth": "it has a norm after averaging the tokens (fc_norm)",
@@ -279,3 +289,63 @@ def test_a_folder_without_weights_or_with_several_says_what_to_type(tmp_path: Pa
         torch.save(make_timm().state_dict(), tmp_path / name)
     with pytest.raises(ValueError, match="has 2 files of weights; type one of them: a.pth, b.pth"):
         find_published(str(tmp_path))
+
+
+def test_a_copy_of_a_runs_weights_still_tells_its_model_and_its_images(photo_run: SavedRun, tmp_path: Path) -> None:
+    copied = tmp_path / "copied.safetensors"
+    shutil.copy(photo_run.folder / "checkpoints" / "best.safetensors", copied)
+    saved, found = load_config(photo_run.folder / "config.yaml"), find_published(str(copied))
+    assert (found.origin.model["num_heads"], found.origin.model["image_size"]) == (2, saved.model.image_size)
+    assert (found.origin.dataset["mean"], found.reason) == (saved.dataset.mean, "its metadata says so")
+
+
+WILD = [
+    {"architecture": "hf-hub:someone/else", "model_args": {"depth": 3000, "checkpoint_path": "../weights.pt"}},
+    {"architecture": ["vit"], "model_args": [1], "pretrained_cfg": {"mean": "0.5", "input_size": [3, -1, 1e9]}},
+    {"model_type": "vit", "num_attention_heads": None, "layer_norm_eps": [1], "image_size": -4, "id2label": {"²": 1}},
+]
+
+
+@pytest.mark.parametrize("config", WILD)
+def test_wild_values_in_a_strangers_files_are_left_out(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(name: str, **arguments: Any) -> None:
+        pytest.fail(f"{name} was built with {arguments}")
+
+    monkeypatch.setattr("timm.create_model", build)
+    torch.save(make_timm(embed_dim=192, num_heads=3).state_dict(), tmp_path / "vit.pth")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "preprocessor_config.json").write_text('{"resample": [3], "image_mean": [null]}')
+    (tmp_path / "README.md").write_text("---\nlicense: &a [*a]\n---\n")
+    found = find_published(str(tmp_path))
+    assert found.origin.model["num_heads"] == 3 and "mean" not in found.origin.dataset
+    assert (found.card.license, found.card.classes) == ("", None)
+
+
+def test_the_license_of_a_repository_is_read_from_its_readme(tmp_path: Path) -> None:
+    save_timm(tmp_path / "vit", pretrained_cfg={"mean": [0.5] * 3, "std": [0.5] * 3})
+    (tmp_path / "vit" / "README.md").write_text("---\ntags: [a]\nlicense: cc-by-nc-4.0\n---\nlicense: mit\n")
+    assert find_published(str(tmp_path / "vit")).card.license == "cc-by-nc-4.0"
+
+
+def test_a_configuration_of_another_model_beside_a_file_is_not_believed(tmp_path: Path) -> None:
+    save_timm(tmp_path / "vit")
+    torch.save(make_timm(embed_dim=384, num_heads=6).state_dict(), tmp_path / "vit" / "model.safetensors.pth")
+    found = find_published(str(tmp_path / "vit" / "model.safetensors.pth"))
+    assert found.origin.model["num_heads"] == 6 and found.card.left == ("config.json, which is of another model",)
+
+
+def test_other_names_of_the_field_fit_too(images: Tensor, tmp_path: Path) -> None:
+    theirs = make_timm(init_values=0.1)
+    weights = {re.sub(r"ls([12])\.gamma", r"gamma_\1", name): value for name, value in theirs.state_dict().items()}
+    torch.save({"model": weights, "args": argparse.Namespace(lr=1)}, tmp_path / "deit_3_small.pth.tar")
+    model, found = load(tmp_path / "deit_3_small.pth.tar", num_heads=4)
+    close(model(images), theirs(images))
+    assert found.reason.startswith("assumed") and found.origin.dataset["mean"] == IMAGENET
+    clip = make_clip()
+    clip.save_pretrained(tmp_path / "clip")
+    old = load_file(tmp_path / "clip" / "model.safetensors") | {"embeddings.position_ids": torch.arange(17)}
+    save_file({f"vision_model.{name}": value for name, value in old.items()}, tmp_path / "clip" / "model.safetensors")
+    model, _ = load(tmp_path / "clip")
+    close(clip.visual_projection(model.forward_features(images)[:, 0]), clip(images).image_embeds)

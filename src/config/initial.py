@@ -16,7 +16,8 @@ from .overrides import show_value
 from .schema import TrainConfig
 
 CONFIG = "config.yaml"  # the configuration of a run, in its folder
-WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".npz", ".index.json")
+FACTS = "facts"  # the entry in the metadata of a run's best.safetensors
+WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".npz", ".ckpt", ".pth.tar", ".index.json")
 HUB = re.compile(r"(timm|hf-hub):(.*)")  # weights on the Hugging Face Hub, by the model's name or the repository's
 # The keys of `model` that decide what the weights compute; rates of dropout do not, and classes follow the data.
 PARTS = (
@@ -55,9 +56,20 @@ ReadOrigin = Callable[[TrainConfig], Origin | None]
 
 def find_run(weights: str) -> Path | None:
     """Return the run's folder for `init.weights`: the folder itself, or that of a file in it; None for other files."""
+    if HUB.match(weights):
+        return None
     path = Path(weights)
     folders = [path] if path.is_dir() else path.parents[:2] if path.parent.name == "checkpoints" else path.parents[:1]
-    return next((folder for folder in folders if (folder / CONFIG).is_file()), None)
+    return next((folder for folder in folders if _is_run(folder / CONFIG)), None)
+
+
+def _is_run(config: Path) -> bool:
+    """Return whether a file is the configuration of a run: other programs have files of this name, too."""
+    try:
+        text = config.read_text(encoding="utf-8", errors="replace")[: 2**20]
+    except OSError:
+        return False
+    return all(re.search(rf"^{section}:", text, re.MULTILINE) for section in ("model", "dataset", "training"))
 
 
 def describe_run(folder: Path, saved: TrainConfig) -> Origin:
@@ -73,6 +85,11 @@ def take_over(config: TrainConfig, origin: Origin, typed: Collection[str]) -> Tr
     Another image size and patch size may be typed: position and patch embeddings are resized. Raises ValueError, naming
     the keys, for other typed ones that contradict the weights, unless init.strict=false.
     """
+    if "num_heads" not in origin.model and not _is_typed("num_heads", typed):
+        raise ValueError(
+            f"the weights of {origin.name} do not tell their number of heads, and their embedding dimension of "
+            f"{origin.model.get('embedding_dim')} is of no published model; write it: model.num_heads=N"
+        )
     typed_instead = {key for key in origin.assumed if _is_typed(key, typed)}
     theirs = {key: value for key, value in origin.model.items() if key not in ("image_size", *typed_instead)}
     ours = {key: getattr(config.model, key) for key in theirs}

@@ -15,10 +15,10 @@ NAMES = re.compile(
 )
 # Tensors that images do not pass on their way to the tokens: heads, decoders, and what only training needs.
 ASIDE = re.compile(
-    r"(heads?|head_\w+|\w+_head|fc|classifier|decoder|decoder_\w+|projector|predictor|pooler|mask_token|n_averaged)(\.|$)"
+    r"(heads?|head_\w+|\w+_head|fc|classifier|decoder|decoder_\w+|projector|predictor|pooler|pre_logits|masked_embed|mask_token|n_averaged)(\.|$)"
 )
-HEAD_DIM = 64  # of published ViTs, but for these:
-NUM_HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}  # SoViT-400m, ViT-H, ViT-g, ViT-G by their embedding dimension
+# Of published ViTs by their embedding dimension: Ti, S, B, L, SoViT-400m, H, g, G.
+NUM_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1152: 16, 1280: 16, 1408: 16, 1664: 16}
 LEAST_SHARE = 0.5  # of the model's tensors; a file with fewer is never of this model
 
 
@@ -34,7 +34,7 @@ def read_architecture(weights: dict[str, Tensor]) -> dict[str, str]:
     return {
         "embedding_dim": str(dim[0]),
         "num_layers": str(len(layers)),
-        "mlp_ratio": f"{hidden[0] / max(dim[0], 1):g}",
+        "mlp_ratio": f"{_read_ratio(hidden[0], max(dim[0], 1)):.12g}",
         **_read_patches(sizes),
         "pooling": "cls" if CLASS in sizes else "mean",
         "position_embedding": "learned" if POSITIONS in sizes else "sincos2d",
@@ -49,7 +49,8 @@ def read_architecture(weights: dict[str, Tensor]) -> dict[str, str]:
 def infer_model(weights: dict[str, Tensor]) -> dict[str, Any]:
     """Return the keys of `model` with the values that names and shapes of weights tell; {} if they are of no ViT.
 
-    The number of heads is that of published models of the width. image_size: where the positions are a square.
+    The number of heads is that of published models of the width; of others it is left out. image_size: where the
+    positions are a square.
     """
     sizes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if "blocks.0.norm1.weight" not in sizes or PATCHES not in sizes:
@@ -58,13 +59,13 @@ def infer_model(weights: dict[str, Tensor]) -> dict[str, Any]:
     model: dict[str, Any] = {key: told[key] for key in ("pooling", "position_embedding", "stem")}
     model |= {key: int(told[key]) for key in ("embedding_dim", "num_layers", "num_registers")}
     model |= {key: told[key] == "true" for key in ("qkv_bias", "qk_norm", "pre_norm")}
-    model |= {"mlp_ratio": sizes["blocks.0.mlp.fc1.weight"][0] / dim if "blocks.0.mlp.fc1.weight" in sizes else 4.0}
+    model |= {"mlp_ratio": _read_ratio(sizes.get("blocks.0.mlp.fc1.weight", (4 * dim,))[0], dim)}
     model |= {"layer_scale": None if told["layer_scale"] == "null" else 1e-5}
     model |= {"patch_size": int(told["patch_size"].split(" ")[0])}
     if model["pre_norm"]:
         model["norm_eps"] = 1e-5  # of CLIP, the only one that has it
-    if heads := NUM_HEADS.get(dim, dim // HEAD_DIM if dim % HEAD_DIM == 0 else None):
-        model["num_heads"] = heads
+    if dim in NUM_HEADS:
+        model["num_heads"] = NUM_HEADS[dim]
     if POSITIONS in sizes and len(sizes[POSITIONS]) == 3:
         num_class, num_registers = int(CLASS in sizes), model["num_registers"]
         prefixes = (num_class + num_registers, num_class, 0)
@@ -73,6 +74,12 @@ def infer_model(weights: dict[str, Tensor]) -> dict[str, Any]:
         if fitting:
             model["image_size"] = (fitting[0] * model["patch_size"],) * 2
     return model
+
+
+def _read_ratio(hidden: int, dim: int) -> float:
+    """Return the ratio of the MLP's width to the tokens' that gives exactly this width."""
+    ratio = hidden / dim
+    return ratio if int(dim * ratio) == hidden else (hidden + 0.5) / dim  # it is rounded down
 
 
 def _read_patches(sizes: dict[str, tuple[int, ...]]) -> dict[str, str]:

@@ -13,13 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-INSTALL = "pip install -r requirements-export.txt"
+from .hub import INSTALL
 
 
 def convert_npz(path: Path) -> tuple[dict[str, Tensor], int]:
     """Return the tensors of an .npz file, and its number of heads. Raises ValueError if it is of no plain ViT."""
     with np.load(path, allow_pickle=False) as file:
         shapes = {name: file[name].shape for name in file.files}
+    if any("conv_root" in name for name in shapes):
+        raise ValueError("it has a convolutional network in front of the transformer (R50+ViT); models here have none")
     prefix = next((p for p in ("", "opt/target/", "params/") if f"{p}embedding/kernel" in shapes), None)
     if prefix is None:
         raise ValueError("it has no embedding/kernel, so it is not of the original code's Vision Transformer")
@@ -46,7 +48,10 @@ def convert_npz(path: Path) -> tuple[dict[str, Tensor], int]:
         **({} if token else {"class_token": False, "global_pool": "avg", "fc_norm": False}),
     )
     model.load_pretrained(str(path))
-    return dict(model.state_dict()), int(query[1])
+    weights = dict(model.state_dict())
+    if "pre_logits/kernel" in sizes:  # a layer before the head, without which the head means nothing
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith("head.")}
+    return weights, int(query[1])
 
 
 def convert_openclip(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Files of weights: their tensors, however they are nested, under the names of timm, as in `model.py`."""
 
+import argparse
 import pickle
 import re
 from dataclasses import dataclass
@@ -10,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ..config.initial import WEIGHT_SUFFIXES
-from ..machine.disk import read_object
 from .convert import convert_npz, convert_openclip
-from .names import OPENCLIP, rename, use_synonyms
+from .hub import list_parts
+from .names import OPENCLIP, rename, use_layer_scale, use_synonyms
 
 # Keys under which files nest their weights: averaged ones first, as in timm, then those of our last.pt, DeiT and MAE,
 # timm, torchvision, Lightning, DINO, I-JEPA. The first that has tensors is used.
@@ -61,6 +62,10 @@ def read_weights(path: Path) -> Weights:
     except Exception as error:  # torch, zipfile and safetensors each raise their own for a damaged file
         if isinstance(error, ValueError) and path.suffix.lower() in (".npz", ".json"):
             raise ValueError(f"init.weights={path}: {error}") from error
+        if "TorchScript" in str(error):
+            raise ValueError(
+                f"init.weights={path} is TorchScript, a program, as OpenAI's CLIP is; save its state_dict() alone"
+            ) from error
         reason = re.split(r"\n|\. ", f"{type(error).__name__}: {error}")[0]
         raise ValueError(f"init.weights={path} is damaged or not a {path.suffix} file: {reason}") from error
     weights, nest = _unwrap(content, depth=3)
@@ -83,18 +88,9 @@ def _read(path: Path) -> Any:
         from safetensors.torch import load_file
 
         return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def list_parts(path: Path) -> list[Path]:
-    """Return the file, and those that it stands for: an index names the parts of large weights."""
-    if not path.name.endswith(".index.json"):
-        return [path]
-    names = read_object(path).get("weight_map")
-    parts = sorted({str(name) for name in names.values()}) if isinstance(names, dict) else []
-    if not parts or any(Path(name).name != name for name in parts):
-        raise ValueError("it names no files beside it")
-    return [path, *(path.parent / name for name in parts)]
+    # Checkpoints of DINO, MAE and timm hold the arguments of their training, a plain record.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _give_names(weights: dict[str, Tensor], nest: str) -> Weights:
@@ -106,7 +102,7 @@ def _give_names(weights: dict[str, Tensor], nest: str) -> Weights:
         weights, library = rename(weights)
     if not library:
         weights, prefix = _take_off_prefix(weights)
-        weights, library = use_synonyms(weights)
+        weights, library = use_synonyms(use_layer_scale(weights))
     if "norm_pre.weight" in weights:  # a norm follows, so there is no bias in the files; here, it may be learned
         weights.setdefault("patch_embed.proj.bias", torch.zeros_like(weights["norm_pre.bias"]))
     return Weights(weights, " ".join(part for part in (nest, f"{prefix}*" if prefix else "") if part), library)

@@ -2,7 +2,6 @@
 
 import contextlib
 import difflib
-import json
 import os
 import shlex
 import socket
@@ -12,10 +11,12 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-INSTALL = "pip install -r requirements-export.txt"
+from ..machine.disk import read_object
+from .cards import CONFIG, OPENCLIP, PREPROCESSOR, README
+
+INSTALL = "pip install -r requirements-export.txt"  # brings huggingface_hub and timm
 PATIENCE = 1.0  # seconds until a hub that does not answer counts as out of reach
-CONFIG = "config.json"
-FACTS = ("preprocessor_config.json", "README.md")  # which a repository may have besides its configuration
+FACTS = (CONFIG, PREPROCESSOR, OPENCLIP, README)  # which a repository may have besides its weights
 # In the order of preference; an index names the parts of large weights.
 WEIGHTS = (
     *("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"),
@@ -33,18 +34,33 @@ def fetch_model(wanted: str) -> Path:
     except ImportError as error:
         raise ValueError(f"init.weights={wanted} needs huggingface_hub: {INSTALL}") from error
     repo = _name_repository(wanted)
-    for name in WEIGHTS:
-        path = hub.try_to_load_from_cache(repo, name)
-        if isinstance(path, str) and all(Path(path).with_name(part).is_file() for part in _list_parts(Path(path))):
-            return Path(path).parent
+    cached = _find_cached(hub, repo)
+    # What another program has fetched may lack the files that say how images are normalized.
+    if cached is not None and all(hub.try_to_load_from_cache(repo, name) is not None for name in FACTS):
+        return cached
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or hub.constants.ENDPOINT
     if hub.constants.HF_HUB_OFFLINE or not _answers(endpoint):
+        if cached is not None:
+            return cached
         why = "HF_HUB_OFFLINE is set" if hub.constants.HF_HUB_OFFLINE else "the Hugging Face Hub does not answer"
         raise ValueError(explain_elsewhere(wanted, repo, why))
     try:
         return _download(hub, repo, endpoint)
-    except (hub.errors.HfHubHTTPError, OSError, ValueError) as error:
+    except hub.errors.LocalEntryNotFoundError as error:
+        if cached is not None:
+            return cached
+        raise ValueError(explain_elsewhere(wanted, repo, "the Hugging Face Hub does not answer")) from error
+    except Exception as error:  # of the hub, of the library it uses for HTTP, and of the disk
         raise ValueError(_explain_failure(hub, error, wanted, repo)) from error
+
+
+def _find_cached(hub: Any, repo: str) -> Path | None:
+    """Return the folder in the cache that has the weights of a repository, None if there is none with all parts."""
+    for name in WEIGHTS:
+        path = hub.try_to_load_from_cache(repo, name)
+        if isinstance(path, str) and all(part.is_file() for part in list_parts(Path(path))):
+            return Path(path).parent
+    return None
 
 
 def _name_repository(wanted: str) -> str:
@@ -91,29 +107,34 @@ def _answers(endpoint: str) -> bool:
 
 
 def _download(hub: Any, repo: str, endpoint: str) -> Path:
-    missing = hub.errors.EntryNotFoundError
-
     def get(name: str) -> Path | None:
         try:
-            return Path(hub.hf_hub_download(repo, name, endpoint=endpoint))
-        except missing:
+            return Path(hub.hf_hub_download(repo, name, endpoint=endpoint, etag_timeout=5))
+        except hub.errors.LocalEntryNotFoundError:  # out of reach, which is no answer
+            raise
+        except hub.errors.EntryNotFoundError:
             return None
 
-    for name in (CONFIG, *FACTS):
+    for name in FACTS:
         get(name)
     path = next((found for name in WEIGHTS if (found := get(name)) is not None), None)
     if path is None:
         raise ValueError(f"it has none of {', '.join(WEIGHTS)}")
-    for part in _list_parts(path):
-        get(part)
+    for part in list_parts(path)[1:]:
+        if get(part.name) is None:
+            raise ValueError(f"it has no {part.name}, which {path.name} names")
     return path.parent
 
 
-def _list_parts(path: Path) -> list[str]:
+def list_parts(path: Path) -> list[Path]:
+    """Return a file of weights, and those that it stands for: an index names the parts of large weights."""
     if not path.name.endswith(".index.json"):
-        return []
-    names = json.loads(path.read_text(encoding="utf-8")).get("weight_map", {})
-    return sorted({str(name) for name in names.values()})
+        return [path]
+    names = read_object(path).get("weight_map")
+    parts = sorted({str(name) for name in names.values()}) if isinstance(names, dict) else []
+    if not parts or any(Path(name).name != name or "\\" in name for name in parts):
+        raise ValueError("it names no files beside it")
+    return [path, *(path.parent / name for name in parts)]
 
 
 def explain_elsewhere(wanted: str, repo: str, why: str) -> str:

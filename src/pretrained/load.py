@@ -143,7 +143,7 @@ def resample_patches(weight: Tensor, side: int) -> Tensor:
     pixels = torch.eye(old**2, dtype=torch.float64).view(old**2, 1, old, old)
     resized = F.interpolate(pixels, (side, side), mode="bicubic", antialias=True).flatten(1)  # (a², side²)
     inverse = torch.linalg.pinv(resized)  # (side², a²)
-    return (weight.double().flatten(2) @ inverse.T).unflatten(2, (side, side)).to(weight.dtype)
+    return (weight.double().flatten(2) @ inverse.T).unflatten(2, (side, side)).float()
 
 
 def _describe_windows(value: Tensor, target: Tensor, change: str) -> str:
@@ -154,7 +154,7 @@ def _adapt_positions(
     model: VisionTransformer, weights: dict[str, Tensor], source: str, grid: tuple[int, int] | None
 ) -> tuple[Tensor, str]:
     """Return the position embeddings (1, N, D) for the model's grid and prefix tokens, and what was changed."""
-    given = weights[POSITIONS]
+    given = weights[POSITIONS].float()
     # The numbers of class tokens and registers, or whatever else stands before the patches.
     others = [
         tensor for name, tensor in weights.items() if re.fullmatch(r"(?!mask)\w+_tokens?", name) and tensor.ndim == 3
@@ -252,6 +252,7 @@ def match_head(
         return weights, f"none of its {len(theirs)} classes is here", ""
     here, there = zip(*pairs, strict=True)
     head = {"head.weight": own.weight.clone(), "head.bias": own.bias.clone()}
+    head = {name: tensor for name, tensor in head.items() if name in weights}
     for name, tensor in head.items():
         tensor[list(here)] = weights[name][list(there)].to(tensor)
     new = [name for row, name in enumerate(ours) if row not in here]

@@ -59,8 +59,8 @@ OTHERS = {
     r"relative_position|rel_pos": "windows or relative positions, as Swin, BEiT and SAM have",
     r"\.mlp\.(w12|w[123]|gate_proj|fc1_g|weights_in)\.": "gated MLPs (SwiGLU), as DINOv2's and DINOv3's largest have",
     r"attn_pool|MAPHead|head\.probe": "pooling by attention, as SigLIP has",
+    r"patch_embed\.backbone|conv_root": "a convolutional network in front, as the hybrids R50+ViT have",
     r"fc_norm\.": "a norm after averaging the tokens (fc_norm), as timm's models with global_pool=avg have",
-    r"\.gamma_[12]$": "another LayerScale (gamma_1), as BEiT, CaiT and DINOv3 in timm have",
     r"\.(attns|ffns)\.\d": "parallel branches",
 }
 
@@ -90,6 +90,8 @@ def _rename(weights: dict[str, Tensor], prefix: str, rules: dict[str, str]) -> d
     """Return the transformer below a prefix, and the head, which may be beside it, under timm's names."""
     renamed: dict[str, Tensor] = {}
     for name, tensor in weights.items():
+        if name.endswith("embeddings.position_ids"):  # counted from 0, in files of older versions
+            continue
         inside = name.startswith(prefix)
         for pattern, ours in ((rules if inside else {}) | HEADS).items():
             short, count = re.subn(rf"^{pattern}", ours, name.removeprefix(prefix) if inside else name)
@@ -140,3 +142,8 @@ def use_synonyms(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
         if name in weights and "reg_token" not in weights:
             return {("reg_token" if key == name else key): tensor for key, tensor in weights.items()}, library
     return weights, ""
+
+
+def use_layer_scale(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights in which LayerScale has timm's name; DeiT III calls it gamma_1 and gamma_2."""
+    return {re.sub(r"^(blocks\.\d+\.)gamma_([12])$", r"\1ls\2.gamma", name): value for name, value in weights.items()}

@@ -251,7 +251,7 @@ class Run:
         if self.world.main:
             path = self.folder / files.BEST
             with self._explained(path):
-                write_best(path, weights, best)
+                write_best(path, weights, best, self.config)
         self.best, self._best_ahead = best, 0
         self._show_best()
         self._write_status()

@@ -9,22 +9,26 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ..config.compose import load_config
-from ..config.initial import CONFIG, Origin, describe_run
+from ..config.initial import CONFIG, FACTS, Origin, describe_run
+from ..config.schema import TrainConfig
 from ..machine.disk import read_json, write_bytes
 from .files import BEST, CLASSES
-
-FACTS = "facts"  # the entry of the file's metadata
 
 # The facts about the best weights: name in status.json -> name in the file.
 BEST_FACTS = {"best_epoch": "epoch", "best_val_acc": "val_acc", "best_val_loss": "val_loss", "best_weights": "kind"}
 
 
-def write_best(path: Path, weights: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Replace the file durably. facts: epoch, val_acc, val_loss and kind ("raw" or "ema")."""
+def write_best(path: Path, weights: dict[str, Any], facts: dict[str, Any], config: TrainConfig) -> None:
+    """Replace the file durably. facts: epoch, val_acc, val_loss and kind ("raw" or "ema").
+
+    With what `config` says about the model and the images, a copy of the file alone can be used, too.
+    """
     from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     # In one entry: safetensors writes several in random order, but equal runs should give equal files.
+    origin = describe_run(path, config)
+    facts = {**facts, "model": origin.model, "dataset": origin.dataset}
     write_bytes(path, save(tensors, {FACTS: json.dumps(facts)}))
 
 
