@@ -1,6 +1,7 @@
 """`task=embed`: features in files, and the nearest neighbors of images, as a table and as a picture."""
 
 import csv
+import errno
 import os
 import shutil
 import signal
@@ -271,6 +272,10 @@ def test_a_picture_is_written(here: Path) -> None:
         (["input=nowhere", "output=f.npy"], "there is no file or folder nowhere"),
         (["input=empty", "output=f.npy"], "there are no images in the folder empty"),
         (["input=photos", "output=empty.npy"], "output=empty.npy is a folder; name a file, such as"),
+        (
+            ["input=photos", "query=photos/elsewhere.png", "output=empty.png"],
+            "output=empty.png is a folder; name a file, such as",
+        ),
         (["input=photos", "query=nowhere.png"], "there is no file or folder nowhere.png"),
         (["input=photos", "query=https://a.b/c.jpg"], "query=https://a.b/c.jpg is an address"),
         (["input=photos", "query=photos/blue/broken.png"], "query=photos/blue/broken.png: none of 1 file(s) is"),
@@ -282,14 +287,50 @@ def test_a_picture_is_written(here: Path) -> None:
     ],
 )
 def test_mistakes_are_explained_and_leave_nothing(words: list[str], message: str, here: Path) -> None:
-    for name in ("empty", "empty.npy"):
+    folders = ["empty", "empty.npy", "empty.png"]
+    for name in folders:
         (here / name).mkdir()
     task = [] if words[0].startswith("task") else ["task=embed"]
     result = infer(here, *task, "run=latest", *words)
     assert result.returncode == 1 and message in result.stderr and "Traceback" not in result.stderr
-    assert sorted(path.name for path in here.iterdir()) == ["empty", "empty.npy", "outputs", "photos"]
+    assert sorted(path.name for path in here.iterdir()) == [*folders, "outputs", "photos"]
 
 
 def test_input_and_query_alone_mean_embed(here: Path) -> None:
     result = infer(here, "run=latest", "input=photos", "query=photos/red/0.png", "topk=1")
     assert result.returncode == 0 and "7 images compared" in result.stdout
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_the_array_and_its_table_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(descriptor: int) -> None:
+        flushed.append(descriptor)
+        if len(flushed) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    row, flushed = {"file": "a", "class": "", "predicted": "a", "confidence": 0.5}, list[int]()
+    with open_features(tmp_path / "x.npy") as add:
+        add([row], np.zeros((1, 2), np.float32))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="No space left"), open_features(tmp_path / "x.npy") as add:
+        add([row, row], np.ones((2, 2), np.float32))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_signal_between_the_array_and_its_table_waits_for_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_one = os.replace
+
+    def replace(old: Path, new: Path) -> None:
+        replace_one(old, new)
+        if Path(new).suffix == ".npy":
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(os, "replace", replace)
+    row = {"file": "a", "class": "", "predicted": "a", "confidence": 0.5}
+    with pytest.raises(KeyboardInterrupt), open_features(tmp_path / "x.npy") as add:
+        add([row], np.zeros((1, 2), np.float32))
+    assert {path.name for path in tmp_path.iterdir()} == {"x.npy", "x.files.csv"}

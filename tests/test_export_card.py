@@ -24,6 +24,8 @@ from src.run import files
 from src.run.saved import SavedRun, read_run
 from src.tables import escape_markdown
 
+pytestmark = pytest.mark.export
+
 FORMATS_TRIED = ("timm", "hf", "onnx", "torchscript")
 EVIL = "<script>alert(1)</script>|`*a*`&lt;b"
 
@@ -169,6 +171,10 @@ def test_the_recipe_of_the_card_trains_again(exported: Path, bundle: Bundle) -> 
         ("init.weights", "hf-hub:owner/name", "hf-hub:owner/name"),
         ("dataset.cache_dir", "data/cache", "data/cache"),
         ("dataset.cache_dir", "../cache", "cache"),
+        ("dataset.root", "clients/acme/jane/photos", "photos"),
+        ("dataset.root", "data/acme/photos", "photos"),
+        ("dataset.root", "C:\\Users\\jane\\photos", "photos"),
+        ("dataset.root", "\\\\server\\jane\\photos\\", "photos"),
     ],
 )
 def test_paths_become_names(bundle: Bundle, key: str, path: str, told: str) -> None:
@@ -176,6 +182,20 @@ def test_paths_become_names(bundle: Bundle, key: str, path: str, told: str) -> N
     config = bundle.config
     config = replace(config, **{section: replace(getattr(config, section), **{name: path})})
     assert getattr(getattr(without_folders(config), section), name) == told
+
+
+def test_formats_checked_earlier_are_described_with_their_own_images(bundle: Bundle) -> None:
+    agreed = {"images": 5, "max_probability_difference": 0.0, "same_class": 1.0}
+    text = format_card(bundle, {"timm": agreed | {"source": "64 made"}, "pt2": agreed | {"source": "5 others"}}, [])
+    assert "on 64 made (timm); 5 others (pt2):" in text
+
+
+def test_the_hub_is_told_no_library_whose_files_are_in_a_folder(bundle: Bundle) -> None:
+    for formats, library in (({"hf": {}}, None), ({"hf": {}, "onnx": {}}, "onnx"), ({"timm": {}, "hf": {}}, "timm")):
+        text = format_card(bundle, formats, [])
+        facts = yaml.safe_load(text.split("---\n")[1])
+        assert facts.get("library_name") == library and "transformers" in facts["tags"]
+        assert text.count('subfolder="hf"') == 2
 
 
 def test_settings_are_those_that_differ_without_paths(bundle: Bundle) -> None:

@@ -26,6 +26,8 @@ from src.export.samples import make_pictures
 from src.model import VisionTransformer
 from src.run.saved import SavedRun
 
+pytestmark = pytest.mark.export
+
 ROOT = Path(__file__).resolve().parents[1]
 SHAPES = (1, 1), (3, 500), (500, 3), (24, 16), (7, 5), (24, 90), (123, 211), (480, 640)
 SMALL: dict[str, Any] = {"patch_size": 4, "embedding_dim": 8, "num_layers": 1, "num_heads": 2}

@@ -199,9 +199,7 @@ def test_what_contradicts_published_weights_is_refused_but_for_what_no_tensor_te
     assert compose_from(tmp_path / "vit", root=tmp_path).model.num_heads == 3, "as in published models of the width"
     assert compose_from(tmp_path / "vit", "model.num_heads=8", root=tmp_path).model.num_heads == 8
     torch.save(make_timm().state_dict(), tmp_path / "narrow.pt")
-    with pytest.raises(
-        ValueError, match="do not tell their number of heads, and their embedding dimension of 64"
-    ):
+    with pytest.raises(ValueError, match="do not tell their number of heads, and their embedding dimension of 64"):
         compose_from(tmp_path / "narrow.pt", root=tmp_path)
     nano = ["model=vit_nano", "model.num_layers=2", "model.mlp_ratio=4.0"]
     assert compose_from(tmp_path / "narrow.pt", *nano, root=tmp_path).model.num_heads == 4, (

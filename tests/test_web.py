@@ -665,7 +665,9 @@ def test_an_export_is_the_command_that_is_shown_once_at_a_time(client: Any, star
     assert process.command[1:] == [str(jobs_module.INFERENCE), *words]
     assert process.options["start_new_session"] is True and process.options["stdin"] == subprocess.DEVNULL
     again = client.post(address, json={"formats": ["timm"]})
-    assert again.status_code == 409 and "is being exported" in again.json()["error"]
+    assert again.status_code == 409 and "this run is being exported" in again.json()["error"]
+    other = client.post(f"/api/runs/{id_of('digits')}/exports", json={"formats": ["timm"]})
+    assert other.status_code == 409 and "another run is being exported" in other.json()["error"]
     assert client.get(address).json()["started"]["id"] == answer.json()["id"]
     assert client.get("/api/starts").json()["starts"] == []  # those train
     assert client.post("/api/start", json={"words": ["seed=1"], "queue": True}).status_code == 201
@@ -678,6 +680,9 @@ def test_a_failed_export_says_why(client: Any, started: list[Process]) -> None:
     started[0].poll = lambda: 1  # type: ignore[method-assign, assignment]
     now = client.get(f"/api/starts/{start['id']}").json()
     assert (now["state"], now["error"]) == ("ended", "formats=[hf]: no model.pooling=mean")
+    started[0].poll = lambda: -9  # type: ignore[method-assign, assignment]
+    now = client.get(f"/api/starts/{start['id']}").json()
+    assert now["error"] == "it was killed, probably because the machine was out of memory"
 
 
 def test_an_export_that_cannot_be_is_refused_before_it_starts(

@@ -57,6 +57,10 @@ class InferenceConfig:
         self.formats = [self.formats] if isinstance(self.formats, str) else self.formats
         named = isinstance(self.formats, list) and all(isinstance(name, str) for name in self.formats)
         check(named and bool(self.formats), f"formats={self.formats} names no format; write formats=[timm,hf], or all")
+        check(
+            self.task.name == "export" or self.formats == ["timm"],
+            f"formats=[{','.join(self.formats)}] is what task=export writes; add task=export, or leave formats out",
+        )
         pages = self.task.name == "export" and not {"web", "all"}.isdisjoint(self.formats)
         check(self.web_runtime is None or pages, "web_runtime is for task=export formats=[web]; leave it out otherwise")
         if self.task.name == "compare":

@@ -65,8 +65,7 @@ def replace_images(
     """Return the data with features in place of images, on which the trainer then trains, and lines for the log.
 
     Those of validation images never change; changing: what changes those of training images, "" for nothing. Images
-    stay where there is
-    no room in memory for features, or in the time that is left: seconds_per_image of an evaluation. Collective.
+    stay where there is no room in memory for features, or no time: seconds_per_image of an evaluation. Collective.
     """
     world = trainer.world
     again = changing or ("there are several processes" if world.size > 1 else "")

@@ -17,13 +17,14 @@ class Samples:
 
     pictures: uint8 (H,W,C), of any size each, as they are decoded, with the channels of the model; inputs: uint8
     (n,C,h,w), the same ones preprocessed; probabilities: float32 (n,K), what the run predicts, in float32; source: a
-    few words for people, such as "64 test images".
+    few words for people, such as "64 test images"; logits: float32 (n,K), before the softmax, None if not known.
     """
 
     pictures: list[np.ndarray]
     inputs: Tensor
     probabilities: Tensor
     source: str
+    logits: Tensor | None = None
 
 
 @dataclass(frozen=True)

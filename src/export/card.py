@@ -97,8 +97,11 @@ def _read_classes(bundle: Bundle) -> list[tuple[str, dict[str, float]]]:
 def _format_facts(bundle: Bundle, formats: Parity, tested: dict[str, Any]) -> str:
     """Return the front matter, https://github.com/huggingface/hub-docs/blob/main/modelcard.md, as YAML."""
     libraries = list(dict.fromkeys(LIBRARIES[name] for name in LIBRARIES if name in formats))
-    facts: dict[str, Any] = {"library_name": libraries[0]} if libraries else {}
-    tags = ["image-classification", "vision-transformer", "pytorch", *libraries[1:]]
+    # The Hub shows code of this library, which loads from the main folder: that of transformers is hf/.
+    library = next((name for name in libraries if name != LIBRARIES["hf"]), None)
+    facts: dict[str, Any] = {"library_name": library} if library else {}
+    others = [name for name in libraries if name != library]
+    tags = ["image-classification", "vision-transformer", "pytorch", *others]
     facts |= {"base_model": base} if (base := name_base(bundle.config)) else {}
     facts |= {"pipeline_tag": "image-classification", "tags": tags, "metrics": ["accuracy"]}
     measured = [
@@ -151,9 +154,9 @@ def _list_results(bundle: Bundle, tested: dict[str, Any]) -> list[str]:
     if validation is not None:
         rows.append(["validation accuracy", format_percent(validation), "" if epoch is None else f"epoch {epoch:.0f}"])
     told = (
-        "The validation images chose the epoch; the test images were used once, at the end."
+        "The validation images chose the epoch; the test images chose nothing."
         if tested
-        else "The run was not tested: the test images are used once, at the end of a training that has finished."
+        else "The run was not tested: that is done at the end of a training that has finished."
     )
     table = Table(["result", "value", "note"], rows, ["value"]).to_markdown()
     return [table, told] if rows else [told]
@@ -186,7 +189,7 @@ def _fold(heading: str, text: str, rows: int) -> str:
 
 
 def _compare_files(bundle: Bundle, formats: Parity) -> list[str]:
-    """Return the table of how nearly the written files agree with the run; [] if nothing was compared."""
+    """Return the table of how closely the written files agree with the run; [] if nothing was compared."""
     rows = []
     for name, facts in formats.items():
         difference, agreement = (as_number(facts.get(key)) for key in AGREEMENT)
@@ -198,13 +201,25 @@ def _compare_files(bundle: Bundle, formats: Parity) -> list[str]:
     if not rows:
         return []
     columns = ["format", "size", "images", "largest difference of a probability", "same class"]
-    told = f"Each was read back and compared with the run, on {bundle.samples.source}:"
+    told = f"Each was read back and compared with the run, on {_name_images(bundle, formats)}:"
     return [
-        "### How nearly the files agree",
+        "### How closely the files agree",
         told,
         Table(columns, rows, columns[1:]).to_markdown(),
         *_compare_resizing(formats),
     ]
+
+
+def _name_images(bundle: Bundle, formats: Parity) -> str:
+    """Return on which images the formats were checked: some may have been earlier, on others."""
+    sources: dict[str, list[str]] = {}
+    for name, facts in formats.items():
+        source = facts.get("source")
+        sources.setdefault(source if isinstance(source, str) else bundle.samples.source, []).append(clean(name))
+    shown = {escape_markdown(clean(source)): ", ".join(names) for source, names in sources.items()}
+    if len(shown) == 1:
+        return next(iter(shown))
+    return "; ".join(f"{source} ({names})" for source, names in shown.items())
 
 
 def _format_size(facts: Mapping[str, Any]) -> str:

@@ -1,9 +1,9 @@
-"""What a card tells about a run's data and settings: without folders of this machine, which are nobody's business."""
+"""What a card tells about a run's data and settings: without folders of this machine, which are private."""
 
 import os
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from ..config.compose import dump_config
@@ -23,6 +23,7 @@ SIZES = r"([\d,]+)(?: to ([\d,]+))?"
 IMAGES = re.compile(rf"images {{4}}{SIZES} training images per class; {SIZES} x {SIZES} px; (.*)")
 LICENSED = re.compile(r"(?:^|\s)license: (\S.*)$")  # of published weights
 COPIES = re.compile(r"[\d,]+ images (?:have an exact copy in another split|occur in more than one class)")
+WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")  # how an absolute path of Windows begins
 NAMED, LONGEST = 30, 80  # classes that are named; characters of a name
 
 
@@ -167,7 +168,7 @@ def describe_splits(config: TrainConfig) -> str:
 
 
 def without_folders(config: TrainConfig) -> TrainConfig:
-    """Return a configuration in which paths are names, except relative ones and those of published weights."""
+    """Return a configuration in which paths are names, except those of published weights and in `data`."""
     paths = {key: _shorten(path) for key, path in read_paths(config).items()}
     return replace(replace_paths(config, paths), resume=None)
 
@@ -186,19 +187,26 @@ def list_recipe(run: SavedRun) -> list[tuple[str, str, str]]:
     for key, (value, default) in changes.items():
         if changes_nothing(key) or (key in PATHS and key != "init.weights"):
             continue
-        shown = _shorten(value) if isinstance(value, str) else show_setting(value)
+        hide = _shorten if key in PATHS else _hide_path
+        shown = hide(value) if isinstance(value, str) else show_setting(value)
         rows.append((key, shown, show_setting(default)))
     return rows
 
 
 def _shorten(value: Any) -> str:
-    """Return a text as it is, a path as a name."""
+    """Return the last part of a path; published weights and folders right below `data`, as defaults are, stay."""
     text = str(value)
+    parts = Path(text).parts
+    return text if HUB.match(text) or (parts[:1] == ("data",) and len(parts) <= 2) else _last_part(text)
+
+
+def _hide_path(text: str) -> str:
+    """Return a text as it is, one that is a path to another folder as a name."""
     elsewhere = text.startswith(("~", "/")) or os.path.isabs(text) or ".." in Path(text).parts
-    return _last_part(text) if elsewhere and not HUB.match(text) else text
+    return _last_part(text) if elsewhere or WINDOWS.match(text) else text
 
 
 def _last_part(path: str) -> str:
     """Return the last part of a path; of a user's home folder, which is named as the user, only that it is a folder."""
-    name = Path(path.rstrip("/")).name
+    name = PureWindowsPath(path).name if "\\" in path else Path(path.rstrip("/")).name
     return "FOLDER" if name in ("", "~", "..", Path.home().name) or name.startswith("~") else name

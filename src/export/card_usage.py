@@ -97,8 +97,11 @@ def _use_timm(bundle: Bundle, names: list[str]) -> tuple[str, str]:
 def _use_hf(bundle: Bundle, names: list[str]) -> tuple[str, str]:
     folder = PurePosixPath(_find(names, "config.json", "hf/config.json")).parent
     return "transformers", _python(
-        *["from transformers import pipeline", ""],
-        f'classify = pipeline("image-classification", model="./{folder}")',
+        *["from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline", ""],
+        'place = "."  # published: "OWNER/NAME"',
+        f'model = AutoModelForImageClassification.from_pretrained(place, subfolder="{folder}")',
+        f'processor = AutoImageProcessor.from_pretrained(place, subfolder="{folder}")',
+        'classify = pipeline("image-classification", model=model, image_processor=processor)',
         f'for answer in classify("image.jpg", top_k={min(TOP, len(bundle.classes))}):',
         "    print(f\"{answer['score']:.2%}  {answer['label']}\")",
     )

@@ -1,9 +1,11 @@
 """The story of an export: a run's weights in the formats of other programs, each checked before anything is left."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shlex
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,19 +16,23 @@ from typing import Any
 
 from .. import terminal
 from ..config.inference import InferenceConfig
-from ..machine.disk import short_path, write_json
+from ..machine.disk import short_path
 from ..machine.memory import format_bytes
 from ..run.best import load_best
+from ..run.claim import refuse_linked_path
 from ..run.files import BEST, EXPORTS, PARITY
+from ..run.messages import is_full_disk
 from ..run.saved import SavedRun, choose_run, name_others
+from ..run.weights import BEST_FACTS, read_best
 from ..signals import Interrupts
 from .bundle import Bundle
 from .card import write_card
-from .choose import check_formats, choose_formats
-from .destination import Destination, describe_files, hash_file
+from .choose import ALL, check_formats, choose_formats
+from .destination import Destination, describe_files
 from .formats import FORMATS
-from .parity import Agreement, measure
+from .parity import LOGIT_TOLERANCE, Agreement, measure
 from .samples import collect_samples
+from .web_runtime import prepare_runtime
 
 COLUMNS = ("format", "read by", "size", "images", "max |Δp|", "same class", "seconds")
 Facts = Mapping[str, Any]  # what parity.json has of a format
@@ -43,20 +49,44 @@ def export_run(config: InferenceConfig) -> None:
     if config.run in ("best", "latest"):
         for line in name_others(run, config.roots):
             terminal.warn(line)
+    if config.output is None:
+        refuse_linked_path(run.folder, EXPORTS)
     folder = run.folder / EXPORTS if config.output is None else Path(os.path.expanduser(config.output))
-    destination = Destination(folder, hash_file(run.folder / BEST))
+    content = (run.folder / BEST).read_bytes()  # once: a run that goes on replaces the file
+    destination = Destination(folder, hashlib.sha256(content).hexdigest())
     with Interrupts() as interrupts, destination.open_workspace() as workspace:
-        bundle = replace(open_bundle(run), web_runtime=config.web_runtime)
+        runtime = config.web_runtime
+        if "web" in config.formats:  # before all that takes minutes
+            runtime = prepare_runtime(runtime, workspace)
+        bundle = replace(open_bundle(run, content), web_runtime=runtime)
         names, left_out = choose_formats(config.formats, bundle)
         destination.refuse_other_weights(names)
         _announce(bundle, left_out)
-        written = {}
-        with terminal.show_progress(len(names), "exporting") as advance:
-            for name in names:
-                written[name] = _write(name, bundle, destination, workspace)
-                advance(1)
+        written = _write_all(names, ALL in config.formats, bundle, destination, workspace)
         kept = _finish(bundle, written, destination, workspace, interrupts)
     _report(destination.folder, written, kept)
+
+
+def _write_all(
+    names: Sequence[str], lenient: bool, bundle: Bundle, destination: Destination, workspace: Path
+) -> dict[str, Facts]:
+    """Return what is known of each format that was written; lenient: leave those out that fail, unless all do."""
+    written, reason = dict[str, Facts](), ""
+    with terminal.show_progress(len(names), "exporting") as advance:
+        for name in names:
+            try:
+                written[name] = _write(name, bundle, destination, workspace)
+            except Exception as error:  # of packages that are not ours, too
+                cause = error.__cause__ or error
+                if not lenient or (isinstance(cause, OSError) and is_full_disk(cause)):
+                    raise
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                terminal.warn(f"left out    {name}: {reason}")
+            advance(1)
+    if not written:
+        raise ValueError(f"no format could be written; {names[-1]}: {reason}" if names else "no format can be written")
+    destination.refuse_other_weights(list(written))  # those left out may be there from other weights
+    return written
 
 
 def _announce(bundle: Bundle, left_out: Mapping[str, str]) -> None:
@@ -69,12 +99,26 @@ def _announce(bundle: Bundle, left_out: Mapping[str, str]) -> None:
         terminal.say(f"left out    {name}: {reason}")
 
 
-def open_bundle(run: SavedRun) -> Bundle:
-    """Return a run with its model and the images on which exports are checked. Raises ValueError if it is damaged."""
+def open_bundle(run: SavedRun, content: bytes | None = None) -> Bundle:
+    """Return a run with its model and the images on which exports are checked. Raises ValueError if it is damaged.
+
+    content: of the file of weights, which may have been replaced since.
+    """
     config, classes, preprocessing = run.load()
-    model = load_best(run.folder, config.model).requires_grad_(False)
+    content = (run.folder / BEST).read_bytes() if content is None else content
+    model = load_best(run.folder, config.model, content).requires_grad_(False)
+    run = replace(run, facts={**run.facts, **_read_facts(content)})
     samples = collect_samples(run, config, preprocessing, model)
     return Bundle(run, config, model, classes, preprocessing, samples)
+
+
+def _read_facts(content: bytes) -> dict[str, Any]:
+    """Return what weights tell of themselves, by the names of status.json; the status may be of an earlier epoch."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, Path(BEST).name)
+        path.write_bytes(content)
+        best = read_best(path)
+    return {name: best[key] for name, key in BEST_FACTS.items() if best}
 
 
 def _write(name: str, bundle: Bundle, destination: Destination, workspace: Path) -> dict[str, Any]:
@@ -106,12 +150,19 @@ def _check(name: str, bundle: Bundle, workspace: Path) -> Agreement:
     """Return how nearly the files of a format agree with the run. Raises ValueError if that is not near enough."""
     chosen, samples = FORMATS[name], bundle.samples
     agreement = measure(samples.probabilities, chosen.predict(bundle, workspace))
-    if agreement.difference <= chosen.tolerance and agreement.same >= chosen.agreement:
+    near = agreement.difference <= chosen.tolerance and agreement.same >= chosen.agreement
+    near = near and agreement.log_difference <= chosen.log_tolerance
+    if samples.logits is not None and chosen.logits is not None:
+        difference = (samples.logits - chosen.logits(bundle, workspace)).abs().max().item()
+        agreement = replace(agreement, logit_difference=difference)
+        near = near and difference <= LOGIT_TOLERANCE * max(1.0, samples.logits.abs().max().item())
+    if near:
         return agreement
     raise ValueError(
-        f"the file of formats=[{name}] does not predict as the run does, so nothing is written: on {samples.source}, "
-        f"probabilities differ by up to {agreement.difference:.2g} (allowed: {chosen.tolerance:g}), and "
-        f"{agreement.same:.1%} have the same class (at least {chosen.agreement:.1%})"
+        f"the file of formats=[{name}] does not predict as the run does, so nothing of it is written: on "
+        f"{samples.source}, probabilities differ by up to {agreement.difference:.2g} (allowed: {chosen.tolerance:g}), "
+        f"their logarithms by {agreement.log_difference:.2g}{agreement.describe_logits()}, and {agreement.same:.1%} "
+        f"have the same class (at least {chosen.agreement:.1%})"
     )
 
 
@@ -137,22 +188,16 @@ def _finish(
     workspace: Path,
     interrupts: Interrupts,
 ) -> list[str]:
-    """Write the record and the card, and move all files into the folder; return those that were edited, and kept."""
+    """Write the card, and move all files into the folder; return those that were edited, and kept."""
     formats = {**destination.formats, **written}
-    record = {
-        "weights": destination.weights,
-        "best_epoch": bundle.run.number("best_epoch"),
-        "formats": formats,
-        "card": destination.card,
-    }
+    record: dict[str, Any] = {"weights": destination.weights, "best_epoch": bundle.run.number("best_epoch")}
     with destination.explained():
         card = write_card(bundle, {name: facts for name, facts in formats.items() if name in FORMATS}, workspace)
         kept = destination.find_edited(card)
         record["card"] = destination.card | describe_files(workspace, [name for name in card if name not in kept])
-        write_json(workspace / PARITY, record)
     names = [name for facts in written.values() for name in facts["files"]]
     interrupts.defer = True  # so that all files arrive
-    destination.take(workspace, [PARITY, *names, *(name for name in card if name not in kept)])
+    destination.take(workspace, [*(name for name in card if name not in kept), *names], written, record)
     interrupts.release()
     return kept
 

@@ -48,6 +48,12 @@ def explain_hf(bundle: Bundle) -> str:
     model, channels = bundle.config.model, bundle.preprocessing.channels
     if channels not in (1, 3):
         return f"Hugging Face's image processors make three channels of a picture, and this model takes {channels}"
+    height, width = bundle.preprocessing.size
+    if bundle.preprocessing.resize == "crop" and height != width:
+        return (
+            "Hugging Face's image processors cannot crop a picture to a shape that is not square "
+            f"(dataset.resize=crop, dataset.image_size=[{height},{width}])"
+        )
     found = {
         f"model.pooling={model.pooling}": model.pooling != "cls",
         f"model.num_registers={model.num_registers}": model.num_registers > 0,
@@ -136,14 +142,11 @@ def _describe(bundle: Bundle) -> dict[str, Any]:
 
 
 def _describe_inputs(bundle: Bundle) -> dict[str, Any]:
-    """Return how an image processor makes inputs of pictures.
-
-    A crop that is not square is none of theirs: such pictures are squashed, and the difference is measured.
-    """
+    """Return how an image processor makes inputs of pictures."""
     look = bundle.preprocessing
     (height, width), (mean, std) = look.size, list_statistics(look)
     size = {"height": height, "width": width}
-    crops = look.resize == "crop" and height == width
+    crops = look.resize == "crop"  # to a square, see `explain_hf`
     cropping = {"size": {"shortest_edge": height}, "do_center_crop": True, "crop_size": size}
     return {
         # CLIP's keeps the aspect ratio and crops; ViT's own, in transformers 4, can do neither.

@@ -137,9 +137,9 @@ def quiet() -> Iterator[None]:
 
 
 def predict_onnx(bundle: Bundle, folder: Path) -> Tensor:
-    """Return of what both files predict the probabilities (n,K) that are farther from the run's."""
+    """Return of what both files predict the probabilities (n,K) that are less close to the run's."""
     ours = bundle.samples.probabilities
-    one, other = predict_pictures(bundle, folder / PICTURE), _predict_batches(bundle, folder / BATCH)
+    one, other = predict_pictures(bundle, folder / PICTURE), predict_logits(bundle, folder).softmax(1)
     return torch.where((one - ours).abs() >= (other - ours).abs(), one, other)
 
 
@@ -155,11 +155,12 @@ def run_picture(session: "InferenceSession", picture: np.ndarray) -> np.ndarray:
     return np.asarray(session.run(None, {"image": np.ascontiguousarray(image)})[0])
 
 
-def _predict_batches(bundle: Bundle, model: Path) -> Tensor:
-    session, look = open_session(model), bundle.preprocessing
+def predict_logits(bundle: Bundle, folder: Path) -> Tensor:
+    """Return logits (n,K), which the file for batches gives."""
+    session, look = open_session(folder / BATCH), bundle.preprocessing
 
     def predict(images: Tensor) -> Tensor:
-        return torch.from_numpy(np.asarray(session.run(None, {"images": images.numpy()})[0])).softmax(1)
+        return torch.from_numpy(np.asarray(session.run(None, {"images": images.numpy()})[0]))
 
     return predict_parts(predict, normalize(bundle.samples.inputs, look.mean, look.std))
 

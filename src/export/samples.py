@@ -27,7 +27,7 @@ from .bundle import Samples
 from .parity import predict_parts
 
 NUM_SAMPLES = 64
-LARGEST = 2**22  # pixels of a picture; larger ones are halved, so that 64 photos fit into memory
+LARGEST = 2**22  # bytes of a picture; larger ones are halved, so that 64 of them fit into 256 MiB
 SHAPES = (1, 1), (2, 3), (3, 2), (1.1, 1), (0.7, 0.9), (4, 1.5), (1, 5), (7, 7)  # height, width in those of the model
 WAVES = 5  # colors along each side of a made picture
 
@@ -39,12 +39,13 @@ def collect_samples(run: SavedRun, config: TrainConfig, look: Preprocessing, mod
     """
     pictures, source = read_tested(run, config, look)
     if not pictures:
-        pictures, source = make_pictures(look), f"{NUM_SAMPLES} made images ({source})"
+        pictures, source = make_pictures(look), f"{NUM_SAMPLES} synthetic images ({source})"
     inputs = torch.stack([look(picture) for picture in pictures])
-    probabilities = predict_parts(lambda part: model(normalize(part, look.mean, look.std)).softmax(1), inputs)
+    logits = predict_parts(lambda part: model(normalize(part, look.mean, look.std)), inputs)
+    probabilities = logits.softmax(1)
     if not probabilities.isfinite().all():
         raise ValueError(f"the weights of {run.folder} predict NaN; they cannot be exported")
-    return Samples(pictures, inputs, probabilities, source)
+    return Samples(pictures, inputs, probabilities, source, logits)
 
 
 def read_tested(run: SavedRun, config: TrainConfig, look: Preprocessing) -> tuple[list[np.ndarray], str]:
@@ -91,13 +92,15 @@ def _open_files(files: list[str], started_in: str, look: Preprocessing) -> Itera
 def _as_array(pixels: Pixels, look: Preprocessing) -> np.ndarray:
     """Return the pixels (H,W,C) of a picture, with the channels of the model. Raises ValueError for other channels."""
     if isinstance(pixels, np.ndarray) and pixels.ndim == 3 and pixels.shape[2] == look.channels:
-        return pixels
+        while pixels.size > LARGEST:
+            pixels = pixels[::2, ::2]
+        return np.ascontiguousarray(pixels)  # no view that keeps the whole in memory
     if isinstance(pixels, np.ndarray):
         pixels = Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
     if look.channels not in (1, 3):
         raise ValueError(f"it does not have {look.channels} channels")
     picture = pixels.convert("L" if look.channels == 1 else "RGB")
-    while picture.width * picture.height > LARGEST:
+    while picture.width * picture.height * look.channels > LARGEST:
         picture = picture.reduce(2)
     return np.asarray(picture).reshape(picture.height, picture.width, -1)
 

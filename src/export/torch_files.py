@@ -21,6 +21,8 @@ from .bundle import Bundle
 from .parity import predict_parts
 
 EXPORTED, TRACED = "model.pt2", "model.torchscript.pt"
+SOURCES = ("stack_trace", "from_node", "source_fn_stack")  # of the metadata of a node of a graph
+IDENTITY = ".data/serialization_id"  # what the writer of a file adds itself
 DEPRECATED = "torchscript: torch deprecates TorchScript since 2.11 and may remove it; pt2 is what it recommends"
 
 
@@ -48,10 +50,20 @@ def write_exported(bundle: Bundle, folder: Path) -> list[str]:
         warnings.simplefilter("ignore")
         batch = torch.export.Dim("batch", min=1)
         program = torch.export.export(_classify(bundle), (example,), dynamic_shapes=({0: batch},))
+        _forget_sources(program)
         content = io.BytesIO()
         torch.export.save(program, content, extra_files=_list_extra(bundle))
     write_bytes(folder / EXPORTED, content.getvalue())
     return [EXPORTED]
+
+
+def _forget_sources(program: torch.export.ExportedProgram) -> None:
+    """Remove where in the code each operation comes from, with the paths of this machine."""
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                for key in SOURCES:
+                    node.meta.pop(key, None)
 
 
 def write_traced(bundle: Bundle, folder: Path) -> list[str]:
@@ -62,8 +74,20 @@ def write_traced(bundle: Bundle, folder: Path) -> list[str]:
         program = torch.jit.trace(_classify(bundle), _make_example(bundle), check_trace=False)
         content = io.BytesIO()
         torch.jit.save(program, content, _extra_files=_list_extra(bundle))
-    write_bytes(folder / TRACED, content.getvalue())
+    write_bytes(folder / TRACED, _drop_debugging(content.getvalue()))
     return [TRACED]
+
+
+def _drop_debugging(content: bytes) -> bytes:
+    """Return a TorchScript file without its `.debug_pkl`, which has stack traces with the paths of this machine."""
+    reader, result = torch._C.PyTorchFileReader(io.BytesIO(content)), io.BytesIO()
+    writer = torch._C.PyTorchFileWriter(result)
+    for name in reader.get_all_records():
+        if not name.endswith(".debug_pkl") and name != IDENTITY:
+            record = reader.get_record(name)
+            writer.write_record(name, record, len(record))
+    writer.write_end_of_file()
+    return result.getvalue()
 
 
 def predict_exported(bundle: Bundle, folder: Path) -> Tensor:

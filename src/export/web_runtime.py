@@ -19,7 +19,7 @@ DIGESTS = {
     MODULE: "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
 }
 BY_HAND = f"elsewhere, npm pack {PACKAGE} makes a file; name it here: web_runtime=FILE.tgz"
-PATIENCE = 600  # seconds for 33 MB
+PATIENCE = 60  # seconds for 33 MB
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,18 @@ def open_runtime(archive: str | None) -> Runtime:
         return _read_archive(_fetch(Path(folder)), "what npm has fetched")
 
 
+def prepare_runtime(archive: str | None, folder: Path) -> str:
+    """Return a path to the archive, fetched into the folder if none is named. Raises ValueError if it is not usable."""
+    if reason := explain_runtime(archive):
+        raise ValueError(f"formats=[web]: {reason}")
+    if archive is not None:
+        open_runtime(archive)
+        return archive
+    path = _fetch(folder)
+    _read_archive(path, "what npm has fetched")
+    return str(path)
+
+
 def _fetch(folder: Path) -> Path:
     npm = shutil.which("npm")
     assert npm is not None  # see `explain_runtime`
@@ -59,7 +71,9 @@ def _fetch(folder: Path) -> Path:
             errors="replace",
             timeout=PATIENCE,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(f"npm could not fetch {PACKAGE} within {PATIENCE} seconds; {BY_HAND}") from error
+    except OSError as error:
         raise ValueError(f"npm could not fetch {PACKAGE} ({error}); {BY_HAND}") from error
     found = list(folder.glob("*.tgz"))
     if done.returncode or len(found) != 1:

@@ -4,6 +4,7 @@ Letters: n images, K classes, D features.
 """
 
 import contextlib
+import errno
 import os
 import signal
 from collections import Counter
@@ -89,6 +90,8 @@ def _find_neighbors(config: InferenceConfig, inputs: Inputs, wanted: Inputs) -> 
     """Print the neighbors of each query, and draw them or write them into a table."""
     run, tally = choose_one(config), Tally()
     output = None if config.output is None else Path(os.path.expanduser(config.output))
+    if output is not None and output.suffix.lower() == ".png":
+        _check_picture(output)  # it is written at the end, after all the work
     with contextlib.ExitStack() as stack:
         stack.enter_context(Interrupts())
         table = None if output is None or output.suffix.lower() == ".png" else stack.enter_context(open_output(output))
@@ -113,6 +116,14 @@ def _find_neighbors(config: InferenceConfig, inputs: Inputs, wanted: Inputs) -> 
     if score := nearest.score():
         terminal.say(score)
     terminal.say(tally.describe(len(inputs.others), "compared"))
+
+
+def _check_picture(path: Path) -> None:
+    """Raise OSError if no picture can be written there."""
+    if path.is_dir():
+        raise IsADirectoryError(f"output={path} is a folder; name a file, such as {path / 'neighbors.png'}")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise PermissionError(f"output={path} cannot be written: {os.strerror(errno.EACCES)}")
 
 
 def _embed_all(

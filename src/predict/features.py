@@ -5,6 +5,7 @@ Letters: n images, D features.
 
 import contextlib
 import io
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..machine.disk import format_csv, replace_file
+from ..signals import Interrupts
 from .output import name_in_errors
 
 Row = Mapping[str, Any]
@@ -43,7 +45,8 @@ def open_features(path: Path) -> Iterator[AddFeatures]:
 def _open_npy(path: Path) -> Iterator[AddFeatures]:
     """Yield a function that adds to an array (n,D), and to a table of its files in the same order."""
     shape = [0, 0]
-    with replace_file(list_beside(path)) as table, replace_file(path) as file:
+    with contextlib.ExitStack() as stack:
+        table, file = (stack.enter_context(replace_file(place)) for place in (list_beside(path), path))
 
         def add(rows: Sequence[Row], features: np.ndarray) -> None:
             if not shape[1]:
@@ -57,6 +60,12 @@ def _open_npy(path: Path) -> Iterator[AddFeatures]:
         yield add
         file.seek(0)
         file.write(_npy_header(*shape))
+        for part in (table, file):  # a full disk shows before the first of them replaces another file
+            part.flush()
+            os.fsync(part.fileno())
+        with Interrupts(defer=True) as interrupts:  # so that both are of the same images
+            stack.close()
+            interrupts.release()
 
 
 def _npy_header(rows: int, columns: int) -> bytes:

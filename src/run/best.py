@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 
 from ..config.schema import ModelConfig
 from ..config.size import estimate_parameters
@@ -13,16 +13,19 @@ from ..model import VisionTransformer
 from .files import BEST
 
 
-def load_best(folder: Path, config: ModelConfig) -> VisionTransformer:
-    """Return the model of a run with its best weights, on the CPU, in evaluation mode. Raises ValueError if damaged."""
-    parameters, there = estimate_parameters(config), (folder / BEST).stat().st_size
+def load_best(folder: Path, config: ModelConfig, content: bytes | None = None) -> VisionTransformer:
+    """Return the model of a run with its best weights, on the CPU, in evaluation mode. Raises ValueError if damaged.
+
+    content: of the file of weights, if it was read already.
+    """
+    parameters, there = estimate_parameters(config), (folder / BEST).stat().st_size if content is None else len(content)
     if 4 * parameters > 2 * there + 2**20:  # before a model that large is built
         raise ValueError(
             f"{folder / BEST} has {format_bytes(there)}, but the model of this run has {parameters:,} parameters"
         )
     model = VisionTransformer(**asdict(config)).eval()
     try:
-        model.load_state_dict(load_file(folder / BEST))
+        model.load_state_dict(load_file(folder / BEST) if content is None else load(content))
     except (SafetensorError, RuntimeError) as error:
         lines = [line.strip().rstrip(".") for line in str(error).splitlines()[:2]]
         reason = ": ".join(filter(None, lines))[:200]

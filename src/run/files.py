@@ -46,4 +46,5 @@ def remove_leftovers(folder: Path) -> None:
     """Remove temporary files that a kill has left in a run."""
     for parent in (folder, (folder / LAST).parent):
         for path in (path for pattern in LEFTOVERS for path in parent.glob(pattern)):
-            path.unlink(missing_ok=True)
+            if path.is_symlink() or not path.is_dir():  # a folder belongs to an export
+                path.unlink(missing_ok=True)

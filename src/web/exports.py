@@ -1,4 +1,4 @@
-"""Exports of a run: which formats there are, the files in its folder `exports`, and how nearly they agree."""
+"""Exports of a run: which formats there are, the files in its folder `exports`, and how closely they agree."""
 
 import shutil
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ..export.web_runtime import PACKAGE
 from ..machine.disk import read_object
 from ..run.files import BEST, EXPORTS, PARITY
 from ..run.saved import SavedRun
@@ -69,7 +70,7 @@ def check_formats(run: SavedRun, formats: Sequence[str]) -> list[str]:
 
 
 def describe_exports(run: SavedRun) -> dict[str, Any]:
-    """Return the formats that can be chosen, the files that are there, and how nearly each format agrees."""
+    """Return the formats that can be chosen, the files that are there, and how closely each format agrees."""
     record = read_object(run.folder / EXPORTS / PARITY) if find_export(run, PARITY) else {}
     known = formats if isinstance(formats := record.get("formats"), dict) else {}
     return {
@@ -102,7 +103,7 @@ def _explain_missing(name: str) -> str:
     if packages:
         return f"needs {', '.join(packages)}: {INSTALL}"
     if choice.program and shutil.which(choice.program) is None:
-        return f"needs {choice.program}, or, in a terminal, web_runtime=FILE.tgz of npm pack onnxruntime-web"
+        return f"needs {choice.program}, or, in a terminal, web_runtime=FILE.tgz of npm pack {PACKAGE}"
     return ""
 
 
@@ -111,7 +112,7 @@ def _address(run: SavedRun, name: str, path: Path) -> str:
 
 
 def _explain_outdated(run: SavedRun, epoch: float | None) -> str:
-    """Return that the run has got better since it was exported, "" if it has not."""
+    """Return that the run has improved since it was exported, "" if it has not."""
     best = run.number("best_epoch")
     if epoch is None or best is None or epoch == best:
         return ""

@@ -164,11 +164,13 @@ class Jobs:
         return self._spawn(["--multirun", f"resume={sweep.folder}"], sweep.folder)
 
     def export(self, run: SavedRun, formats: Sequence[str]) -> Start:
-        """Write formats into the run's folder. Raises PageError if that is being done already."""
+        """Write formats into the run's folder. Raises PageError while another export goes on: one takes the memory."""
         with self._lock:
-            identity, last = make_id(run.folder), self.find_export(run)
-            if last is not None and last.process.poll() is None:
-                raise PageError("this run is being exported; wait until that has ended", 409)
+            identity = make_id(run.folder)
+            for start in self._starts.values():
+                if start.exports is not None and start.process.poll() is None:
+                    which = "this" if start.exports == identity else "another"
+                    raise PageError(f"{which} run is being exported; wait until that has ended", 409)
             words = ["task=export", f"run={run.folder}", f"formats=[{','.join(formats)}]"]
             return self._spawn(words, exports=identity)
 
@@ -212,7 +214,7 @@ class Jobs:
         sweep = self._find_sweep(start)
         output, error, key = start.read(), None, None
         if code not in (None, 0) and start.run is None:
-            problem = explain_output(output, start.words)
+            problem = explain_signal(-code) if code < 0 else explain_output(output, start.words)
             error, key = problem.message, problem.key
         return {
             "id": start.id,
@@ -289,6 +291,13 @@ def _suggest(key: str) -> str:
 
     near = suggest_keys(key, TrainConfig)
     return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def explain_signal(number: int) -> PageError:
+    """Return the error of a process that a signal has ended."""
+    if number == signal.SIGKILL:
+        return PageError("it was killed, probably because the machine was out of memory")
+    return PageError(f"it was ended by signal {number} ({signal.strsignal(number)})")
 
 
 def explain_output(output: str, words: Sequence[str]) -> PageError:

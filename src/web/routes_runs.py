@@ -144,7 +144,7 @@ def get_file(request: Request, run: str, name: str) -> FileResponse:
 
 
 @router.get(
-    "/runs/{run}/exports", summary="The exports of a run: formats, files, how nearly they agree, and the last start"
+    "/runs/{run}/exports", summary="The exports of a run: formats, files, how closely they agree, and the last start"
 )
 def get_exports(request: Request, run: str) -> dict[str, Any]:
     state = state_of(request)

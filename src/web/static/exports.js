@@ -1,4 +1,4 @@
-// Exports of a run: its files, how nearly they agree, and a form that writes more of them.
+// Exports of a run: its files, how closely they agree, and a form that writes more of them.
 
 import { get, post, repeat } from "./api.js";
 import { bytes, copyable, count, fill, h, page, percent, scroll, showProblem, table } from "./dom.js";
@@ -22,7 +22,7 @@ function agreement(rows) {
   if (!rows.length) return null;
   const columns = ["format", "checked on images", "largest difference of a probability", "same class"];
   const cells = (row) => [row.format, count(row.images), row.difference ? row.difference.toExponential(1) : (row.difference ?? ""), percent(row.same)];
-  return [h("h3", {}, "How nearly they agree with the run"), scroll("Agreement of the exports", table(columns, rows.map(cells), columns.slice(1)))];
+  return [h("h3", {}, "How closely they agree with the run"), scroll("Agreement of the exports", table(columns, rows.map(cells), columns.slice(1)))];
 }
 
 function form(run, found, draw) {
@@ -40,13 +40,25 @@ function form(run, found, draw) {
     button.disabled = true;
     fill(state, h("p", { class: "hint" }, "Exporting …"), h("pre", { class: "log short", tabindex: "0", "aria-label": "What the export prints" }));
     repeat(async () => {
-      const now = await get(`/api/starts/${start.id}`).catch((error) => ({ state: "ended", output: "", error: error.message }));
+      let now;
+      try {
+        now = await get(`/api/starts/${start.id}`);
+      } catch (error) {
+        if (error.status === 404) {
+          state.querySelector("p").textContent = "The server has been restarted, so how the export went is not known here: open this page again to see the files.";
+          show();
+          return null;
+        }
+        state.querySelector("p").textContent = `Exporting, as far as is known. ${error.message}`;
+        return 3;
+      }
+      if (now.state !== "ended") state.querySelector("p").textContent = "Exporting …";
       state.querySelector("pre").textContent = now.output || "…";
       if (now.state !== "ended") return 0.7;
       state.querySelector("p").textContent = now.error ? "The export failed; nothing was written." : "Exported.";
       showProblem(problem, now.error);
-      draw(await get(`/api/runs/${run.id}/exports`));
       show();
+      await get(`/api/runs/${run.id}/exports`).then(draw, (error) => showProblem(problem, error.message));
       return null;
     });
   };
