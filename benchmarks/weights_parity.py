@@ -23,15 +23,11 @@ import timm  # noqa: E402
 import torch  # noqa: E402
 import torchvision  # noqa: E402
 import transformers  # noqa: E402
-from published import as_npz, as_openclip, randomize  # noqa: E402
+from published import as_npz, as_openclip, load, randomize  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from src.machine.disk import read_object  # noqa: E402
 from src.machine.memory import format_bytes  # noqa: E402
-from src.model import VisionTransformer  # noqa: E402
-from src.pretrained.files import read_weights  # noqa: E402
-from src.pretrained.load import load_weights  # noqa: E402
-from src.pretrained.published import find_published  # noqa: E402
 from src.run.files import EXPORTS, PARITY  # noqa: E402
 from src.tables import Table  # noqa: E402
 
@@ -107,12 +103,7 @@ def read_output(model: Any, kind: str) -> Reference:
 @torch.no_grad()
 def measure(path: Path, kind: str, reference: Reference) -> tuple[float, float]:
     """Return the largest difference of an output, and their standard deviation."""
-    found = find_published(str(path))
-    tensors = read_weights(found.path).tensors
-    classes = len(tensors["head.weight"]) if "head.weight" in tensors else 1
-    ours = VisionTransformer(**{**found.origin.model, "num_classes": classes}).eval()
-    report = load_weights(ours, tensors, "", found.origin.grid)
-    assert not [name for name in report.initialized if not name.startswith("head.")]
+    ours, _ = load(path)
     images = torch.randn(2, 3, *ours.image_size, generator=torch.Generator().manual_seed(0))
     theirs = reference(images)
     given = ours(images) if kind == "logits" else ours.forward_features(images)

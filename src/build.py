@@ -127,11 +127,12 @@ def choose_computing(config: TrainConfig, model: VisionTransformer, num_images: 
     if wanted.compile == "auto" and world.size > 1:
         wanted = replace(wanted, compile=False)
     at_once, total = micro_batch_size(training, num_images, world), training.epochs * num_images
-    if freezes_backbone(config) and not list_random(config):
+    frozen = freezes_backbone(config)
+    if frozen and not list_random(config):
         total = num_images  # features are computed once
     limit = math.inf if training.max_minutes is None else 60 * training.max_minutes
-    trained = not freezes_backbone(config)  # otherwise nothing goes back through the blocks
-    work = Work(at_once, total, trained, training.patch_dropout, limit)
+    # Nothing goes back through frozen blocks.
+    work = Work(at_once, total, training=not frozen, patch_dropout=training.patch_dropout, limit=limit)
     trial = world.broadcast(choose_kernels(model, work, wanted, allowed=not training.deterministic))
     use_kernels(model, trial.chosen)
     log.info(f"compute   {trial.describe()}")

@@ -37,7 +37,8 @@ def _load_initial_weights(model: VisionTransformer, config: TrainConfig, classes
         tensors, fresh_head, head = weights.tensors, "model.zero_init_head=true", ""
     else:
         tensors, fresh_head, head = match_head(weights.tensors, model, found.classes, classes)
-    source = f"{short_path(found.path)} ({weights.place})" if weights.place else short_path(found.path)
+    name = short_path(found.path) if published is None else origin.name
+    source = f"{name} ({weights.place})" if weights.place else name
     resample = origin.resamples_patches and origin.model.get("stem") == config.model.stem
     report = load_weights(model, tensors, source, origin.grid, config.init.strict, fresh_head, resample)
     lines = [*report.lines(), head, *(published.lines(config) if published else [])]

@@ -3,6 +3,7 @@
 import copy
 import functools
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from src.run.saved import SavedRun, read_run
 from train import train
 
 TINY = ["model.embedding_dim=16", "model.num_layers=2", "model.num_heads=2", "training.epochs=2"]
+# Debian's, or another one.
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 COLORS = {"blue": (30, 60, 220), "green": (40, 200, 60), "red": (220, 40, 30)}
 
 

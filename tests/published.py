@@ -12,6 +12,11 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 from torch import Tensor, nn
 
+from src.model import VisionTransformer
+from src.pretrained.files import read_weights
+from src.pretrained.load import load_weights
+from src.pretrained.published import Published, find_published
+
 
 def randomize(module: nn.Module, spread: float = 0.1) -> Any:
     """Add random values to all parameters: biases are 0 and norms 1 as initialized, so that copies would not show."""
@@ -106,3 +111,15 @@ def as_npz(theirs: Any) -> dict[str, Any]:
             arrays[f"{block}MlpBlock_3/Dense_{number}/kernel"] = weights[f"{ours}mlp.{linear}.weight"].T
             arrays[f"{block}MlpBlock_3/Dense_{number}/bias"] = weights[f"{ours}mlp.{linear}.bias"]
     return arrays
+
+
+def load(path: Path, **typed: Any) -> tuple[VisionTransformer, Published]:
+    """Build the model that a file tells about, and load the file into it; typed: what it does not tell."""
+    found = find_published(str(path))
+    weights = read_weights(found.path).tensors
+    head = weights.get("head.weight")
+    options = found.origin.model | {"num_classes": 2 if head is None else len(head)} | typed
+    model = VisionTransformer(**options).eval()
+    report = load_weights(model, weights, "", found.origin.grid)
+    assert [name for name in report.initialized if not name.startswith("head.")] == []
+    return model, found

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import TINY, compose, make_folder, photo_overrides, replace_pictures
+from helpers import TINY, compose, make_folder, photo_overrides
 from safetensors.torch import load_file
 from test_engine import equal, refuse_batches_above
 
@@ -30,6 +30,8 @@ from src.run.saved import SavedRun, read_run
 from src.signals import Interrupted
 from train import train
 
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+
 # With all that has a state or draws: averaged weights, dropout, mixing; four steps of a batch in an epoch.
 SETTINGS = (
     "training.epochs=3",
@@ -39,13 +41,6 @@ SETTINGS = (
     "training.batch_size=6",
 )
 TIMES = {"seconds", "images_per_second"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_pictures() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        replace_pictures(patch)
-        yield
 
 
 @pytest.fixture(scope="module")

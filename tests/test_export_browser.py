@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import make_picture
+from helpers import CHROMIUM, make_picture
 from PIL import Image
 from test_export_onnx import open_sensitive
 
@@ -19,7 +19,6 @@ from src.export.bundle import Bundle
 from src.export.web_page import PAGE, predict_web, write_web
 from src.run.saved import SavedRun
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium"),
@@ -44,16 +43,6 @@ def exported(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
             pytest.skip("needs npm with a network, which fetches the runtime of the page")
         raise
     return folder / PAGE
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def open_page(browser: Any, exported: Path, **options: Any) -> Any:

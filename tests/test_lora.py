@@ -3,13 +3,12 @@
 import copy
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import TINY, compose, make_folder, photo_overrides, replace_pictures
+from helpers import TINY, compose, make_folder, photo_overrides
 from safetensors.torch import load_file
 from test_continue import assert_equal_runs, at_call, begin, resume
 from torch import Tensor, nn
@@ -22,15 +21,10 @@ from src.pretrained.freeze import freeze
 from src.pretrained.lora import AdaptedLinear, add_adapters
 from src.run.files import BEST, LAST
 
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+
 HEAD = {"head.weight", "head.bias"}
 ADAPTED = {f"blocks.{i}.attn.{name}.weight" for i in (0, 1) for name in ("qkv", "proj")}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_pictures() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        replace_pictures(patch)
-        yield
 
 
 def make_model() -> VisionTransformer:

@@ -13,17 +13,14 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from published import as_npz, as_openclip, make_timm, randomize, save_timm
+from published import as_npz, as_openclip, load, make_timm, randomize, save_timm
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer as TorchvisionVisionTransformer
 
 from src.config.compose import compose_values, load_config, to_config
 from src.config.schema import TrainConfig
-from src.model import VisionTransformer
-from src.pretrained.files import read_weights
-from src.pretrained.load import load_weights
-from src.pretrained.published import Published, find_published, read_origin
+from src.pretrained.published import find_published, read_origin
 from src.run.saved import SavedRun
 
 SIZES: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
@@ -36,18 +33,6 @@ def quiet() -> Iterator[None]:
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     yield
-
-
-def load(path: Path, **typed: Any) -> tuple[VisionTransformer, Published]:
-    """Build the model that a file tells about, and load the file into it; typed: what it does not tell."""
-    found = find_published(str(path))
-    weights = read_weights(found.path).tensors
-    head = weights.get("head.weight")
-    options = found.origin.model | {"num_classes": 2 if head is None else len(head)} | typed
-    model = VisionTransformer(**options).eval()
-    report = load_weights(model, weights, "", found.origin.grid)
-    assert [name for name in report.initialized if not name.startswith("head.")] == []
-    return model, found
 
 
 @pytest.fixture
@@ -192,14 +177,17 @@ def test_model_and_normalization_follow_from_the_weights_whatever_the_recipe(tmp
 
 def test_what_contradicts_published_weights_is_refused_but_for_what_no_tensor_tells(tmp_path: Path) -> None:
     save_timm(tmp_path / "vit")
-    message = "model.num_layers=3 contradicts the weights of .*, which are those of model.num_layers=2; leave it out"
+    message = "model.num_layers=3 contradicts the weights of .*, which have model.num_layers=2; leave it out"
     with pytest.raises(ValueError, match=message):
         compose_from(tmp_path / "vit", "model.num_layers=3", root=tmp_path)
     (tmp_path / "vit" / "config.json").unlink()
     assert compose_from(tmp_path / "vit", root=tmp_path).model.num_heads == 3, "as in published models of the width"
     assert compose_from(tmp_path / "vit", "model.num_heads=8", root=tmp_path).model.num_heads == 8
     torch.save(make_timm().state_dict(), tmp_path / "narrow.pt")
-    with pytest.raises(ValueError, match="do not tell their number of heads, and their embedding dimension of 64"):
+    with pytest.raises(
+        ValueError,
+        match="no published model has embedding dimension 64; type it: model.num_heads=N",
+    ):
         compose_from(tmp_path / "narrow.pt", root=tmp_path)
     nano = ["model=vit_nano", "model.num_layers=2", "model.mlp_ratio=4.0"]
     assert compose_from(tmp_path / "narrow.pt", *nano, root=tmp_path).model.num_heads == 4, (
@@ -229,8 +217,8 @@ def test_the_log_says_what_was_taken_over_and_which_normalization_is_used_and_wh
     assert "but the weights were trained with [0.5, 0.5, 0.5] and [0.25, 0.25, 0.25]" in typed[1] and not typed[2]
     (tmp_path / "vit" / "config.json").unlink()
     lines, statistics, known = lines_of(tmp_path / "vit", root=tmp_path)
-    assert "model.num_heads=3 is assumed, as published models of this width have" in lines and not known
-    assert "the file does not tell whether it was trained with these; if not, type the right" in statistics
+    assert "model.num_heads=3 is assumed: published models of this width have that many" in lines and not known
+    assert "the file does not say which mean and std it was trained with; type them if you know" in statistics
 
 
 def test_what_is_no_plain_vit_is_refused_by_what_tells_it(tmp_path: Path) -> None:

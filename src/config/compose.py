@@ -59,15 +59,16 @@ def to_config(
 ) -> AnyConfig:
     """Return checked dataclasses, with every null filled in that follows from other keys.
 
-    folder: the one that relative paths refer to; "": the working directory. read_origin: returns what initial weights
-    tell that are not of a run.
+    folder: the one that relative paths refer to; "": the working directory. read_origin: describes initial weights
+    that are not a run's.
     """
     config = read_composed(schema, cfg)
     if not isinstance(config, TrainConfig):
         return config
     typed = {name_key(override) for override in overrides}
     # mypy does not narrow the type variable by isinstance.
-    anchored = check_weights(anchor(config, folder or os.getcwd()))
+    anchored = anchor(config, folder or os.getcwd())
+    check_weights(anchored)
     return resolve(_take_over(anchored, typed, read_origin), typed)  # type: ignore[return-value]
 
 

@@ -1,5 +1,6 @@
 """Whether the features of an image, what a frozen backbone makes of it, are the same in every epoch."""
 
+import functools
 from dataclasses import asdict
 
 from .overrides import show_value
@@ -19,13 +20,9 @@ def freezes_backbone(config: TrainConfig) -> bool:
 
 def list_random(config: TrainConfig) -> list[str]:
     """Return the settings, key=value, that change an image or its features from epoch to epoch."""
-    parts = asdict(config.augmentation)
-    changing = {f"augmentation.{key}": value for key, value in parts.items() if key not in DETAILS and value}
-    groups = {"model": asdict(config.model), "training": asdict(config.training)}
-    for key in DROPOUT:
-        group, name = key.split(".")
-        changing |= {key: groups[group][name]} if groups[group][name] else {}
-    return [f"{key}={show_value(value)}" for key, value in changing.items()]
+    values = {f"augmentation.{key}": value for key, value in asdict(config.augmentation).items() if key not in DETAILS}
+    values |= {key: functools.reduce(getattr, key.split("."), config) for key in DROPOUT}
+    return [f"{key}={show_value(value)}" for key, value in values.items() if value]
 
 
 def describe_changing(changing: list[str]) -> str:

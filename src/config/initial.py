@@ -31,7 +31,7 @@ PREPROCESSING = ("channels", "resize", "interpolation", "mean", "std", "axes", "
 class Origin:
     """What weights tell about themselves: keys of `model` and of `dataset` with their values.
 
-    name: for messages; assumed: the keys of `model` that are usual for such weights, so that a typed one goes before.
+    name: for messages; assumed: the keys of `model` whose values are only the usual ones; a typed value replaces them.
     """
 
     name: str
@@ -87,8 +87,8 @@ def take_over(config: TrainConfig, origin: Origin, typed: Collection[str]) -> Tr
     """
     if "num_heads" not in origin.model and not _is_typed("num_heads", typed):
         raise ValueError(
-            f"the weights of {origin.name} do not tell their number of heads, and their embedding dimension of "
-            f"{origin.model.get('embedding_dim')} is of no published model; write it: model.num_heads=N"
+            f"nothing in {origin.name} tells its number of heads, and no published model has embedding dimension "
+            f"{origin.model.get('embedding_dim')}; type it: model.num_heads=N"
         )
     typed_instead = {key for key in origin.assumed if _is_typed(key, typed)}
     theirs = {key: value for key, value in origin.model.items() if key not in ("image_size", *typed_instead)}
@@ -102,7 +102,7 @@ def take_over(config: TrainConfig, origin: Origin, typed: Collection[str]) -> Tr
             ", ".join(f"model.{key}={show_value(values[key])}" for key in contradicting) for values in (ours, theirs)
         )
         raise ValueError(
-            f"{here} contradicts the weights of {origin.name}, which are those of {there}; leave it out to use their "
+            f"{here} contradicts the weights of {origin.name}, which have {there}; leave it out to use their "
             "model, or write init.strict=false to load what fits"
         )
     model = {key: value for key, value in theirs.items() if key not in contradicting}

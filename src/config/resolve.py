@@ -68,23 +68,22 @@ def _check_report(folder: Path, dataset: DatasetConfig) -> None:
         )
 
 
-def check_weights(config: TrainConfig) -> TrainConfig:
-    """Refuse what cannot be initial weights; the schema does not, because runs outlive them. Returns `config`."""
+def check_weights(config: TrainConfig) -> None:
+    """Refuse what cannot be initial weights; the schema does not, because runs outlive them."""
     wanted = config.init.weights
     if config.resume is not None or wanted is None:
-        return config
+        return
     allowed = f"write a folder, a file ({', '.join(WEIGHT_SUFFIXES)}), timm:MODEL or hf-hub:OWNER/NAME"
     if hub := HUB.fullmatch(wanted):
         form = re.fullmatch(r"[\w.-]+" if hub[1] == "timm" else r"[\w.-]+/[\w.-]+", hub[2])
         check(form is not None, f"init.weights={wanted} is not of the form timm:MODEL or hf-hub:OWNER/NAME")
-        return config
+        return
     path = Path(wanted)
     check(path != Path(), f"init.weights= has no value; {allowed}, or leave it out")
     typed = path.name if path.parent == Path.cwd() else path  # such as `latest`, which only resume= knows
     check(path.exists(), f"init.weights={typed} does not exist; {allowed}")
     is_weights = path.is_dir() or path.name.lower().endswith(WEIGHT_SUFFIXES)
     check(is_weights, f"init.weights={path} is not a weights file; {allowed}")
-    return config
 
 
 def _check_split(dataset: DatasetConfig, typed: Collection[str]) -> None:

@@ -1,11 +1,12 @@
 """How large a configured model is, told before it is built."""
 
-from typing import Any
+from .schema import ModelConfig
 
 
-def estimate_parameters(model: Any) -> int:
-    """Return the number of parameters of a model's configuration, but for a few thousand, before it is built."""
+def estimate_parameters(model: ModelConfig) -> int:
+    """Return the number of parameters of a configured model, but for a few thousand."""
     dim, hidden = model.embedding_dim, int(model.embedding_dim * model.mlp_ratio)
+    assert model.image_size is not None and model.patch_size is not None  # of a resolved configuration
     height, width = model.image_size
     tokens = (height // model.patch_size) * (width // model.patch_size)
     positions = tokens * dim if model.position_embedding == "learned" else 0

@@ -48,6 +48,10 @@ class Images:
         return len(self.pixels)
 
     @property
+    def holds_features(self) -> bool:
+        return self.pixels.is_floating_point()
+
+    @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self._view(self.pixels).shape)
 

@@ -82,10 +82,15 @@ def evaluate(
     return result
 
 
+def classify_features(head: nn.Linear, features: Tensor) -> Tensor:
+    """Return the logits (n,K) of features (n,D,1,1) of a backbone."""
+    return head(features.flatten(1))
+
+
 def _compute_logits(model: VisionTransformer, images: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Return the logits (n,K) of uint8 images (n,C,H,W), or of features (n,D,1,1) of the model's backbone."""
+    """Return the logits (n,K) of uint8 images (n,C,H,W), or of features (n,D,1,1) in their place."""
     if images.is_floating_point():
-        return model.head(images.flatten(1))
+        return classify_features(model.head, images)
     return model(normalize(images, preprocessing.mean, preprocessing.std))
 
 

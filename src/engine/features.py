@@ -8,6 +8,7 @@ Letters: N images, n in a batch, D embedding dimension, K classes.
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from ..distributed.states import is_sharded
 from ..machine.devices import autocast
 from ..machine.memory import format_bytes
 from ..model import VisionTransformer
-from .evaluation import split_batches
+from .evaluation import classify_features, split_batches
 from .trainer import Trainer
 
 
@@ -35,20 +36,13 @@ class Head(nn.Module):
         self.head = model.head
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.head(features.flatten(1))
+        return classify_features(self.head, features)
 
 
 class Unchanged(Augmentation):
-    """An augmentation for features, which are ready as they are."""
+    """An augmentation for features, which pass as they are; at strength 0, the usual one rounds them to levels."""
 
-    def draw(
-        self,
-        batch: int,
-        stored: tuple[int, int],
-        generator: torch.Generator,
-        ratios: Tensor | None = None,
-        mix: bool = True,
-    ) -> Plan:
+    def draw(self, batch: int, *_: Any, **__: Any) -> Plan:
         nothing = torch.empty(batch, 0)
         return Plan(Moves(nothing, nothing, nothing), nothing, nothing, nothing, mixing=None)
 
@@ -130,5 +124,5 @@ def _train_on_features(trainer: Trainer) -> None:
 
 def count_evaluated(trainer: Trainer, data: Data) -> int:
     """Return how many images the evaluations of the last epoch and of the test pass through the whole model."""
-    stored = isinstance(data.val.images, Images) and data.val.images.pixels.is_floating_point()
+    stored = isinstance(data.val.images, Images) and data.val.images.holds_features
     return len(data.test) + (0 if stored else len(data.val) * len(trainer.models()))

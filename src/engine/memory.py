@@ -94,7 +94,7 @@ def estimate_memory(config: Any, shards: int) -> int:
     hidden = int(model.embedding_dim * model.mlp_ratio)
     # Of each block and token, in half precision: what its products and norms were computed from.
     kept = 0 if training.gradient_checkpointing else 2 * (6 * model.embedding_dim + hidden)
-    reached = config.init.freeze is None  # by gradients, for the adapters if not for all weights
+    reached = config.init.freeze is None  # gradients pass through all blocks, also if only adapters are trained
     trained = reached and config.init.lora_rank is None
     copies = 1 + trained * (1 + MOMENTS.get(config.optimizer.name, 1)) + (training.ema is not None)
     activations = reached * model.num_layers * tokens * kept

@@ -12,6 +12,7 @@ from ..machine.disk import read_object
 from ..machine.streams import printable_cell
 
 CONFIG, PREPROCESSOR, README, OPENCLIP = "config.json", "preprocessor_config.json", "README.md", "open_clip_config.json"
+CARD_FILES = (CONFIG, PREPROCESSOR, OPENCLIP, README)
 RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # numbers of Pillow, in files of Hugging Face
 # The kinds of models of Hugging Face whose names are known, with the layer_norm_eps that their files may leave out.
 KINDS = {
@@ -26,7 +27,7 @@ LICENSE = re.compile(r"^license(?:_name)?: *([\w.+ -]{1,60})$", re.MULTILINE)
 class Card:
     """model, look: keys of `model` and `dataset`; source: the file that says so; left: what is not taken over.
 
-    sizes: keys of `model` that the tensors tell, too, so that it shows whether the card is theirs.
+    sizes: keys of `model` that the tensors tell as well; where they differ, the card is another model's.
     """
 
     model: dict[str, Any] = field(default_factory=dict)

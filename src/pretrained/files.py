@@ -28,14 +28,20 @@ PREFIXES = re.compile(r"^(module\.|_orig_mod\.|model\.|backbone\.|encoder\.)+")
 class Weights:
     """The tensors of a file, under the names of timm.
 
-    place: where they are in the file: the keys, as in `trainer.ema`, and the prefix of the names, as in `backbone.*`;
-    "" at the top level. library: whose names they had, if others. num_heads: if the file tells it.
+    keys: of the nested dicts that they were in; prefix: what was before each name, such as "backbone."; library: whose
+    names they had, if others; num_heads: if the file tells it.
     """
 
     tensors: dict[str, Tensor]
-    place: str = ""
+    keys: tuple[str, ...] = ()
+    prefix: str = ""
     library: str = ""
     num_heads: int | None = None
+
+    @property
+    def place(self) -> str:
+        """Where they are in the file, for people: `trainer.ema`, `teacher backbone.*`; "" at the top level."""
+        return " ".join(filter(None, [".".join(self.keys), f"{self.prefix}*" if self.prefix else ""]))
 
 
 def read_weights(path: Path) -> Weights:
@@ -68,11 +74,11 @@ def read_weights(path: Path) -> Weights:
             ) from error
         reason = re.split(r"\n|\. ", f"{type(error).__name__}: {error}")[0]
         raise ValueError(f"init.weights={path} is damaged or not a {path.suffix} file: {reason}") from error
-    weights, nest = _unwrap(content, depth=3)
+    weights, keys = _unwrap(content, depth=3)
     if not weights:
         raise ValueError(f"init.weights={path} contains no named tensors, at the top level or in {', '.join(NESTS)}")
     try:
-        return _give_names(weights, nest)
+        return _give_names(weights, keys)
     except (ValueError, KeyError) as error:
         raise ValueError(f"init.weights={path}: {error}") from error
 
@@ -93,7 +99,7 @@ def _read(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _give_names(weights: dict[str, Tensor], nest: str) -> Weights:
+def _give_names(weights: dict[str, Tensor], keys: tuple[str, ...]) -> Weights:
     openclip = [match[1] for name in weights if (match := OPENCLIP.fullmatch(name)) and "visual" in match[1]]
     prefix = ""
     if openclip:
@@ -105,21 +111,21 @@ def _give_names(weights: dict[str, Tensor], nest: str) -> Weights:
         weights, library = use_synonyms(use_layer_scale(weights))
     if "norm_pre.weight" in weights:  # a norm follows, so there is no bias in the files; here, it may be learned
         weights.setdefault("patch_embed.proj.bias", torch.zeros_like(weights["norm_pre.bias"]))
-    return Weights(weights, " ".join(part for part in (nest, f"{prefix}*" if prefix else "") if part), library)
+    return Weights(weights, keys, prefix, library)
 
 
-def _unwrap(content: Any, depth: int) -> tuple[dict[str, Tensor], str]:
+def _unwrap(content: Any, depth: int) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Return the tensors of the innermost nested dict and the keys that lead there.
 
     At most `depth` levels down: a dict may contain itself.
     """
     if not isinstance(content, dict):
-        return {}, ""
+        return {}, ()
     for key in NESTS if depth else ():
-        inner, path = _unwrap(content.get(key), depth - 1)
+        inner, keys = _unwrap(content.get(key), depth - 1)
         if inner:
-            return inner, f"{key}.{path}" if path else key
-    return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}, ""
+            return inner, (key, *keys)
+    return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}, ()
 
 
 def _take_off_prefix(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import functools
 import os
 import shlex
 import socket
@@ -12,11 +13,11 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from ..machine.disk import read_object
-from .cards import CONFIG, OPENCLIP, PREPROCESSOR, README
+from .cards import CARD_FILES
 
 INSTALL = "pip install -r requirements-export.txt"  # brings huggingface_hub and timm
 PATIENCE = 1.0  # seconds until a hub that does not answer counts as out of reach
-FACTS = (CONFIG, PREPROCESSOR, OPENCLIP, README)  # which a repository may have besides its weights
+NO_ANSWER = "the Hugging Face Hub does not answer"
 # In the order of preference; an index names the parts of large weights.
 WEIGHTS = (
     *("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"),
@@ -36,22 +37,20 @@ def fetch_model(wanted: str) -> Path:
     repo = _name_repository(wanted)
     cached = _find_cached(hub, repo)
     # What another program has fetched may lack the files that say how images are normalized.
-    if cached is not None and all(hub.try_to_load_from_cache(repo, name) is not None for name in FACTS):
+    if cached is not None and all(hub.try_to_load_from_cache(repo, name) is not None for name in CARD_FILES):
         return cached
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or hub.constants.ENDPOINT
-    if hub.constants.HF_HUB_OFFLINE or not _answers(endpoint):
-        if cached is not None:
-            return cached
-        why = "HF_HUB_OFFLINE is set" if hub.constants.HF_HUB_OFFLINE else "the Hugging Face Hub does not answer"
-        raise ValueError(explain_elsewhere(wanted, repo, why))
-    try:
-        return _download(hub, repo, endpoint)
-    except hub.errors.LocalEntryNotFoundError as error:
-        if cached is not None:
-            return cached
-        raise ValueError(explain_elsewhere(wanted, repo, "the Hugging Face Hub does not answer")) from error
-    except Exception as error:  # of the hub, of the library it uses for HTTP, and of the disk
-        raise ValueError(_explain_failure(hub, error, wanted, repo)) from error
+    why = "HF_HUB_OFFLINE is set" if hub.constants.HF_HUB_OFFLINE else "" if _answers(endpoint) else NO_ANSWER
+    if not why:
+        try:
+            return _download(hub, repo, endpoint)
+        except hub.errors.LocalEntryNotFoundError:
+            why = NO_ANSWER
+        except Exception as error:  # of the hub, of the library it uses for HTTP, and of the disk
+            raise ValueError(_explain_failure(hub, error, wanted, repo)) from error
+    if cached is not None:
+        return cached
+    raise ValueError(_explain_elsewhere(wanted, repo, why))
 
 
 def _find_cached(hub: Any, repo: str) -> Path | None:
@@ -78,13 +77,14 @@ def _name_repository(wanted: str) -> str:
         ) from error
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.hf_hub_id:
-        near = difflib.get_close_matches(name, timm.list_models("vit*", pretrained=True), n=4) or [
+        near = difflib.get_close_matches(name, timm.list_models("vit*", pretrained=True), n=1) or [
             "vit_small_patch16_224"
         ]
         raise ValueError(f"init.weights={wanted}: timm has no weights of this name; did you mean timm:{near[0]}?")
     return str(config.hf_hub_id)
 
 
+@functools.lru_cache  # asked for each job of a sweep
 def _answers(endpoint: str) -> bool:
     """Return whether the hub, or the proxy on the way to it, takes a connection.
 
@@ -115,7 +115,7 @@ def _download(hub: Any, repo: str, endpoint: str) -> Path:
         except hub.errors.EntryNotFoundError:
             return None
 
-    for name in FACTS:
+    for name in CARD_FILES:
         get(name)
     path = next((found for name in WEIGHTS if (found := get(name)) is not None), None)
     if path is None:
@@ -137,7 +137,7 @@ def list_parts(path: Path) -> list[Path]:
     return [path, *(path.parent / name for name in parts)]
 
 
-def explain_elsewhere(wanted: str, repo: str, why: str) -> str:
+def _explain_elsewhere(wanted: str, repo: str, why: str) -> str:
     """Return how to fetch a model on another machine, and what to type then."""
     folder = repo.rpartition("/")[2]
     command = shlex.join(["hf", "download", repo, "--local-dir", folder])

@@ -3,7 +3,6 @@
 Names are timm's, as in `model.py`. Letters in shapes: N tokens, D embedding dimension, P patch size, C channels.
 """
 
-import math
 import re
 import unicodedata
 from dataclasses import dataclass, field
@@ -13,7 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..model import VisionTransformer, resize_position_embedding
-from .architecture import ASIDE, CLASS, LEAST_SHARE, NAMES, PATCHES, POSITIONS, read_architecture
+from .architecture import (
+    ASIDE,
+    CLASS,
+    LEAST_SHARE,
+    NAMES,
+    PATCHES,
+    POSITIONS,
+    describe_key,
+    list_squares,
+    read_architecture,
+)
 from .names import explain_others
 
 
@@ -110,8 +119,9 @@ def _refuse_others(report: LoadReport, state: dict[str, Tensor], weights: dict[s
         names = explain_others(foreign) or (_shorten(foreign) if foreign else f"no {_shorten(missing)}")
         problem = f"is of another architecture than model.*: it has {names}"
     else:
-        keys = " ".join(f"model.{key}={theirs[key]}" for key in differing)
-        problem = f"is of another model; write {keys} (here: {', '.join(ours[key] for key in differing)})"
+        keys = " ".join(f"model.{key}={describe_key(key, theirs[key])}" for key in differing)
+        here = ", ".join(describe_key(key, ours[key]) for key in differing)
+        problem = f"is of another model; write {keys} (here: {here})"
     advice = "" if few else "; init.strict=false loads what fits and leaves the rest random"
     raise ValueError(
         f"init.weights={report.source} {problem}{advice}"
@@ -184,13 +194,15 @@ def _find_grid(
     num_tokens: the numbers of class tokens and registers in the file. All of them may have a position, only the class
     token, or none (timm's `no_embed_class`).
     """
-    prefixes = [sum(num_tokens), num_tokens[0], 0]
-    sides = [(prefix, math.isqrt(max(0, num_positions - prefix))) for prefix in prefixes]
-    squares = [((side, side), prefix) for prefix, side in sides]
-    own = [(own_grid, prefix) for prefix in prefixes]
-    for candidate, prefix in [*own, *squares] if grid is None else [(grid, prefix) for prefix in prefixes]:
-        if candidate[0] and candidate[0] * candidate[1] + prefix == num_positions:
-            return candidate, prefix
+    prefixes = (sum(num_tokens), num_tokens[0], 0)
+    rows, columns = grid or own_grid
+    for prefix in prefixes:
+        if rows * columns + prefix == num_positions:
+            return (rows, columns), prefix
+    squares = [] if grid else list_squares(num_positions, *num_tokens)
+    if squares:
+        side, prefix = squares[0]
+        return (side, side), prefix
     if grid is not None:
         raise ValueError(
             f"init.weights={source}: its {POSITIONS} has {num_positions} positions, "

@@ -15,7 +15,7 @@ from ..config.overrides import show_value
 from ..config.schema import TrainConfig
 from ..machine.disk import short_path
 from .architecture import infer_model
-from .cards import CONFIG, OPENCLIP, PREPROCESSOR, README, Card, read_card
+from .cards import CARD_FILES, Card, read_card
 from .files import Weights, read_weights
 from .hub import WEIGHTS, fetch_model, list_parts
 from .names import explain_others
@@ -47,12 +47,14 @@ class Published:
     def lines(self, config: TrainConfig) -> list[str]:
         """Return what was taken over into the configuration and what was not, line by line."""
         origin = self.origin
-        model = {key: value for key, value in origin.model.items() if _equal(getattr(config.model, key), value)}
+        model = {key: value for key, value in origin.model.items() if getattr(config.model, key) == value}
         taken = " ".join(f"model.{key}={show_value(value)}" for key, value in model.items() if value != PLAIN.get(key))
         where = f"{self.card.source} and the shapes" if self.card.model else "the shapes of its tensors"
         lines = [f"model from {where}: {taken}" if taken else f"model: nothing is known from {where}"]
         if "num_heads" in origin.assumed and "num_heads" in model:
-            lines.append(f"model.num_heads={model['num_heads']} is assumed, as published models of this width have")
+            lines.append(
+                f"model.num_heads={model['num_heads']} is assumed: published models of this width have that many"
+            )
         if origin.model.get("pre_norm") and not self.card.model:
             lines.append(
                 "GELU is assumed in its MLPs, as in OpenCLIP's; OpenAI's CLIP has QuickGELU, which is not supported"
@@ -72,7 +74,7 @@ class Published:
         theirs = self.origin.dataset.get("mean"), self.origin.dataset.get("std")
         if not self.reason:
             return (
-                f"{shown}: the file does not tell whether it was trained with these; if not, type the right ones, "
+                f"{shown}: the file does not say which mean and std it was trained with; type them if you know others, "
                 "often [0.5,0.5,0.5] for both (augreg), or ImageNet's [0.485,0.456,0.406] and [0.229,0.224,0.225]"
             ), False
         if (mean, std) == theirs:
@@ -96,7 +98,7 @@ def find_published(wanted: str, strict: bool = True) -> Published:
     strict: refuse models that are no plain ViT, by what tells it. Raises as `read_origin`.
     """
     path = _find_file(fetch_model(wanted) if HUB.match(wanted) else Path(wanted), wanted)
-    beside = (path.with_name(name) for name in (CONFIG, PREPROCESSOR, OPENCLIP, README))
+    beside = (path.with_name(name) for name in CARD_FILES)
     parts = [path]
     with contextlib.suppress(ValueError):  # of a damaged index, which reading explains
         parts = list_parts(path)
@@ -142,7 +144,9 @@ def _describe(path: Path, wanted: str, changed: tuple[tuple[int, ...], ...], str
         model |= card.model | _prefer_positions(model, card) | _count_heads(weights, model)
     assumed = () if "num_heads" in card.model or weights.num_heads else ("num_heads",)
     look, reason = _choose_look(weights, card, model, path.name)
-    return Published(path, Origin(_shorten(path, wanted), model, look, assumed), card, reason)
+    return Published(
+        path, Origin(wanted if HUB.match(wanted) else short_path(path), model, look, assumed), card, reason
+    )
 
 
 def _read_own(path: Path) -> Card:
@@ -167,17 +171,9 @@ def _prefer_positions(model: dict[str, Any], card: Card) -> dict[str, Any]:
 
 def _count_heads(weights: Weights, model: dict[str, Any]) -> dict[str, Any]:
     """Return the number of heads where the file tells it: JAX's by a shape, MoCo v3's ViT-S, with 12, by its name."""
-    moco = "base_encoder" in weights.place or "momentum_encoder" in weights.place
+    moco = "base_encoder" in weights.prefix or "momentum_encoder" in weights.prefix
     number = 12 if moco and model["embedding_dim"] == 384 else weights.num_heads
     return {"num_heads": number} if number else {}
-
-
-def _shorten(path: Path, wanted: str) -> str:
-    return wanted if HUB.match(wanted) else short_path(path)
-
-
-def _equal(ours: Any, theirs: Any) -> bool:
-    return (list(ours) if isinstance(ours, tuple) else ours) == (list(theirs) if isinstance(theirs, tuple) else theirs)
 
 
 def _choose_look(weights: Weights, card: Card, model: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
@@ -204,7 +200,7 @@ def _guess_statistics(weights: Weights, name: str) -> tuple[tuple[tuple[float, .
         return HALF, "the original code trained with it"
     if "norm_pre.weight" in weights.tensors:
         return CLIP, "assumed, as most CLIPs were trained with it"
-    names = [*weights.tensors, *weights.place.split(" ")]
+    names = [*weights.tensors, *weights.keys, weights.prefix]
     told = weights.library in ("DeiT", "DINOv2") or any(TRAINED_WITH_IMAGENET.match(part) for part in names)
     if told or RELEASED.match(name):
         return IMAGENET, "assumed, as DINO, DINOv2, MAE and DeiT were trained with it"

@@ -18,10 +18,11 @@ def load_best(folder: Path, config: ModelConfig, content: bytes | None = None) -
 
     content: of the file of weights, if it was read already.
     """
-    parameters, there = estimate_parameters(config), (folder / BEST).stat().st_size if content is None else len(content)
-    if 4 * parameters > 2 * there + 2**20:  # before a model that large is built
+    parameters = estimate_parameters(config)
+    size = (folder / BEST).stat().st_size if content is None else len(content)
+    if 4 * parameters > 2 * size + 2**20:  # before a model that large is built
         raise ValueError(
-            f"{folder / BEST} has {format_bytes(there)}, but the model of this run has {parameters:,} parameters"
+            f"{folder / BEST} has {format_bytes(size)}, but the model of this run has {parameters:,} parameters"
         )
     model = VisionTransformer(**asdict(config)).eval()
     try:
