@@ -77,6 +77,7 @@ def test_every_command_of_the_pages_is_accepted(command: str, folder: Path) -> N
         ("python train.py model.depth=3", "Could not override 'model.depth'"),
         ("python train.py --multirun seed=0,x", "Error merging override seed=x"),
         ("python inference.py k=3", "Could not override 'k'"),
+        ("python inference.py task=export formats=timm,hf", r"formats=timm,hf gives several values: type \[a,b\] for"),
     ],
 )
 def test_a_command_that_is_wrong_is_noticed(command: str, message: str, folder: Path) -> None:

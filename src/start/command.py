@@ -211,7 +211,7 @@ def _check(command: Command, plan: tuple[Path, Plan] | None) -> Command:
         if arguments.multirun:
             command = _check_multirun(command, plan, composer)
         else:
-            _refuse_sweep(command.overrides, composer, bool(arguments.cfg))
+            _refuse_sweep(command, composer, bool(arguments.cfg))
             _, settled = composer.check(command.overrides)
             if settled.cfg.hydra.mode == RunMode.MULTIRUN and not arguments.cfg:
                 raise _IsSweep
@@ -254,12 +254,12 @@ def _refuse_torchrun(settings: SweepConfig, place: Place) -> None:
         raise ValueError(f"{word} is for a sweep in one process: python train.py --multirun …, without torchrun")
 
 
-def _refuse_sweep(overrides: list[str], composer: Composer, shown: bool) -> None:
+def _refuse_sweep(command: Command, composer: Composer, shown: bool) -> None:
     """Raise ValueError for several values of a key and for settings of a sweep, which need --multirun.
 
     Raises _IsSweep if a file sets that, and the configuration is not just to be shown.
     """
-    pairs = list(zip(overrides, composer.parser.parse_overrides(overrides), strict=True))
+    pairs = list(zip(command.overrides, composer.parser.parse_overrides(command.overrides), strict=True))
     for word, override in pairs:
         if not override.is_sweep_override() and not name_key(word).startswith("sweep."):
             continue
@@ -268,9 +268,9 @@ def _refuse_sweep(overrides: list[str], composer: Composer, shown: bool) -> None
             raise _IsSweep
         if name_key(word).startswith("sweep."):
             raise ValueError(f"{word} has no effect without --multirun")
+        sweep = "add --multirun to train with each, or " if command.trains else ""
         raise ValueError(
-            f"{word} gives several values: add --multirun to train with each, or type [a,b] for a list and quote "
-            "text that contains a comma"
+            f"{word} gives several values: {sweep}type [a,b] for a list and quote text that contains a comma"
         )
 
 
